@@ -1,0 +1,1 @@
+"""Offline evaluation: questions x systems -> answers -> scores -> report."""

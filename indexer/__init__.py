@@ -1,0 +1,1 @@
+"""Documents in: load, chunk, embed, and publish an index directory."""

@@ -1,0 +1,185 @@
+"""Settings: a TOML file < environment (`SMALLHOLD_*`) < flags, parsed once, unknown keys refused.
+
+Nested settings are spelt with a double underscore in the environment: `SMALLHOLD_SERVER__PORT=9000`.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from rag.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class IndexSettings(_Section):
+    """The index directory."""
+
+    dir: Path = Field(Path(".smallhold/index"), description="Where the index is kept.")
+
+
+class ChunkSettings(_Section):
+    """How documents are cut. Token counts are those of the embedder's own tokenizer."""
+
+    tokens: int = Field(200, ge=16, le=8192, description="Token budget of a chunk.")
+    overlap: int = Field(
+        0, ge=0, le=4096, description="Tokens of whole sentences that a chunk repeats of the one before."
+    )
+
+
+class EmbedderSettings(_Section):
+    """The model that turns text into vectors."""
+
+    model: str = Field("all-MiniLM-L6-v2", description="Name in the model registry.")
+    batch: int = Field(32, ge=1, le=4096, description="Texts per forward pass.")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 takes all cores.")
+
+
+class RetrievalSettings(_Section):
+    """How passages are found."""
+
+    candidates: int = Field(100, ge=1, le=10_000, description="Chunks taken from each retriever before fusion.")
+    dense_weight: float = Field(
+        0.5, ge=0, le=1, description="Weight of the dense score; the lexical one gets the rest."
+    )
+
+
+class EvidenceSettings(_Section):
+    """What the language model is given to read."""
+
+    passages: int = Field(1, ge=1, le=50, description="Passages put into the prompt.")
+    tokens: int = Field(1024, ge=32, le=100_000, description="Token budget of all passages, in the generator's tokens.")
+
+
+class GeneratorSettings(_Section):
+    """The language model that answers."""
+
+    model: str = Field(
+        "qwen2.5-coder-0.5b-instruct", description="Name in the model registry, or a path to a GGUF file."
+    )
+    context: int = Field(4096, ge=256, le=1_000_000, description="Context length in tokens.")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 takes all cores.")
+    max_tokens: int = Field(96, ge=1, le=100_000, description="Longest answer, in tokens.")
+    prompt: str = Field("extractive", description="Name of a prompt in configs/prompts, or a path to a TOML file.")
+
+
+class AbstentionSettings(_Section):
+    """When to say that the documents do not hold the answer."""
+
+    enabled: bool = Field(True, description="Whether answers may be withheld.")
+    threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Least probability of being right at which an answer is given; unset takes the fitted one.",
+    )
+
+
+class ServerSettings(_Section):
+    """The HTTP endpoint."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; loopback unless asked.")
+    port: int = Field(8080, ge=0, le=65535, description="Port; 0 takes a free one.")
+    allowed_hosts: tuple[str, ...] = Field((), description="Further Host header values accepted on loopback.")
+    max_body_bytes: int = Field(1_000_000, ge=1000, description="Largest request body.")
+    queue: int = Field(16, ge=1, le=10_000, description="Requests that may wait for the model before 429 is answered.")
+
+
+class Settings(BaseSettings):
+    """All settings. Build one with `load_settings`."""
+
+    model_config = SettingsConfigDict(env_prefix="SMALLHOLD_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    index: IndexSettings = IndexSettings()
+    chunk: ChunkSettings = ChunkSettings()
+    embedder: EmbedderSettings = EmbedderSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    evidence: EvidenceSettings = EvidenceSettings()
+    generator: GeneratorSettings = GeneratorSettings()
+    abstention: AbstentionSettings = AbstentionSettings()
+    server: ServerSettings = ServerSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags win over the environment, the environment over the file; no .env file, no secrets folder."""
+        del dotenv_settings, file_secret_settings
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+
+# Read by the set-up and the model store, not settings of a run.
+OTHER_VARIABLES = frozenset({"SMALLHOLD_CONFIG", "SMALLHOLD_CACHE", "SMALLHOLD_TORCH_INDEX"})
+
+
+def load_settings(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """Read the configuration once. `flags` is nested like the file: `{"server": {"port": 9000}}`.
+
+    `file` defaults to `$SMALLHOLD_CONFIG`, then to `smallhold.toml` in the working directory where that exists.
+    Raises `ConfigError` naming the setting and what is wrong with it.
+    """
+    path = _settings_file(file)
+
+    class FileSettings(Settings):
+        model_config = SettingsConfigDict(toml_file=path)
+
+    _refuse_unknown_variables()
+    try:
+        return FileSettings(**(flags or {}))
+    except ValidationError as error:
+        raise ConfigError(_describe(error), hint=_hint(path)) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except SettingsError as error:
+        raise ConfigError(f"the environment cannot be read as settings: {error}") from error
+
+
+def _settings_file(file: Path | None) -> Path | None:
+    named = file or (Path(os.environ["SMALLHOLD_CONFIG"]) if os.environ.get("SMALLHOLD_CONFIG") else None)
+    if named is None:
+        default = Path("smallhold.toml")
+        return default if default.is_file() else None
+    if not named.is_file():
+        raise ConfigError(f"there is no configuration file {named}", hint="Name an existing TOML file, or none.")
+    return named
+
+
+def _refuse_unknown_variables() -> None:
+    for name in os.environ:
+        section = name.removeprefix("SMALLHOLD_").split("__")[0].lower()
+        if name.startswith("SMALLHOLD_") and name not in OTHER_VARIABLES and section not in Settings.model_fields:
+            known = ", ".join(sorted(Settings.model_fields))
+            raise ConfigError(
+                f"the environment variable {name} is no setting",
+                hint=f"Unset it, or write SMALLHOLD_SECTION__KEY with one of the sections {known}.",
+            )
+
+
+def _describe(error: ValidationError) -> str:
+    lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+    return "bad setting " + "; ".join(lines)
+
+
+def _hint(path: Path | None) -> str:
+    places = f"{path}, " if path else ""
+    return (
+        f"Look in {places}the SMALLHOLD_* environment variables and the flags; docs/operations.md lists every setting."
+    )

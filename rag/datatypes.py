@@ -1,0 +1,191 @@
+"""The records that travel along the path from documents to an answer. All are immutable.
+
+Spans are half-open `[start, end)` offsets in characters (code points) of `Document.text`, so that for every
+chunk `document.text[chunk.span.start:chunk.span.end] == chunk.text` holds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+MetadataValue = str | int | float | bool
+Metadata = Mapping[str, MetadataValue]
+Role = Literal["system", "user", "assistant"]
+
+
+class Span(NamedTuple):
+    """A half-open range of characters in a document's text."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One readable document: what a loader made of a file, or one row of a QA set's corpus.
+
+    `id` is stable across runs (the path relative to the indexed root, with forward slashes, or the corpus id).
+    `uri` is where a person finds the original. `text` is what spans point into; for text and Markdown it is the
+    file's own text, character for character, for other formats the extracted text.
+    """
+
+    id: str
+    uri: str
+    title: str
+    text: str
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A passage of one document, at most the chunker's token budget long.
+
+    `metadata` carries `title` (the document's), `uri`, and where known `headings` (the path of headings above it,
+    joined with " > ") and `page` (1-based, where the passage starts).
+    """
+
+    id: str
+    document_id: str
+    text: str
+    span: Span
+    metadata: Metadata = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The document's title, or its id where it has none."""
+        return str(self.metadata.get("title") or self.document_id)
+
+    @property
+    def uri(self) -> str:
+        """Where the original is found."""
+        return str(self.metadata.get("uri", ""))
+
+    @property
+    def context_text(self) -> str:
+        """What is embedded and matched lexically: the title path, then the text.
+
+        A passage in the middle of a document often never names its subject; its title does.
+        """
+        head = " > ".join(p for p in (self.title, str(self.metadata.get("headings", ""))) if p)
+        return f"{head}\n{self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredChunk:
+    """A chunk with the score of the stage that returned it (higher is better; comparable within one list only).
+
+    `dense` is the cosine similarity to the question and `lexical` the BM25 score, each None where that retriever
+    did not score the chunk; they survive fusion because the abstention needs them.
+    """
+
+    chunk: Chunk
+    score: float
+    dense: float | None = None
+    lexical: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one or more generations. `cached` prompt tokens were reused, not read; they count in `prompt` too."""
+
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(self.prompt + other.prompt, self.cached + other.cached, self.completion + other.completion)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to choose tokens. Temperature 0 is greedy; then `top_p` and `seed` have no effect."""
+
+    max_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of generated text.
+
+    `logprob` sums the natural-log probabilities of its `tokens` tokens (None where the backend does not tell).
+    The last piece of a stream, and only it, has `finish_reason` and `usage`.
+    """
+
+    text: str
+    logprob: float | None = None
+    tokens: int = 0
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A numbered source. `span` lies in the document's text, `text` is what stands there."""
+
+    index: int
+    document_id: str
+    title: str
+    uri: str
+    chunk_id: str
+    span: Span
+    text: str
+    page: int | None = None
+
+
+class Verdict(StrEnum):
+    """What became of a question."""
+
+    ANSWERED = "answered"
+    ABSTAINED = "abstained"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outcome of a question.
+
+    `text` is the plain answer without citation marks (empty when abstaining), `confidence` the estimated
+    probability that the answer is right (None where nothing estimated it), `signals` the numbers it came from,
+    `reason` why the answer was withheld, `timings` seconds by stage, `retrieved` what the retriever returned,
+    best first, `evidence_tokens` how many prompt tokens the passages took.
+    """
+
+    text: str
+    citations: tuple[Citation, ...] = ()
+    verdict: Verdict = Verdict.ANSWERED
+    usage: Usage = Usage()
+    timings: Mapping[str, float] = field(default_factory=dict)
+    confidence: float | None = None
+    signals: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+    retrieved: tuple[ScoredChunk, ...] = ()
+    evidence_tokens: int = 0
+    finish_reason: FinishReason = "stop"
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the documents were found not to hold the answer."""
+        return self.verdict is Verdict.ABSTAINED
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """One event of a streamed answer: text to append, and at the end, once, the whole `answer`."""
+
+    text: str = ""
+    answer: Answer | None = None

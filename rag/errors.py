@@ -1,0 +1,148 @@
+"""Every error that smallhold raises on purpose. Foreign exceptions are translated where their library is wrapped.
+
+    SmallholdError                500  exit 3
+    +-- InvalidRequest            400  exit 2   the caller asked for something impossible
+    |   +-- ConfigError           400  exit 2   a setting is unknown or out of range
+    |   +-- PromptTooLong         400  exit 2   question and answer do not fit the model's context
+    |   +-- UnknownModel          404  exit 2   no model, or no evaluation system, of that name
+    |   +-- DataError             400  exit 2   a QA set or other input file is malformed
+    |       +-- UnreadableDocument  400  exit 2   a document cannot be read; the index run reports it and goes on
+    |           +-- UnsupportedFormat                no loader for files of that kind
+    +-- Unavailable               503  exit 3   something the run needs is missing
+    |   +-- IndexMissing          503  exit 3
+    |   +-- IndexDamaged          503  exit 3   a checksum or a structure does not hold
+    |   +-- IndexIncompatible     503  exit 3   built with another embedder or format version
+    |   +-- IndexLocked           503  exit 3   another process is writing it
+    |   +-- ModelMissing          503  exit 3   no source of the weights is at hand
+    |   +-- ModelDamaged          503  exit 3   the weights are not those of the registry
+    |   +-- ModelLoadFailed       503  exit 3   the probe could not load or run them
+    |   +-- EndpointFailed        503  exit 3   a remote model did not answer
+    +-- Overloaded                429  exit 3   the queue is full: try again
+
+`hint` says what to do next; it is printed on a line of its own.
+"""
+
+from typing import ClassVar
+
+
+class SmallholdError(Exception):
+    """The root of the tree. `http_status`, `exit_code` and `code` (OpenAI's error `code`) belong to the class."""
+
+    http_status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 3
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class InvalidRequest(SmallholdError):
+    """The caller asked for something that cannot be done, however often it is repeated."""
+
+    http_status = 400
+    exit_code = 2
+    code = "invalid_request"
+
+
+class ConfigError(InvalidRequest):
+    """A configuration file, environment variable or flag is unknown or out of range."""
+
+    code = "invalid_configuration"
+
+
+class PromptTooLong(InvalidRequest):
+    """Prompt and answer do not fit the model's context; nothing was cut."""
+
+    code = "context_length_exceeded"
+
+
+class UnknownModel(InvalidRequest):
+    """No model or system of that name."""
+
+    http_status = 404
+    code = "model_not_found"
+
+
+class DataError(InvalidRequest):
+    """An input file is not in its format; the message names file and line."""
+
+    code = "invalid_data"
+
+
+class UnreadableDocument(DataError):
+    """A document cannot be read: damaged, encrypted, without text, too large. The message is the reason alone."""
+
+    code = "unreadable_document"
+
+
+class UnsupportedFormat(UnreadableDocument):
+    """There is no loader for files of that kind."""
+
+    code = "unsupported_format"
+
+
+class Unavailable(SmallholdError):
+    """Something that the run needs is missing or broken; the hint says how to mend it."""
+
+    http_status = 503
+    code = "unavailable"
+
+
+class IndexMissing(Unavailable):
+    """There is no index in the directory."""
+
+    code = "index_missing"
+
+
+class IndexDamaged(Unavailable):
+    """A file of the index is missing or differs from its checksum."""
+
+    code = "index_damaged"
+
+
+class IndexIncompatible(Unavailable):
+    """The index was built with another embedder or in another format version."""
+
+    code = "index_incompatible"
+
+
+class IndexLocked(Unavailable):
+    """Another process is writing the index."""
+
+    code = "index_locked"
+
+
+class ModelMissing(Unavailable):
+    """No source of a model's weights is at hand."""
+
+    code = "model_missing"
+
+
+class ModelDamaged(Unavailable):
+    """Weights differ from their pinned SHA-256 and were refused."""
+
+    code = "model_damaged"
+
+
+class ModelLoadFailed(Unavailable):
+    """Weights could not be loaded or run; the child process that tried is gone, this one is not."""
+
+    code = "model_load_failed"
+
+
+class EndpointFailed(Unavailable):
+    """A remote model endpoint refused, timed out or answered nonsense."""
+
+    code = "endpoint_failed"
+
+
+class Overloaded(SmallholdError):
+    """Too much is being asked at once."""
+
+    http_status = 429
+    code = "overloaded"
