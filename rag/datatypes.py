@@ -124,7 +124,8 @@ class Piece:
     """A piece of generated text.
 
     `logprob` sums the natural-log probabilities of its `tokens` tokens (None where the backend does not tell).
-    The last piece of a stream, and only it, has `finish_reason` and `usage`.
+    `usage` is what has been used so far, where it is known; the last piece of a stream, and only it, has a
+    `finish_reason`, and it always has the `usage`.
     """
 
     text: str

@@ -1,6 +1,7 @@
 """The seams of the query path, each one method wide. Implementations are passed in; `rag.build` chooses them."""
 
-from collections.abc import Iterator, Sequence
+from collections import abc
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -47,10 +48,10 @@ class Reranker(Protocol):
 class Generator(Protocol):
     """A language model. Message contents are data: control tokens spelt in them stay plain text."""
 
-    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[Piece]:
-        """Yield pieces as they are generated; the last has `finish_reason` and `usage`.
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> abc.Generator[Piece, None, None]:
+        """Yield pieces as they are generated, the first empty ones while the prompt is read.
 
-        Closing the iterator early frees the model. Raises `PromptTooLong` where prompt and answer do not fit.
+        Closing the iterator early cancels the rest and frees the model. Raises `PromptTooLong` where prompt and answer do not fit.
         """
         ...
 

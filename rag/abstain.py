@@ -1,0 +1,85 @@
+"""Whether to give an answer: an estimate of its being right, from signals of retrieval and generation.
+
+A small model's own word is no signal (told to say "unanswerable" it does so on 2% of right and 10% of wrong
+passages), so the estimate is a logistic regression over measured signals. Its coefficients lie in
+`configs/abstention.toml`, fitted by `eval/calibration.py`.
+"""
+
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rag.cite import grounding
+from rag.datatypes import ScoredChunk
+from rag.errors import ConfigError
+from rag.text import content_words, words
+
+
+class Signal(BaseModel):
+    """One term of the regression: its weight, and the value of the signal that speaks most for an answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weight: float
+    best: float
+
+
+class Abstention(BaseModel):
+    """A fitted estimate of an answer's being right, and the least estimate at which it is given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fitted_on: str
+    threshold: float
+    intercept: float
+    signals: Mapping[str, Signal]
+
+    def confidence(self, signals: Mapping[str, float]) -> float:
+        """Return the estimated probability that the answer is right. Signals not yet known count as their best."""
+        z = self.intercept + sum(s.weight * signals.get(name, s.best) for name, s in self.signals.items())
+        return 1 / (1 + math.exp(-max(-500.0, min(500.0, z))))
+
+    def trusts(self, signals: Mapping[str, float]) -> bool:
+        """Whether an answer with these signals is, or may still turn out, sure enough to be given."""
+        return self.confidence(signals) >= self.threshold
+
+
+def retrieval_signals(question: str, passages: Sequence[ScoredChunk]) -> dict[str, float]:
+    """Return what retrieval says about the passages to be read; known before a token is read.
+
+    `cosine`: best cosine similarity; `coverage`: share of the question's content words that stand in the passages.
+    """
+    asked = set(content_words(question))
+    known = {w for p in passages for w in words(p.chunk.context_text)}
+    return {
+        "cosine": max((p.dense for p in passages if p.dense is not None), default=0.0),
+        "coverage": len(asked & known) / len(asked) if asked else 0.0,
+    }
+
+
+def generation_signals(answer: str, passages: Sequence[ScoredChunk], logprobs: Sequence[float]) -> dict[str, float]:
+    """Return what the answer says about itself.
+
+    `grounding`: share of its words that stand in the passages; `first_logprob`, `mean_logprob`, `least_logprob`:
+    natural-log probabilities of its tokens (absent where the backend does not tell them).
+    """
+    signals = {"grounding": grounding(answer, " ".join(p.chunk.context_text for p in passages))}
+    if logprobs:
+        signals["first_logprob"] = logprobs[0]
+        signals["mean_logprob"] = sum(logprobs) / len(logprobs)
+        signals["least_logprob"] = min(logprobs)
+    return signals
+
+
+def load_abstention(file: Path | None = None, threshold: float | None = None) -> Abstention:
+    """Read the fitted estimate, by default the one shipped in `configs`. Raises `ConfigError`."""
+    source = file or resources.files("configs") / "abstention.toml"
+    try:
+        fitted = Abstention.model_validate(tomllib.loads(source.read_text(encoding="utf-8")))
+    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+        raise ConfigError(f"the abstention file {source} cannot be used: {error}") from error
+    return fitted if threshold is None else fitted.model_copy(update={"threshold": threshold})

@@ -1,0 +1,80 @@
+"""Prompts as data: a TOML file with the instructions, the shape of a passage and worked examples.
+
+The part before the passage is the same for every question, so that a generator that keeps its keys and values reads it
+once; passage and question come last.
+"""
+
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rag.datatypes import Message, ScoredChunk
+from rag.errors import ConfigError
+
+
+class Example(BaseModel):
+    """A worked example: a passage, a question and the answer we want."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str
+    passage: str
+    question: str
+    answer: str
+
+
+class Prompt(BaseModel):
+    """How a model is asked. `passage` has the fields {title} and {text}, `user` {passages} and {question}."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    system: str
+    passage: str
+    user: str
+    closed_book: str
+    examples: tuple[Example, ...] = ()
+
+    def messages(
+        self, question: str, passages: Sequence[ScoredChunk], history: Sequence[Message] = ()
+    ) -> list[Message]:
+        """Return the chat that asks `question` over `passages`, or from memory where there are none.
+
+        Earlier turns come after the worked examples, so that those stay one prefix for every conversation.
+        """
+        if not passages:
+            return [Message("system", self.closed_book), *history, Message("user", question)]
+        chat = [Message("system", self.system)]
+        for example in self.examples:
+            text = self._passage(example.title, example.passage)
+            chat.append(Message("user", self._user(text, example.question)))
+            chat.append(Message("assistant", example.answer))
+        text = "\n\n".join(self.passage_text(p) for p in passages)
+        return [*chat, *history, Message("user", self._user(text, question))]
+
+    def passage_text(self, passage: ScoredChunk) -> str:
+        """Return a passage as it stands in the prompt, for counting its tokens too."""
+        return self._passage(passage.chunk.title, passage.chunk.text)
+
+    def _passage(self, title: str, text: str) -> str:
+        # str.format would trip over braces in documents; replacing the text last keeps its own "{title}" as it is.
+        return self.passage.replace("{title}", title).replace("{text}", text)
+
+    def _user(self, passages: str, question: str) -> str:
+        before, _, after = self.user.partition("{passages}")
+        return before + passages + after.replace("{question}", question)
+
+
+def load_prompt(name: str) -> Prompt:
+    """Read a prompt of `configs/prompts` by name, or any TOML file by path. Raises `ConfigError`."""
+    file = Path(name) if name.endswith(".toml") else resources.files("configs") / "prompts" / f"{name}.toml"
+    try:
+        return Prompt.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        names = ", ".join(sorted(p.name[:-5] for p in (resources.files("configs") / "prompts").iterdir()))
+        raise ConfigError(f"there is no prompt {name!r}", hint=f"Known prompts: {names}; or give a path.") from error
+    except (tomllib.TOMLDecodeError, ValidationError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the prompt {file} is malformed: {error}") from error

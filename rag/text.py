@@ -1,0 +1,91 @@
+"""Words of a text, compared the way a reader would: case and punctuation aside."""
+
+import re
+
+_WORD = re.compile(r"\w+", re.UNICODE)
+
+# Words that say nothing about what a question is after; English only, and harmless elsewhere.
+STOP_WORDS = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "for",
+        "from",
+        "by",
+        "with",
+        "and",
+        "or",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "being",
+        "am",
+        "do",
+        "does",
+        "did",
+        "has",
+        "have",
+        "had",
+        "what",
+        "which",
+        "who",
+        "whom",
+        "whose",
+        "when",
+        "where",
+        "why",
+        "how",
+        "many",
+        "much",
+        "that",
+        "this",
+        "these",
+        "those",
+        "it",
+        "its",
+        "they",
+        "their",
+        "there",
+        "as",
+        "than",
+        "then",
+        "into",
+        "about",
+        "not",
+        "no",
+        "can",
+        "could",
+        "would",
+        "should",
+        "will",
+        "may",
+        "might",
+        "any",
+        "some",
+        "all",
+        "most",
+        "more",
+        "other",
+        "such",
+    ]
+)
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text in order, case-folded."""
+    return [w.casefold() for w in _WORD.findall(text)]
+
+
+def content_words(text: str) -> list[str]:
+    """Return the words that carry meaning, or all words where none of them does."""
+    found = words(text)
+    return [w for w in found if w not in STOP_WORDS] or found
