@@ -62,6 +62,7 @@ class EvidenceSettings(_Section):
 
     passages: int = Field(1, ge=1, le=50, description="Passages put into the prompt.")
     tokens: int = Field(1024, ge=32, le=100_000, description="Token budget of all passages, in the generator's tokens.")
+    history_tokens: int = Field(512, ge=0, le=100_000, description="Token budget of the conversation's earlier turns.")
 
 
 class GeneratorSettings(_Section):
@@ -70,6 +71,8 @@ class GeneratorSettings(_Section):
     model: str = Field(
         "qwen2.5-coder-0.5b-instruct", description="Name in the model registry, or a path to a GGUF file."
     )
+    endpoint: str = Field("", description="Base URL of an OpenAI-compatible endpoint that serves `model` instead.")
+    api_key_env: str = Field("OPENAI_API_KEY", description="Environment variable that holds the endpoint's key.")
     context: int = Field(4096, ge=256, le=1_000_000, description="Context length in tokens.")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 takes all cores.")
     max_tokens: int = Field(96, ge=1, le=100_000, description="Longest answer, in tokens.")
@@ -86,6 +89,13 @@ class AbstentionSettings(_Section):
         le=1,
         description="Least probability of being right at which an answer is given; unset takes the fitted one.",
     )
+
+
+class ModelSettings(_Section):
+    """Where weights are listed and kept."""
+
+    registry: Path | None = Field(None, description="A file of further models, in the form of configs/models.toml.")
+    dir: Path | None = Field(None, description="Where weights are kept; unset takes the cache directory.")
 
 
 class ServerSettings(_Section):
@@ -110,6 +120,7 @@ class Settings(BaseSettings):
     evidence: EvidenceSettings = EvidenceSettings()
     generator: GeneratorSettings = GeneratorSettings()
     abstention: AbstentionSettings = AbstentionSettings()
+    models: ModelSettings = ModelSettings()
     server: ServerSettings = ServerSettings()
 
     @classmethod

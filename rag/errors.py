@@ -142,7 +142,11 @@ class EndpointFailed(Unavailable):
 
 
 class Overloaded(SmallholdError):
-    """Too much is being asked at once."""
+    """Too much is being asked at once; in `retry_after` seconds there may be room."""
 
     http_status = 429
     code = "overloaded"
+
+    def __init__(self, message: str, *, hint: str = "", retry_after: int = 2) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after

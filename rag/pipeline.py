@@ -1,6 +1,7 @@
 """The straight path from a question to an answer with citations, or an honest abstention."""
 
 import time
+from collections.abc import Generator as Stream
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -83,7 +84,7 @@ class RagPipeline:
         question: str,
         history: Sequence[Message] = (),
         options: AskOptions = AskOptions(),
-    ) -> Iterator[Delta]:
+    ) -> Stream[Delta, None, None]:
         """Answer one question piece by piece. The last delta, and only it, carries the whole `answer`.
 
         Text comes once the answer is judged worth giving; until then empty deltas come, at which the iterator can be
@@ -152,7 +153,7 @@ class RagPipeline:
         judge: Abstention | None,
         options: AskOptions,
         clock: "_Clock",
-    ) -> Iterator[Delta]:
+    ) -> Stream[Delta, None, None]:
         sampling = Sampling(
             options.max_tokens or self._max_tokens, options.temperature, options.top_p, options.seed, options.stop
         )
@@ -165,7 +166,7 @@ class RagPipeline:
                     continue
                 if not written.judged:
                     written.judged = True
-                    draft = self._judged(draft, written, evidence, judge)
+                    draft = self._judged(question, draft, written, evidence, judge)
                     if withheld := judge is not None and not judge.trusts(draft.signals):
                         break
                 yield Delta(written.take())
@@ -178,8 +179,10 @@ class RagPipeline:
             citations = cite(question, text, evidence.passages)
         yield Delta(answer=replace(draft, text=text, citations=citations, timings=clock.timings()))
 
-    def _judged(self, draft: Answer, written: "_Written", evidence: Evidence, judge: Abstention | None) -> Answer:
-        signals = {**draft.signals, **generation_signals(written.text, evidence.passages, written.logprobs)}
+    def _judged(
+        self, question: str, draft: Answer, written: "_Written", evidence: Evidence, judge: Abstention | None
+    ) -> Answer:
+        signals = {**draft.signals, **generation_signals(question, written.text, evidence.passages, written.logprobs)}
         return replace(draft, signals=signals, confidence=judge.confidence(signals) if judge else None)
 
     def _abstain(self, draft: Answer, reason: str, judge: Abstention | None, clock: "_Clock") -> Answer:

@@ -51,7 +51,8 @@ class Generator(Protocol):
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> abc.Generator[Piece, None, None]:
         """Yield pieces as they are generated, the first empty ones while the prompt is read.
 
-        Closing the iterator early cancels the rest and frees the model. Raises `PromptTooLong` where prompt and answer do not fit.
+        Closing the iterator early cancels the rest and frees the model. Raises `PromptTooLong` where prompt and
+        answer do not fit.
         """
         ...
 

@@ -1,0 +1,224 @@
+"""Requests of the HTTP endpoint: OpenAI's shapes, and ours where OpenAI has none. The responses are in `rag.replies`.
+
+Unknown fields are ignored, so that clients may send what they always send; a field that asks for something that
+cannot be honoured is refused with the code `unsupported_parameter`.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic_core import PydanticCustomError
+
+from rag.datatypes import Message
+
+UNSUPPORTED = "unsupported_parameter"
+MAX_MESSAGES = 256
+MAX_CHARACTERS = 200_000  # of one message; the prompt's real limit is the model's context, checked in tokens
+MAX_STOPS = 16
+MAX_INPUTS = 2048  # texts of one embeddings request, as OpenAI has it
+MAX_INPUT_CHARACTERS = 32_000
+MAX_PASSAGES = 50
+MAX_HITS = 100
+
+# The marks that this server put behind an earlier answer, of no use to the model that reads it again.
+_MARKS = re.compile(r"(?: \[\d+\])+$")
+
+
+def _encodable(text: str) -> str:
+    """Refuse lone surrogates: JSON can spell them, UTF-8, and so every tokenizer, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError("text", "the text holds half of a surrogate pair (\\ud800 to \\udfff)") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class TextPart(_Request):
+    """A part of a message's content. Only text can be read here."""
+
+    type: Literal["text"]
+    text: Text = Field(max_length=MAX_CHARACTERS)
+
+
+def _one_or_many(value: object) -> str:
+    """Tell pydantic which branch of a union is meant, so that its error speaks of that one alone."""
+    return "<many>" if isinstance(value, list) else "<one>"
+
+
+Content = Annotated[
+    Annotated[Text, Field(max_length=MAX_CHARACTERS), Tag("<one>")]
+    | Annotated[list[TextPart], Field(max_length=MAX_MESSAGES), Tag("<many>")],
+    Discriminator(_one_or_many),
+]
+Stop = Annotated[Text, Field(min_length=1, max_length=200)]
+Stops = Annotated[
+    Annotated[Stop, Tag("<one>")] | Annotated[list[Stop], Field(max_length=MAX_STOPS), Tag("<many>")],
+    Discriminator(_one_or_many),
+]
+Input = Annotated[Text, Field(min_length=1, max_length=MAX_INPUT_CHARACTERS)]
+Inputs = Annotated[
+    Annotated[Input, Tag("<one>")] | Annotated[list[Input], Field(min_length=1, max_length=MAX_INPUTS), Tag("<many>")],
+    Discriminator(_one_or_many),
+]
+
+
+class Turn(_Request):
+    """One message of a chat. Content may be null in the assistant's turns alone."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content | None = None
+
+    @property
+    def text(self) -> str:
+        """The content as one string, its parts joined by line breaks."""
+        if isinstance(self.content, list):
+            return "\n".join(part.text for part in self.content)
+        return self.content or ""
+
+
+class StreamOptions(_Request):
+    """What a stream tells besides the answer."""
+
+    include_usage: bool | None = Field(None, description="Send one more chunk, without choices, that has the `usage`.")
+
+
+class ResponseFormat(_Request):
+    """The form of the answer: text."""
+
+    type: Literal["text"] = "text"
+
+
+# Fields that ask for what this server has not, each with the values that ask for nothing and what to say of others.
+_NOT_HERE: Mapping[str, tuple[tuple[object, ...], str]] = {
+    "n": ((None, 1), "only one answer is given to a question: leave `n` out or send 1"),
+    "tools": ((None, []), "tools cannot be called: leave `tools` out"),
+    "tool_choice": ((None, "none", "auto"), "tools cannot be called: leave `tool_choice` out"),
+    "functions": ((None, []), "functions cannot be called: leave `functions` out"),
+    "response_format": ((None, {"type": "text"}), "only text can be written: leave `response_format` out"),
+    "logprobs": ((None, False), "log probabilities are not reported: leave `logprobs` out"),
+    "top_logprobs": ((None, 0), "log probabilities are not reported: leave `top_logprobs` out"),
+    "logit_bias": ((None, {}), "tokens cannot be biased: leave `logit_bias` out"),
+    "frequency_penalty": ((None, 0), "penalties are not supported: leave `frequency_penalty` out or send 0"),
+    "presence_penalty": ((None, 0), "penalties are not supported: leave `presence_penalty` out or send 0"),
+    "modalities": ((None, ["text"]), "only text can be written: leave `modalities` out"),
+}
+
+
+class ChatRequest(_Request):
+    """A question to the documents, in the shape of OpenAI's chat completions.
+
+    The last user message is the question; earlier user and assistant turns are the conversation it belongs to. System
+    messages are accepted, since many clients always send one, and have no effect: what the model is told is to answer
+    from the passages, and a client cannot replace that.
+    """
+
+    model: str = Field("default", max_length=200, description="A name from `/v1/models`, or `default`.")
+    messages: list[Turn] = Field(min_length=1, max_length=MAX_MESSAGES)
+    stream: bool | None = Field(None, description="Send the answer piece by piece, as server-sent events.")
+    stream_options: StreamOptions | None = None
+    temperature: float | None = Field(
+        None, ge=0, le=2, description="0, the default here, takes the likeliest token each time."
+    )
+    top_p: float | None = Field(None, ge=0, le=1)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    max_tokens: int | None = Field(None, ge=1, le=100_000, description="Longest answer; the older name.")
+    max_completion_tokens: int | None = Field(None, ge=1, le=100_000, description="Longest answer.")
+    stop: Stops | None = Field(None, description="The answer ends before any of these strings.")
+    user: str | None = Field(None, max_length=1000, description="Ignored.")
+    abstain: bool | None = Field(
+        None, description="false: always answer; true or left out: say so where the documents do not hold the answer."
+    )
+    top_k: int | None = Field(None, ge=1, le=MAX_PASSAGES, description="Passages that the model is given to read.")
+
+    n: Literal[1] | None = None
+    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    functions: Annotated[list[Any], Field(max_length=0)] | None = None
+    response_format: ResponseFormat | None = None
+    logprobs: Literal[False] | None = None
+    top_logprobs: Literal[0] | None = None
+    logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
+    frequency_penalty: Literal[0] | None = None
+    presence_penalty: Literal[0] | None = None
+    modalities: list[Literal["text"]] | None = None
+
+    @field_validator(*_NOT_HERE, mode="before")
+    @classmethod
+    def _asks_for_nothing(cls, value: object, info: Any) -> object:
+        harmless, message = _NOT_HERE[info.field_name]
+        if value not in harmless:
+            raise PydanticCustomError(UNSUPPORTED, message)
+        # 0.0 and 1.0 mean the same as 0 and 1 to a client, not to a strict Literal.
+        return int(value) if isinstance(value, float) else value
+
+    @field_validator("messages")
+    @classmethod
+    def _ends_with_a_question(cls, turns: list[Turn]) -> list[Turn]:
+        spoken = [turn for turn in turns if turn.role in ("user", "assistant")]
+        if not spoken or spoken[-1].role != "user":
+            raise PydanticCustomError("question", "the last message must be the user's question")
+        if not spoken[-1].text.strip():
+            raise PydanticCustomError("question", "the last message, the question, is empty")
+        return turns
+
+    @property
+    def question(self) -> str:
+        """What is asked: the last user message."""
+        return self._spoken()[-1].content
+
+    @property
+    def history(self) -> list[Message]:
+        """The turns before the question."""
+        return self._spoken()[:-1]
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings, however they were sent."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    def _spoken(self) -> list[Message]:
+        return [
+            Message(turn.role, turn.text if turn.role == "user" else _MARKS.sub("", turn.text))
+            for turn in self.messages
+            if turn.role == "user" or turn.role == "assistant"
+        ]
+
+
+class EmbeddingsRequest(_Request):
+    """Texts to turn into vectors. Arrays of token numbers are not accepted: their vocabulary would be unknown."""
+
+    model: str = Field("default", max_length=200)
+    input: Inputs
+    encoding_format: Literal["float", "base64"] | None = Field(
+        None, description="base64: the vector's float32 numbers, little-endian. Left out: float."
+    )
+    dimensions: int | None = Field(None, ge=1, description="Only the model's own number is accepted.")
+    user: str | None = Field(None, max_length=1000, description="Ignored.")
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _no_tokens(cls, value: object) -> object:
+        if isinstance(value, list) and value and isinstance(value[0], int | list):
+            raise PydanticCustomError("tokens", "token numbers are not accepted: send text")
+        return value
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts, however they were sent."""
+        return [self.input] if isinstance(self.input, str) else self.input
+
+
+class SearchRequest(_Request):
+    """A question to the index alone; no language model is asked."""
+
+    query: Text = Field(min_length=1, max_length=20_000)
+    k: int = Field(10, ge=1, le=MAX_HITS, description="How many chunks to return.")

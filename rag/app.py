@@ -1,0 +1,126 @@
+"""The HTTP application: OpenAI's endpoints over a pipeline, the chat page, and what operators ask for.
+
+    /v1/chat/completions  /v1/embeddings  /v1/models  /v1/search  /v1/documents    (rag.endpoints)
+    /health  /ready  /metrics  /openapi.json  /
+
+A request passes `Measured` (figures), then `Guard` (Host, body, headers), then its route. To serve it, let the
+server's graceful shutdown have a timeout (uvicorn: `timeout_graceful_shutdown`): streams end within it or are cut.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib import resources
+
+from fastapi import FastAPI
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from rag import problems
+from rag.config import ServerSettings
+from rag.endpoints import Endpoints
+from rag.guard import Guard
+from rag.lanes import Lane
+from rag.replies import Health, Ready
+from rag.service import IndexedDocument, Loader, Service
+from rag.telemetry import Measured, Telemetry
+
+__all__ = ["IndexedDocument", "Service", "create_app"]
+
+# The page's files and their types. Listed, so that nothing else of the folder can be fetched.
+_PAGE = {
+    "index.html": "text/html; charset=utf-8",
+    "style.css": "text/css; charset=utf-8",
+    "app.js": "text/javascript; charset=utf-8",
+    "client.js": "text/javascript; charset=utf-8",
+    "view.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+
+
+def create_app(load: Callable[[], Service], settings: ServerSettings) -> FastAPI:
+    """Return the application. Started, it answers `/health` at once and calls `load` in a thread.
+
+    Until `load` has returned, `/ready` and every route that needs the model answer 503 and say why; if it raised,
+    they keep saying what. `load` may raise any `SmallholdError`.
+    At the end `pipeline.close()` is called if there is one.
+    """
+    telemetry = Telemetry()
+    loader = Loader(load)
+    # The language model serves one at a time. What only looks things up goes past its queue.
+    chat, lookup = Lane("chat", waiting=settings.queue), Lane("lookup", waiting=4 * settings.queue)
+    operations = _Operations(loader, telemetry)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        loader.start()
+        try:
+            yield
+        finally:
+            await chat.close()
+            await lookup.close()
+            await asyncio.to_thread(loader.close)
+
+    app = FastAPI(
+        title="smallhold",
+        summary="Answers from your documents, with the passages they rest on.",
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's documentation pages load their scripts from elsewhere
+        redoc_url=None,
+    )
+    app.include_router(Endpoints(loader, chat, lookup, telemetry).router())
+    operations.add_routes(app)
+    problems.install(app)
+    for lane in (chat, lookup):
+        telemetry.watch_lane(lane)
+    telemetry.watch_ready(lambda: loader.readiness().status == "ready")
+    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Measured, telemetry=telemetry)  # added last: outermost
+    return app
+
+
+class _Operations:
+    """The routes that answer whether or not anything is loaded."""
+
+    def __init__(self, loader: Loader, telemetry: Telemetry) -> None:
+        self._loader = loader
+        self._telemetry = telemetry
+        folder = resources.files("rag.static")
+        self._page = {name: (folder.joinpath(name).read_bytes(), kind) for name, kind in _PAGE.items()}
+
+    def add_routes(self, app: FastAPI) -> None:
+        app.add_api_route("/health", self.health, methods=["GET"])
+        app.add_api_route(
+            "/ready", self.ready, methods=["GET"], response_model=Ready, responses={503: {"model": Ready}}
+        )
+        app.add_api_route("/metrics", self.metrics, methods=["GET"], response_class=Response)
+        app.add_route("/", self.page, include_in_schema=False)
+        for name in _PAGE:
+            if name != "index.html":
+                app.add_route(f"/static/{name}", self.page, include_in_schema=False)
+
+    async def health(self) -> Health:
+        """Say that the process is up."""
+        return Health()
+
+    async def ready(self) -> JSONResponse:
+        """Say whether questions can be answered: 200, or 503 with the reason."""
+        readiness = self._loader.readiness()
+        body = Ready(status=readiness.status, reason=readiness.reason, hint=readiness.hint, code=readiness.code)
+        if readiness.status != "ready":
+            headers = {"Retry-After": str(problems.RETRY_AFTER_SECONDS)}
+            return JSONResponse(body.model_dump(), status_code=503, headers=headers)
+        service = self._loader.service()
+        named = body.model_copy(update={"model": service.model, "embedder": service.embedder_model})
+        return JSONResponse(named.model_dump())
+
+    async def metrics(self) -> Response:
+        """Figures in Prometheus's text format."""
+        return Response(self._telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    async def page(self, request: Request) -> Response:
+        """Return the chat page or one of its files."""
+        name = request.scope["path"].rpartition("/")[2] or "index.html"
+        content, kind = self._page[name]
+        return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})

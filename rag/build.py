@@ -1,0 +1,102 @@
+"""The one place that assembles: settings in, ready parts out. Heavy libraries load when a part is first used."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from rag.abstain import load_abstention
+from rag.config import Settings
+from rag.embedder import SentenceEmbedder
+from rag.errors import ConfigError
+from rag.index import Index
+from rag.llama import LlamaGenerator
+from rag.models import ModelStore, default_directory
+from rag.pipeline import RagPipeline
+from rag.probe import runnable
+from rag.prompt import load_prompt
+from rag.protocols import Retriever
+from rag.registry import load_registry
+from rag.remote import EndpointGenerator
+from rag.retrieve import FusedRetriever
+
+
+def model_store(settings: Settings) -> ModelStore:
+    """Return the store of weights that the settings name."""
+    return ModelStore(load_registry(settings.models.registry), settings.models.dir or default_directory())
+
+
+def build_embedder(settings: Settings, store: ModelStore) -> SentenceEmbedder:
+    """Return the embedder that the settings name. Raises `ModelMissing`, `ModelDamaged`, `UnknownModel`."""
+    model = store.locate(settings.embedder.model)
+    if model.spec.kind != "embedder":
+        raise ConfigError(f"{model.spec.name} is a {model.spec.kind}, not an embedder", hint="Set embedder.model.")
+    return SentenceEmbedder(
+        model.path, model.spec.name, model.fingerprint, settings.embedder.batch, settings.embedder.threads
+    )
+
+
+def build_generator(settings: Settings, store: ModelStore) -> LlamaGenerator | EndpointGenerator:
+    """Return the language model that the settings name: an endpoint's, the registry's, or a GGUF file's.
+
+    A local model is probed in a child process first. Raises `ModelMissing`, `ModelDamaged`, `ModelLoadFailed`.
+    """
+    wanted = settings.generator
+    if wanted.endpoint:
+        return EndpointGenerator(wanted.endpoint, wanted.model, api_key_env=wanted.api_key_env)
+    path = generator_file(settings, store)
+    repacked = runnable(path, store.directory / "probes.json")
+    return LlamaGenerator(path, context=wanted.context, threads=wanted.threads, extra_buffers=repacked)
+
+
+def generator_file(settings: Settings, store: ModelStore) -> Path:
+    """Return the verified GGUF file that the settings name, or the user's own file as it is."""
+    name = settings.generator.model
+    if name.endswith(".gguf"):
+        return Path(name).expanduser()
+    model = store.locate(name)
+    if model.spec.kind != "generator":
+        raise ConfigError(f"{name} is an {model.spec.kind}, not a generator", hint="Set generator.model.")
+    return model.file
+
+
+def build_pipeline(
+    settings: Settings,
+    generator: LlamaGenerator | EndpointGenerator,
+    retriever: Retriever | None,
+) -> RagPipeline:
+    """Assemble the query path. Without a retriever it is closed-book."""
+    abstention = load_abstention(threshold=settings.abstention.threshold) if settings.abstention.enabled else None
+    return RagPipeline(
+        generator=generator,
+        counter=generator,
+        prompt=load_prompt(settings.generator.prompt),
+        retriever=retriever,
+        abstention=abstention,
+        candidates=settings.retrieval.candidates,
+        passages=settings.evidence.passages,
+        evidence_tokens=settings.evidence.tokens,
+        history_tokens=settings.evidence.history_tokens,
+        max_tokens=settings.generator.max_tokens,
+    )
+
+
+@contextmanager
+def local_pipeline(settings: Settings) -> Iterator[RagPipeline]:
+    """Yield the whole query path over the settings' index; model and index are released at the end.
+
+    The index is opened first: where it is missing, nobody waits for a model.
+    """
+    store = model_store(settings)
+    embedder = build_embedder(settings, store)
+    with open_index(settings, embedder) as index, closing(build_generator(settings, store)) as generator:
+        yield build_pipeline(settings, generator, build_retriever(settings, index, embedder))
+
+
+def open_index(settings: Settings, embedder: SentenceEmbedder, directory: Path | None = None) -> Index:
+    """Open the index of the settings, or of another directory, refusing one of another embedder."""
+    return Index.open(directory or settings.index.dir, embedder.fingerprint)
+
+
+def build_retriever(settings: Settings, index: Index, embedder: SentenceEmbedder) -> FusedRetriever:
+    """Return the hybrid retriever over an open index."""
+    return FusedRetriever(index, embedder, settings.retrieval.candidates, settings.retrieval.dense_weight)

@@ -1,0 +1,190 @@
+"""The command line, `smallhold index|ask|chat|serve|eval|models|doctor`.
+
+Parts are imported when a command needs them, so that `--help` is instant.
+"""
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rag import cli_models
+from rag.config import Settings, load_settings
+from rag.errors import SmallholdError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Answers from your documents by a small local model, with sources, or an honest 'the documents do not say'."
+    '\n\nBegin with `smallhold index FOLDER`, then `smallhold ask "..."` or `smallhold serve`.'
+    "\n\nExit codes: 0 done, 1 a check failed or a document could not be read, 2 bad usage or input, "
+    "3 something the run needs is missing or broken.",
+)
+app.add_typer(cli_models.app, name="models")
+app.command("doctor")(cli_models.doctor)
+
+IndexDir = Annotated[Path | None, typer.Option("--index", help="The index directory. [default: .smallhold/index]")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.")]
+ModelName = Annotated[str | None, typer.Option("--model", help="A generator of the registry, or a GGUF file.")]
+Passages = Annotated[int | None, typer.Option("--passages", min=1, max=50, help="Passages given to the model.")]
+NoAbstain = Annotated[bool, typer.Option("--no-abstain", help="Answer however unsure.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if show_version:
+        typer.echo(f"smallhold {version('smallhold')}")
+        raise typer.Exit
+
+
+@app.command()
+def index(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Folders and files. None: those that the index has already.")
+    ] = None,
+    index_dir: IndexDir = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Read and embed everything anew.")] = False,
+    remove: Annotated[list[Path] | None, typer.Option("--remove", help="Drop a folder that was indexed.")] = None,
+    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Accept a folder that has become empty.")] = False,
+    chunk_tokens: Annotated[int | None, typer.Option("--chunk-tokens", help="Token budget of a chunk.")] = None,
+    overlap: Annotated[int | None, typer.Option("--overlap", help="Tokens that neighbouring chunks share.")] = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Build or update the index of a folder of documents.
+
+    Reads text, Markdown, HTML, PDF and DOCX. Only what is new or changed is embedded; what is gone from the folder
+    is removed. Documents that cannot be read are listed with the reason, the rest goes on, and the exit code is 1.
+    Interrupt it whenever you like: the old index stays whole, and the next run goes on where this one stopped.
+
+    Example: smallhold index ~/notes ~/papers --index ~/.local/share/notes-index
+    """
+    from rag.cli_index import show_report, sync_folders
+
+    settings = _settings(config, index_dir, chunk={"tokens": chunk_tokens, "overlap": overlap})
+    report = sync_folders(settings, paths or [], rebuild=rebuild, remove=remove or [], allow_empty=allow_empty)
+    show_report(report, settings.index.dir, as_json=as_json)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="The question, in quotes.")],
+    index_dir: IndexDir = None,
+    model: ModelName = None,
+    passages: Passages = None,
+    no_abstain: NoAbstain = False,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Answer one question from the index, with numbered sources.
+
+    Example: smallhold ask "Who built the mill?"
+    """
+    from rag import console
+    from rag.pipeline import AskOptions
+
+    settings = _settings(config, index_dir, generator={"model": model}, evidence={"passages": passages})
+    options = AskOptions(abstain=False if no_abstain else None)
+    with _pipeline(settings) as pipeline:
+        answer = pipeline.answer(question, options=options)
+    if as_json:
+        console.print_json(console.answer_json(question, answer))
+    else:
+        console.print_answer(answer)
+
+
+@app.command()
+def chat(
+    index_dir: IndexDir = None,
+    model: ModelName = None,
+    passages: Passages = None,
+    no_abstain: NoAbstain = False,
+    config: ConfigFile = None,
+) -> None:
+    """Talk with the index in the terminal. Follow-up questions are understood; /new starts over, /quit ends."""
+    from rag import console
+    from rag.datatypes import Message
+    from rag.pipeline import ABSTENTION_TEXT, AskOptions
+
+    settings = _settings(config, index_dir, generator={"model": model}, evidence={"passages": passages})
+    options = AskOptions(abstain=False if no_abstain else None)
+    history: list[Message] = []
+    with _pipeline(settings) as pipeline:
+        console.err.print("[dim]Ask away. /new starts over, /quit ends. Ctrl-C stops an answer.[/]")
+        while (line := _read_line()) not in {None, "/quit", "/exit"}:
+            if line == "/new":
+                history.clear()
+            elif line:
+                try:
+                    answer = console.stream_answer(pipeline.stream(line, history, options))
+                except SmallholdError as error:
+                    console.print_error(error)
+                    continue
+                if answer is not None:
+                    text = ABSTENTION_TEXT if answer.abstained else answer.text
+                    history += [Message("user", line), Message("assistant", text)]
+
+
+@app.command()
+def serve(
+    index_dir: IndexDir = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. [default: 8080]")] = None,
+    model: ModelName = None,
+    config: ConfigFile = None,
+) -> None:
+    """Serve the chat page and the OpenAI-compatible endpoint.
+
+    Listens on this machine only unless --host says otherwise. /health answers at once, /ready once the model and the
+    index are loaded.
+
+    Example: smallhold serve --port 8080, then open http://127.0.0.1:8080
+    """
+    from rag.serve import run_server
+
+    settings = _settings(config, index_dir, generator={"model": model}, server={"host": host, "port": port})
+    run_server(settings)
+
+
+def _read_line() -> str | None:
+    try:
+        return input("\n> ").strip()
+    except (EOFError, KeyboardInterrupt):
+        return None
+
+
+def _settings(config: Path | None, index_dir: Path | None, **sections: dict[str, Any]) -> Settings:
+    """Read the settings with the flags that were given."""
+    flags = {name: {k: v for k, v in values.items() if v is not None} for name, values in sections.items()}
+    if index_dir is not None:
+        flags["index"] = {"dir": index_dir}
+    return load_settings(config, {name: values for name, values in flags.items() if values})
+
+
+def _pipeline(settings: Settings) -> Any:
+    from rag.build import local_pipeline
+
+    return local_pipeline(settings)
+
+
+def main() -> None:
+    """Run the command line; errors of ours become one message and an exit code."""
+    from rag.console import err, print_error
+
+    try:
+        _mount_eval()
+        app(standalone_mode=True)
+    except SmallholdError as error:
+        print_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        err.print("[dim]interrupted[/]")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)

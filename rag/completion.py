@@ -1,0 +1,180 @@
+"""An `Answer` in the words of OpenAI's chat completions: text with numbered marks, annotations, sources, usage."""
+
+import json
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from rag.api import ChatRequest
+from rag.datatypes import Answer, Citation, FinishReason, Usage
+from rag.pipeline import ABSTENTION_TEXT, AskOptions
+from rag.replies import (
+    Annotation,
+    AnswerFields,
+    AssistantMessage,
+    ChatCompletion,
+    Choice,
+    Passage,
+    PromptTokensDetails,
+    Source,
+    UrlCitation,
+    UsageBody,
+)
+
+DONE = b"data: [DONE]\n\n"
+
+_FINISHED: Mapping[FinishReason, Literal["stop", "length"]] = {
+    "stop": "stop",
+    "length": "length",
+    # OpenAI has no name for it; what counts for a client is that the text is not whole.
+    "cancelled": "length",
+}
+
+
+def ask_options(request: ChatRequest) -> AskOptions:
+    """What the request changes about answering."""
+    return AskOptions(
+        max_tokens=request.max_completion_tokens or request.max_tokens,
+        temperature=0.0 if request.temperature is None else request.temperature,
+        top_p=1.0 if request.top_p is None else request.top_p,
+        # Clients send up to 64 bits, signed; samplers take 32.
+        seed=(request.seed or 0) & 0xFFFFFFFF,
+        stop=request.stops,
+        abstain=request.abstain,
+        passages=request.top_k,
+    )
+
+
+class Ending(NamedTuple):
+    """What follows the text that was already sent: the rest of it with the marks, and where each mark stands."""
+
+    text: str
+    annotations: list[Annotation]
+
+
+def ending(answer: Answer, sent: str = "") -> Ending:
+    """Return what is still to be said of `answer` after `sent`; with nothing sent, that is the whole content."""
+    whole = ABSTENTION_TEXT if answer.abstained else answer.text
+    rest = whole[len(sent) :] if whole.startswith(sent) else ""
+    annotations = []
+    for citation in () if answer.abstained else answer.citations:
+        mark = f"[{citation.index}]"
+        rest += f" {mark}"
+        end = len(sent) + len(rest)
+        annotations.append(_annotation(citation, end - len(mark), end))
+    return Ending(rest, annotations)
+
+
+def answer_fields(answer: Answer, waited: float) -> dict[str, Any]:
+    """Our own fields, as JSON values. `waited` seconds were spent in the queue."""
+    fields = AnswerFields(
+        citations=_sources(answer),
+        verdict=answer.verdict.value,
+        reason=answer.reason,
+        confidence=answer.confidence,
+        timings={"queue": waited, **answer.timings},
+    )
+    return fields.model_dump(mode="json")
+
+
+def usage_body(usage: Usage) -> UsageBody:
+    """OpenAI's spelling of the tokens."""
+    return UsageBody(
+        prompt_tokens=usage.prompt,
+        completion_tokens=usage.completion,
+        total_tokens=usage.prompt + usage.completion,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached),
+    )
+
+
+def completion(answer: Answer, model: str, waited: float) -> ChatCompletion:
+    """The whole answer in one response."""
+    content, annotations = ending(answer)
+    return ChatCompletion(
+        id=_new_id(),
+        created=int(time.time()),
+        model=model,
+        choices=[
+            Choice(
+                message=AssistantMessage(content=content, annotations=annotations),
+                finish_reason=_FINISHED[answer.finish_reason],
+            )
+        ],
+        usage=usage_body(answer.usage),
+        **answer_fields(answer, waited),
+    )
+
+
+@dataclass
+class EventStream:
+    """The server-sent events of one streamed completion; each method returns one, encoded."""
+
+    model: str
+    with_usage: bool
+    id: str = field(default_factory=lambda: _new_id())
+    created: int = field(default_factory=lambda: int(time.time()))
+    sent: str = ""
+
+    def opening(self) -> bytes:
+        """The first chunk, which names the role."""
+        return self._chunk({"role": "assistant", "content": ""})
+
+    def text(self, text: str) -> bytes:
+        """A piece of the answer."""
+        self.sent += text
+        return self._chunk({"content": text})
+
+    def finish(self, answer: Answer, annotations: Sequence[Annotation], waited: float) -> bytes:
+        """The last choice: why it ended, the sources in full, and our own fields."""
+        delta = {"annotations": [a.model_dump() for a in annotations]} if annotations else {}
+        return self._chunk(delta, _FINISHED[answer.finish_reason], **answer_fields(answer, waited))
+
+    def usage(self, usage: Usage) -> bytes:
+        """The chunk without choices that `include_usage` asks for."""
+        return event({**self._head(), "choices": [], "usage": usage_body(usage).model_dump()})
+
+    def _chunk(self, delta: Mapping[str, object], finish_reason: str | None = None, **more: object) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        usage = {"usage": None} if self.with_usage else {}
+        return event({**self._head(), "choices": [choice], **usage, **more})
+
+    def _head(self) -> dict[str, object]:
+        return {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model}
+
+
+def event(payload: Mapping[str, object]) -> bytes:
+    """One server-sent event. JSON escapes line breaks, so that one `data:` line always suffices."""
+    return b"data: " + json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _new_id() -> str:
+    return f"chatcmpl-{uuid.uuid4().hex}"
+
+
+def _annotation(citation: Citation, start: int, end: int) -> Annotation:
+    url = citation.uri or citation.document_id
+    return Annotation(url_citation=UrlCitation(start_index=start, end_index=end, title=citation.title, url=url))
+
+
+def _sources(answer: Answer) -> list[Source]:
+    chunks = {scored.chunk.id: scored.chunk for scored in answer.retrieved}
+    sources = []
+    for citation in answer.citations:
+        chunk = chunks.get(citation.chunk_id)
+        passage = chunk and Passage(text=chunk.text, span=chunk.span, headings=str(chunk.metadata.get("headings", "")))
+        sources.append(
+            Source(
+                index=citation.index,
+                document_id=citation.document_id,
+                title=citation.title,
+                uri=citation.uri,
+                chunk_id=citation.chunk_id,
+                span=citation.span,
+                text=citation.text,
+                page=citation.page,
+                passage=passage,
+            )
+        )
+    return sources

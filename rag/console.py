@@ -1,0 +1,131 @@
+"""What the command line shows: progress bars and messages on stderr, results on stdout."""
+
+import json
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from rag.datatypes import Answer, Delta
+from rag.errors import SmallholdError
+from rag.pipeline import ABSTENTION_TEXT
+
+if TYPE_CHECKING:
+    from rag.doctor import Finding
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """Write one JSON value to stdout, for programs."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    sys.stdout.flush()
+
+
+def print_error(error: SmallholdError) -> None:
+    """Write an error and what to do about it to stderr."""
+    err.print(f"[bold red]error:[/] {escape(error.message)}")
+    if error.hint:
+        err.print(escape(error.hint))
+
+
+def print_answer(answer: Answer, *, shown: bool = False) -> None:
+    """Write an answer with its numbered sources; `shown` where its text has been streamed already."""
+    if answer.abstained:
+        out.print(f"[yellow]{ABSTENTION_TEXT}[/]")
+        err.print(f"[dim]{escape(answer.reason)}[/]")
+        return
+    marks = "".join(f" \\[{c.index}]" for c in answer.citations)
+    out.print(marks if shown else escape(answer.text) + marks, style="bold")
+    for citation in answer.citations:
+        page = f", page {citation.page}" if citation.page else ""
+        out.print(f"  \\[{citation.index}] {escape(citation.title)}{page} [dim]{escape(citation.document_id)}[/]")
+        out.print(f"      “{escape(' '.join(citation.text.split()))}”", style="dim")
+
+
+def answer_json(question: str, answer: Answer) -> dict[str, Any]:
+    """Return an answer as plain data for `--json`."""
+    return {
+        "question": question,
+        "answer": ABSTENTION_TEXT if answer.abstained else answer.text,
+        "verdict": answer.verdict.value,
+        "reason": answer.reason,
+        "confidence": answer.confidence,
+        "citations": [{**asdict(c), "span": list(c.span)} for c in answer.citations],
+        "usage": asdict(answer.usage),
+        "evidence_tokens": answer.evidence_tokens,
+        "timings": {name: round(seconds, 4) for name, seconds in answer.timings.items()},
+        "signals": dict(answer.signals),
+    }
+
+
+class StageProgress:
+    """A progress bar per stage of a longer run; called with the stage's name, how much is done and of how much."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show that `done` of `total` units of a stage are finished; a total of 0 means that it is not known."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total or None)
+        self._progress.update(self._tasks[stage], completed=done, total=total or None)
+
+
+@contextmanager
+def stage_progress(*, quiet: bool = False) -> Iterator[StageProgress]:
+    """Show progress bars on stderr while the block runs; where stderr is no terminal, nothing is drawn."""
+    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as progress:
+        yield StageProgress(progress)
+
+
+@contextmanager
+def byte_progress(total: int) -> Iterator[Callable[[str, int], None]]:
+    """Show one bar in bytes; call it with what is being done and the bytes done since the last call."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task("", total=total or None)
+        yield lambda what, done: progress.update(task, description=what, advance=done)
+
+
+def print_finding(finding: "Finding") -> None:
+    """Write one finding of the doctor on a line, and below it what mends it."""
+    colour = {"ok": "green", "warning": "yellow", "failed": "red"}[finding.state]
+    out.print(f"[{colour}]{finding.state:>7}[/]  {escape(finding.check)}: {escape(finding.detail)}")
+    if finding.fix:
+        out.print(f"         {escape(finding.fix)}")
+
+
+def stream_answer(deltas: Generator[Delta, None, None]) -> Answer | None:
+    """Write an answer as it comes, then its sources. Ctrl-C stops it: then there is no answer."""
+    shown = False
+    try:
+        for delta in deltas:
+            if delta.text:
+                out.print(escape(delta.text), end="", style="bold")
+                shown = True
+            if delta.answer is not None:
+                print_answer(delta.answer, shown=shown)
+                return delta.answer
+    except KeyboardInterrupt:
+        err.print("\n[dim]stopped[/]")
+    finally:
+        deltas.close()
+    return None

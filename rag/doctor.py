@@ -1,0 +1,111 @@
+"""Self-diagnosis: machine, libraries, weights and index, each finding with what mends it."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from rag.build import build_embedder, generator_file, model_store, open_index
+from rag.config import Settings
+from rag.errors import SmallholdError
+from rag.llama import available_cores
+from rag.models import ModelStore
+from rag.probe import runnable
+
+NEEDED_GIGABYTES = 2.0  # what the default models take in memory, with room for an index
+
+
+class Finding(NamedTuple):
+    """One check: what was looked at, how it is, and what to do where it is not well."""
+
+    check: str
+    state: Literal["ok", "warning", "failed"]
+    detail: str
+    fix: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yield findings as they are made; the slow ones (the probe of the language model) come last."""
+    store = model_store(settings)
+    yield _python()
+    yield _memory()
+    yield _disk(store.directory)
+    for package in ("torch", "faiss-cpu", "sentence-transformers", "llama-cpp-python"):
+        yield _package(package)
+    yield _tried("embedder", lambda: _embedder(settings, store))
+    yield _tried("index", lambda: _index(settings, store))
+    if settings.generator.endpoint:
+        yield Finding("generator", "ok", f"{settings.generator.model} at {settings.generator.endpoint} (not asked)")
+    else:
+        yield _tried("generator", lambda: _generator(settings, store))
+
+
+def _tried(check: str, examination: Callable[[], Finding]) -> Finding:
+    try:
+        return examination()
+    except SmallholdError as error:
+        return Finding(check, "failed", error.message, error.hint)
+
+
+def _python() -> Finding:
+    found = f"Python {sys.version.split()[0]}, {available_cores()} cores"
+    return Finding("machine", "ok", found)
+
+
+def _memory() -> Finding:
+    available = _available_gigabytes()
+    if available is None:
+        return Finding("memory", "warning", "cannot be read on this system")
+    detail = f"{available:.1f} GB available"
+    if available >= NEEDED_GIGABYTES:
+        return Finding("memory", "ok", detail)
+    return Finding("memory", "warning", detail, "Close other programs, or choose a smaller generator.model.")
+
+
+def _available_gigabytes() -> float | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 1e6 for line in lines if line.startswith("MemAvailable")), None)
+
+
+def _disk(directory: Path) -> Finding:
+    place = next(p for p in (directory, *directory.parents) if p.exists())
+    free = shutil.disk_usage(place).free / 1e9
+    if free >= 1:
+        return Finding("disk", "ok", f"{free:.0f} GB free for weights in {directory}")
+    return Finding("disk", "warning", f"{free:.1f} GB free in {place}", "Free some space, or set models.dir elsewhere.")
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, "ok", version(name))
+    except PackageNotFoundError:
+        return Finding(name, "failed", "not installed", "Run `make install`.")
+
+
+def _embedder(settings: Settings, store: ModelStore) -> Finding:
+    embedder = build_embedder(settings, store)
+    return Finding("embedder", "ok", f"{embedder.name}, weights verified, {embedder.dimension} dimensions")
+
+
+def _index(settings: Settings, store: ModelStore) -> Finding:
+    with open_index(settings, build_embedder(settings, store)) as index:
+        counts = index.manifest.counts
+        found = f"{counts.documents} documents, {counts.chunks} chunks in {settings.index.dir}"
+        return Finding("index", "ok", found)
+
+
+def _generator(settings: Settings, store: ModelStore) -> Finding:
+    file = generator_file(settings, store)
+    if runnable(file, store.directory / "probes.json"):
+        return Finding("generator", "ok", f"{settings.generator.model} loads and runs")
+    return Finding(
+        "generator",
+        "warning",
+        f"{settings.generator.model} runs only without llama.cpp's repacked weights, slower",
+        "Run `make wheel-clean install` to compile llama.cpp for this machine without AMX.",
+    )

@@ -1,0 +1,120 @@
+"""Texts to unit-length vectors with a sentence-transformers model on the CPU."""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag.errors import ModelDamaged, ModelLoadFailed
+from rag.protocols import FloatArray
+
+_HINT = "Check the weights: smallhold models verify"
+
+# Weights are local and verified; nothing may be looked up, reported or drawn behind the caller's back.
+_QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class SentenceEmbedder:
+    """An `Embedder` over a folder of sentence-transformers weights, in float32.
+
+    torch and the weights are loaded by the first `embed` of a text, so that a run with nothing to embed costs nothing.
+    `fingerprint` identifies the weights: vectors of different fingerprints are not comparable. Texts longer than
+    `max_tokens` (special tokens included) are cut by the model. Usable from several threads, one batch at a time.
+    """
+
+    def __init__(self, model_dir: Path, name: str, fingerprint: str, batch: int = 32, threads: int = 0) -> None:
+        """`batch` texts go into one forward pass on `threads` CPU threads (0: all cores).
+
+        Raises `ModelDamaged` where the folder's JSON files do not describe a model.
+        """
+        self.name = name
+        self.fingerprint = fingerprint
+        self.dimension = _dimension(model_dir)
+        self.max_tokens = _max_tokens(model_dir)
+        self._model_dir = model_dir
+        self._batch = batch
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._model: Any = None
+
+    def embed(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> FloatArray:
+        """Return float32 `(n, d)` of unit length in the order of `texts`.
+
+        `progress` is told the number of texts just done. Raises `ModelLoadFailed`.
+        """
+        vectors_nd = np.empty((len(texts), self.dimension), np.float32)
+        # Texts of like length share a batch: padding is work too. The longest come first, so that what is too large
+        # for the memory fails at once.
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        for start in range(0, len(order), self._batch):
+            rows = order[start : start + self._batch]
+            vectors_nd[rows] = self._forward([_encodable(texts[i]) for i in rows])
+            if progress is not None:
+                progress(len(rows))
+        return vectors_nd
+
+    def _forward(self, texts: list[str]) -> FloatArray:
+        # The tokenizer's truncation state is shared: two threads in it at once raise "Already borrowed".
+        with self._lock:
+            if self._model is None:
+                self._model = self._load()
+            vectors: FloatArray = self._model.encode(
+                texts, batch_size=len(texts), normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
+            )
+        return vectors
+
+    def _load(self) -> Any:
+        for variable, value in _QUIET.items():
+            os.environ.setdefault(variable, value)
+        try:
+            import torch
+            from sentence_transformers import SentenceTransformer
+
+            if self._threads:
+                torch.set_num_threads(self._threads)
+            model = SentenceTransformer(str(self._model_dir), device="cpu", local_files_only=True).float()
+        except Exception as error:  # The libraries raise whatever their own dependencies do.
+            raise ModelLoadFailed(f"the embedder {self.name} cannot be loaded: {error}", hint=_HINT) from error
+        found = model.get_embedding_dimension()
+        if found != self.dimension:
+            raise ModelLoadFailed(f"the embedder {self.name} makes {found} numbers, not {self.dimension}", hint=_HINT)
+        return model
+
+
+def _encodable(text: str) -> str:
+    """Replace what cannot be written in UTF-8 (lone surrogates, which JSON lets through): the tokenizer refuses it."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _dimension(model_dir: Path) -> int:
+    """The width of the last layer that sets one: a Dense module where there is one, else the transformer."""
+    for module in reversed(_read(model_dir / "modules.json", list)):
+        if str(module["type"]).endswith(".Dense"):
+            return int(_read(model_dir / module["path"] / "config.json", dict)["out_features"])
+    return int(_read(model_dir / "config.json", dict)["hidden_size"])
+
+
+def _max_tokens(model_dir: Path) -> int:
+    settings = model_dir / "sentence_bert_config.json"
+    limit = _read(settings, dict).get("max_seq_length") if settings.is_file() else None
+    return int(limit or _read(model_dir / "config.json", dict)["max_position_embeddings"])
+
+
+def _read(path: Path, kind: type) -> Any:
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelDamaged(f"{path} cannot be read: {error}", hint=_HINT) from error
+    if not isinstance(data, kind):
+        raise ModelDamaged(f"{path} does not describe a model", hint=_HINT)
+    return data

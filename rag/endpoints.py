@@ -1,0 +1,271 @@
+"""The routes that need the model or the index: chat completions, embeddings, search, models, documents."""
+
+import asyncio
+import base64
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from rag import problems
+from rag.api import ChatRequest, EmbeddingsRequest, SearchRequest
+from rag.completion import DONE, EventStream, ask_options, completion, ending, event
+from rag.datatypes import Answer, Delta, ScoredChunk
+from rag.errors import InvalidRequest, Overloaded, SmallholdError, UnknownModel
+from rag.lanes import Job, JobCancelled, Lane
+from rag.replies import (
+    ChatCompletion,
+    DocumentList,
+    DocumentRow,
+    EmbeddingItem,
+    EmbeddingList,
+    EmbeddingUsage,
+    ErrorBody,
+    Hit,
+    ModelCard,
+    ModelList,
+    SearchResult,
+)
+from rag.service import IndexedDocument, Loader, Service
+from rag.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ALIASES = ("smallhold", "default")
+EMBEDDED_AT_ONCE = 32  # texts between two looks at whether the client is still there
+MAX_LISTED = 1000
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorBody, "description": "The request cannot be honoured."},
+    "5XX": {"model": ErrorBody, "description": "The model or the index is not ready, or failed."},
+}
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"description": "A completion, or with `stream` its chunks.", "content": {"text/event-stream": {}}}
+}
+
+
+class Endpoints:
+    """The routes as methods. `chat` is the lane of the language model, `lookup` that of all that is quick."""
+
+    def __init__(self, loader: Loader, chat: Lane, lookup: Lane, telemetry: Telemetry) -> None:
+        self._loader = loader
+        self._chat = chat
+        self._lookup = lookup
+        self._telemetry = telemetry
+        self._watchers: set[asyncio.Task[None]] = set()
+
+    def router(self) -> APIRouter:
+        """The methods with their routes."""
+        router = APIRouter(responses=_REFUSALS)
+        add = router.add_api_route
+        add("/v1/chat/completions", self.chat, methods=["POST"], response_model=ChatCompletion, responses=_STREAM)
+        add("/v1/embeddings", self.embeddings, methods=["POST"], response_model=EmbeddingList)
+        add("/v1/search", self.search, methods=["POST"], response_model=SearchResult)
+        add("/v1/models", self.models, methods=["GET"], response_model=ModelList)
+        add("/v1/models/{name:path}", self.model, methods=["GET"], response_model=ModelCard)
+        add("/v1/documents", self.documents, methods=["GET"], response_model=DocumentList)
+        return router
+
+    async def chat(self, request: Request, body: ChatRequest) -> Response:
+        """Answer a question from the documents, at once or streamed."""
+        service = self._loader.service()
+        if body.model not in (service.model, *ALIASES):
+            raise _unknown(body.model, service.model)
+        options = ask_options(body)
+        job = self._submit(request, self._chat, lambda: service.pipeline.stream(body.question, body.history, options))
+        deltas = self._noting_figures(job)
+        if not body.stream:
+            answer = [delta.answer async for delta in deltas][-1]
+            assert answer is not None  # _noting_figures saw to it
+            return _json(completion(answer, service.model, job.waited))
+        # What goes wrong before the first delta, such as a prompt too long, still gets its status.
+        first = await anext(deltas)
+        stream = EventStream(service.model, bool(body.stream_options and body.stream_options.include_usage))
+        return StreamingResponse(
+            self._events(stream, first, deltas, job),
+            media_type="text/event-stream",
+            headers={"X-Accel-Buffering": "no"},
+        )
+
+    async def embeddings(self, request: Request, body: EmbeddingsRequest) -> Response:
+        """Turn texts into vectors with the index's embedder."""
+        service = self._loader.service()
+        if body.model not in (service.embedder_model, *ALIASES):
+            raise _unknown(body.model, service.embedder_model)
+        job = self._submit(request, self._lookup, lambda: _embedded(service, body))
+        parts = [part async for part in job]
+        vectors = [vector for vectors, _ in parts for vector in vectors]
+        tokens = sum(tokens for _, tokens in parts)
+        return _json(
+            EmbeddingList(
+                data=[EmbeddingItem(index=i, embedding=vector) for i, vector in enumerate(vectors)],
+                model=service.embedder_model,
+                usage=EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens),
+            )
+        )
+
+    async def search(self, request: Request, body: SearchRequest) -> Response:
+        """Find passages; the language model is not asked."""
+        service = self._loader.service()
+        job = self._submit(request, self._lookup, lambda: iter([service.pipeline.retrieve(body.query)]))
+        began = time.perf_counter()
+        (found,) = [found async for found in job]
+        timings = {"queue": job.waited, "retrieve": time.perf_counter() - began - job.waited}
+        self._telemetry.stages(timings)
+        return _json(SearchResult(data=[_hit(i, s) for i, s in enumerate(found[: body.k])], timings=timings))
+
+    async def models(self) -> Response:
+        """List the names that may be sent as `model`."""
+        return _json(ModelList(data=_cards(self._loader.service())))
+
+    async def model(self, name: str) -> Response:
+        """Tell of one model."""
+        cards = {card.id: card for card in _cards(self._loader.service())}
+        if name not in cards:
+            raise _unknown(name, *cards)
+        return _json(cards[name])
+
+    async def documents(
+        self,
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 100,
+        offset: Annotated[int, Query(ge=0, le=1_000_000_000)] = 0,
+    ) -> Response:
+        """List the documents of the index, a page at a time."""
+        service = self._loader.service()
+        job = self._submit(request, self._lookup, lambda: iter([service.documents()]))
+        (documents,) = [documents async for documents in job]
+        return _json(
+            DocumentList(
+                data=[_row(document) for document in documents[offset : offset + limit]],
+                total=len(documents),
+                chunks=sum(document.chunks for document in documents),
+            )
+        )
+
+    def _submit(self, request: Request, lane: Lane, work: Callable[[], Iterator[T]]) -> Job[T]:
+        """Put work into a lane, to be cancelled when the client goes away."""
+        try:
+            job = lane.submit(work)
+        except Overloaded:
+            self._telemetry.overloaded(lane.name)
+            raise
+        # Ends by itself: a server reports a disconnect when the response is complete, too.
+        watcher = asyncio.create_task(self._cancel_when_gone(request, job))
+        self._watchers.add(watcher)
+        watcher.add_done_callback(self._watchers.discard)
+        return job
+
+    async def _cancel_when_gone(self, request: Request, job: Job[T]) -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        if not job.ended:
+            self._telemetry.abandoned()
+            job.cancel()
+
+    async def _noting_figures(self, job: Job[Delta]) -> AsyncIterator[Delta]:
+        """Pass on the deltas, of which the last one has the answer, and give the figures to the telemetry."""
+        began = time.perf_counter()
+        first_text: float | None = None
+        answer: Answer | None = None
+        async for delta in job:
+            if delta.text and first_text is None:
+                first_text = time.perf_counter() - began
+            answer = delta.answer
+            yield delta
+        if answer is None:
+            raise SmallholdError("the pipeline ended without an answer")
+        self._telemetry.answered(answer, job.waited, first_text)
+
+    async def _events(
+        self, stream: EventStream, first: Delta, rest: AsyncIterator[Delta], job: Job[Delta]
+    ) -> AsyncIterator[bytes]:
+        """The whole stream. Once it has begun, an error can only be told as an event; `[DONE]` then stays away."""
+        yield stream.opening()
+        try:
+            async for delta in _chain(first, rest):
+                if delta.text:
+                    yield stream.text(delta.text)
+                if delta.answer is not None:
+                    text, annotations = ending(delta.answer, stream.sent)
+                    if text:
+                        yield stream.text(text)
+                    yield stream.finish(delta.answer, annotations, job.waited)
+                    if stream.with_usage:
+                        yield stream.usage(delta.answer.usage)
+        except JobCancelled:
+            return
+        except SmallholdError as error:
+            yield event(problems.body_of(error).model_dump())
+            return
+        except Exception:
+            logger.exception("a stream failed")
+            yield event(problems.body_of(SmallholdError("something failed inside the server")).model_dump())
+            return
+        yield DONE
+
+
+async def _chain(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
+    yield first
+    async for item in rest:
+        yield item
+
+
+def _embedded(service: Service, body: EmbeddingsRequest) -> Iterator[tuple[list[list[float] | str], int]]:
+    """Yield some vectors at a time, encoded as asked for, with the tokens of their texts."""
+    for start in range(0, len(body.texts), EMBEDDED_AT_ONCE):
+        texts = body.texts[start : start + EMBEDDED_AT_ONCE]
+        vectors = service.embedder.embed(texts)
+        if body.dimensions not in (None, vectors.shape[1]):
+            raise InvalidRequest(f"this model's vectors have {vectors.shape[1]} dimensions, not {body.dimensions}")
+        encoded: list[list[float] | str]
+        if body.encoding_format == "base64":
+            encoded = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
+        else:
+            encoded = vectors.tolist()
+        yield encoded, sum(service.counter.count(text) for text in texts)
+
+
+def _hit(index: int, scored: ScoredChunk) -> Hit:
+    chunk = scored.chunk
+    page = chunk.metadata.get("page")
+    return Hit(
+        index=index,
+        score=scored.score,
+        dense=scored.dense,
+        lexical=scored.lexical,
+        document_id=chunk.document_id,
+        title=chunk.title,
+        uri=chunk.uri,
+        chunk_id=chunk.id,
+        span=chunk.span,
+        text=chunk.text,
+        headings=str(chunk.metadata.get("headings", "")),
+        page=None if page is None else int(page),
+    )
+
+
+def _row(document: IndexedDocument) -> DocumentRow:
+    return DocumentRow(
+        id=document.id, title=document.title, uri=document.uri, chunks=document.chunks, bytes=document.bytes
+    )
+
+
+def _cards(service: Service) -> list[ModelCard]:
+    names = dict.fromkeys((service.model, ALIASES[0], service.embedder_model))
+    return [ModelCard(id=name, created=int(service.loaded_at)) for name in names]
+
+
+def _unknown(name: str, *known: str) -> UnknownModel:
+    return UnknownModel(f"there is no model {name!r} here", hint=f"Known: {', '.join((*known, *ALIASES))}.")
+
+
+def _json(body: BaseModel) -> Response:
+    return Response(body.model_dump_json(), media_type="application/json")

@@ -1,0 +1,157 @@
+"""What every HTTP request passes before any route sees it: Host, size and type of the body; and after: headers.
+
+A page on the web can make a visitor's browser talk to a server on the visitor's own machine. Two things stop it here:
+the Host check (a hostile name that was rebound to 127.0.0.1 still sends its own name), and the demand for a JSON
+content type, which a cross-site form cannot send and a cross-site script may not without a CORS permission that is
+never given.
+"""
+
+import ipaddress
+import logging
+import re
+import uuid
+from collections.abc import Iterable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rag import problems
+from rag.config import ServerSettings
+
+logger = logging.getLogger(__name__)
+
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\[\]:/@\s]+)(?::\d{1,5})?")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class HostRule:
+    """Which Host headers are answered: on loopback its names and those allowed, elsewhere those allowed, if any."""
+
+    def __init__(self, host: str, allowed: Iterable[str] = ()) -> None:
+        extra = frozenset(name.lower() for name in allowed)
+        self._allowed = _LOOPBACK_NAMES | extra
+        self._checks = is_loopback(host) or bool(extra)
+
+    def allows(self, hosts: list[str]) -> bool:
+        """Whether a request with these Host headers (there should be one) is answered. Any port will do."""
+        if not self._checks:
+            return True
+        if len(hosts) != 1:
+            return False
+        host = hosts[0].lower()
+        match = _HOST.fullmatch(host)
+        return match is not None and (match["name"] in self._allowed or host in self._allowed)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine alone."""
+    try:
+        return host.lower() == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """ASGI middleware. Refusals have OpenAI's error body, like everything that fails further in."""
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+        self._app = app
+        self._hosts = HostRule(settings.host, settings.allowed_hosts)
+        self._max_body = settings.max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check the request, pass it on, and see to it that a response with all its headers comes back."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        request_id = _request_id(headers)
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                _add_headers(message, request_id)
+            await send(message)
+
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await refusal(scope, receive, send_with_headers)
+            return
+        try:
+            await self._app(scope, self._bounded(receive), send_with_headers)
+        except Exception:
+            if started:
+                raise  # the server closes the connection, which is all that can still be said
+            logger.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
+            await problems.internal(request_id)(scope, receive, send_with_headers)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> JSONResponse | None:
+        if not self._hosts.allows(headers.getlist("host")):
+            return problems.response(
+                421,
+                "this server does not answer to that Host header\n"
+                "Ask it as localhost or 127.0.0.1, or add the name to server.allowed_hosts.",
+            )
+        if scope["method"] in ("POST", "PUT", "PATCH") and not _is_json(headers.get("content-type", "")):
+            return problems.response(
+                415, "the body must be JSON\nSend it with the header Content-Type: application/json."
+            )
+        length = headers.get("content-length", "")
+        if length.isdigit() and int(length) > self._max_body:
+            return self._too_large_response()
+        return None
+
+    def _bounded(self, receive: Receive) -> Receive:
+        read = 0
+
+        async def bounded() -> Message:
+            nonlocal read
+            message = await receive()
+            if message["type"] == "http.request":
+                read += len(message.get("body", b""))
+                if read > self._max_body:
+                    raise HTTPException(413, self._too_large)
+            return message
+
+        return bounded
+
+    @property
+    def _too_large(self) -> str:
+        return f"the body is larger than {self._max_body} bytes\nThe setting server.max_body_bytes is the limit."
+
+    def _too_large_response(self) -> JSONResponse:
+        return problems.response(413, self._too_large)
+
+
+def _request_id(headers: Headers) -> str:
+    """The client's own id where it is a plain one, so that both logs name the request alike; else a new one."""
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _is_json(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == "application/json"
+
+
+def _add_headers(message: Message, request_id: str) -> None:
+    headers = MutableHeaders(scope=message)
+    headers["X-Request-Id"] = request_id
+    headers.setdefault("Cache-Control", "no-store")
+    for name, value in _SECURITY_HEADERS.items():
+        headers[name] = value

@@ -1,0 +1,154 @@
+"""Lanes: blocking work in threads, a bounded number waiting in front, each piece of it cancellable.
+
+The event loop owns a `Lane` and its `Job`s; only `Job._run` and what it calls happen in the lane's threads.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
+
+from rag.errors import Overloaded
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class JobCancelled(Exception):
+    """The job was cancelled before it ended: its client has gone, or the server ends."""
+
+
+class Job(Generic[T]):
+    """One piece of work, read once as an asynchronous iterator of what it yields.
+
+    An error of the work is raised where it is read; after `cancel()` reading raises `JobCancelled`. A reader that is
+    itself cancelled takes the job with it. `ended` says that the reader has come to the end, good or bad.
+    """
+
+    def __init__(self, work: Callable[[], Iterator[T]]) -> None:
+        self._work = work
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[tuple[T] | BaseException] = asyncio.Queue()
+        self._cancelled = threading.Event()
+        self._future: Future[None] | None = None
+        self._submitted = time.monotonic()
+        self.started: float | None = None
+        self.ended = False
+
+    @property
+    def waited(self) -> float:
+        """Seconds between submission and start; up to now where it has not started."""
+        return (self.started or time.monotonic()) - self._submitted
+
+    def cancel(self) -> None:
+        """Drop the job if it still waits, else close its iterator at the next thing it yields. Idempotent."""
+        if self._cancelled.is_set():
+            return
+        self._cancelled.set()
+        if self._future is not None:
+            self._future.cancel()
+        self._events.put_nowait(JobCancelled())
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            event = await self._events.get()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        if isinstance(event, BaseException):
+            self.ended = True
+            raise event
+        return event[0]
+
+    def _run(self) -> None:
+        self.started = time.monotonic()
+        try:
+            self._drain(self._work())
+        except BaseException as error:  # whatever it is, the waiting reader must hear of it
+            self._tell(error)
+        else:
+            self._tell(StopAsyncIteration())
+
+    def _drain(self, items: Iterator[T]) -> None:
+        try:
+            for item in items:
+                if self._cancelled.is_set():
+                    return
+                self._tell((item,))
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+
+    def _tell(self, event: tuple[T] | BaseException) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+
+class Lane:
+    """`workers` threads, and room for `waiting` jobs in front of them; more are refused at once."""
+
+    def __init__(self, name: str, *, waiting: int, workers: int = 1) -> None:
+        self.name = name
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"smallhold-{name}")
+        self._places = workers + waiting
+        self._jobs: set[Job[Any]] = set()
+        self._mean_seconds = 1.0
+
+    @property
+    def depth(self) -> int:
+        """How many jobs wait for a thread."""
+        return sum(job.started is None for job in self._jobs)
+
+    @property
+    def running(self) -> int:
+        """How many jobs a thread is at work on."""
+        return len(self._jobs) - self.depth
+
+    @property
+    def retry_after(self) -> int:
+        """Whole seconds until a place is likely to be free: as long as jobs took lately, between 1 and 60."""
+        return max(1, min(60, math.ceil(self._mean_seconds)))
+
+    def submit(self, work: Callable[[], Iterator[T]]) -> Job[T]:
+        """Queue `work`, whose iterator is made, run and closed in one thread.
+
+        Raises `Overloaded` where no more may wait.
+        """
+        if len(self._jobs) >= self._places:
+            raise Overloaded(
+                f"{len(self._jobs)} requests are already being served or waiting",
+                hint=f"Try again in {self.retry_after} s.",
+                retry_after=self.retry_after,
+            )
+        job = Job(work)
+        self._jobs.add(job)
+        loop = asyncio.get_running_loop()
+        job._future = self._pool.submit(job._run)
+        job._future.add_done_callback(lambda _: self._free_from_any_thread(loop, job))
+        return job
+
+    async def close(self) -> None:
+        """Cancel every job and wait until the threads are done with them."""
+        for job in list(self._jobs):
+            job.cancel()
+        await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
+
+    def _free_from_any_thread(self, loop: asyncio.AbstractEventLoop, job: Job[Any]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(self._free, job)
+
+    def _free(self, job: Job[Any]) -> None:
+        self._jobs.discard(job)
+        if job.started is not None:
+            # A moving mean over about the last five jobs, for `retry_after` alone.
+            self._mean_seconds += 0.2 * (time.monotonic() - job.started - self._mean_seconds)

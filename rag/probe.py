@@ -1,0 +1,128 @@
+"""Try a model in a child process before this one loads it, so that a native crash is a message and not a death.
+
+llama.cpp may crash at the first decode (AMX kernels under some hypervisors, a build for another CPU) or while it parses
+a damaged file. A probe loads the model and reads and writes a few tokens. What it found is remembered for this file,
+this build and this CPU, so that it costs seconds once.
+"""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from rag.errors import ModelLoadFailed
+
+TIMEOUT_SECONDS = 300
+
+
+class ProbeResult(NamedTuple):
+    """How a probe ended: `ok`, or `reason` in one line."""
+
+    ok: bool
+    reason: str = ""
+
+
+def runnable(path: Path, memory: Path) -> bool:
+    """Make sure that a model runs here; return whether it does with llama.cpp's repacked weights.
+
+    `memory` is the JSON file in which earlier findings are kept. Where the model runs only without the repacked
+    weights the answer is False: slower, but alive. Raises `ModelLoadFailed` with the fix where it does not run at all.
+    """
+    if not path.is_file():
+        raise ModelLoadFailed(f"there is no model file {path}")
+    key = f"{path.resolve()} {_stamp(path)} {build_key()}"
+    known = _read(memory)
+    if key in known:
+        return known[key]
+    first = probe(path, extra_buffers=True)
+    second = ProbeResult(True) if first.ok else probe(path, extra_buffers=False)
+    if not second.ok:
+        raise ModelLoadFailed(f"{path} cannot be run: {second.reason}", hint=_fix(second.reason))
+    _write(memory, {**known, key: first.ok})
+    return first.ok
+
+
+def probe(path: Path, *, extra_buffers: bool = True) -> ProbeResult:
+    """Load a model and generate two tokens in a child process."""
+    command = [sys.executable, "-m", "rag.probe", str(path), "repack" if extra_buffers else "plain"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, stdin=subprocess.DEVNULL, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return ProbeResult(False, f"it gave no answer within {TIMEOUT_SECONDS} s")
+    if done.returncode == 0:
+        return ProbeResult(True)
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        return ProbeResult(False, f"llama.cpp crashed with {name}")
+    lines = done.stderr.strip().splitlines()
+    return ProbeResult(False, lines[-1] if lines else f"the probe ended with status {done.returncode}")
+
+
+def build_key() -> str:
+    """Return a short name of the llama.cpp build and the CPU it runs on."""
+    spec = find_spec("llama_cpp")
+    libraries = sorted(Path(spec.origin).parent.glob("lib/*")) if spec and spec.origin else []
+    text = "".join(f"{library.name}{_stamp(library)}" for library in libraries) + _cpu_flags()
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _cpu_flags() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _fix(reason: str) -> str:
+    if "crashed" in reason:
+        return (
+            "If the file is whole (`smallhold models verify`), llama.cpp was built for another CPU: run "
+            "`make wheel-clean install` to compile it anew for this one."
+        )
+    return "`smallhold models verify` checks the weights; `smallhold models pull` replaces damaged ones."
+
+
+def _stamp(path: Path) -> str:
+    status = path.stat()
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def _read(memory: Path) -> dict[str, bool]:
+    try:
+        found = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(memory: Path, findings: dict[str, bool]) -> None:
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False, encoding="utf-8") as file:
+        json.dump(findings, file, indent=1)
+    Path(file.name).replace(memory)
+
+
+def _main() -> None:
+    from rag.datatypes import Message, Sampling
+    from rag.llama import LlamaGenerator
+
+    try:
+        generator = LlamaGenerator(Path(sys.argv[1]), context=512, extra_buffers=sys.argv[2] == "repack")
+        # More than one token is read at once, since prefill and decoding run different kernels.
+        pieces = list(generator.stream([Message("user", "The sky is " * 16)], Sampling(max_tokens=2)))
+    except ModelLoadFailed as error:
+        sys.exit(error.message)
+    if not pieces:
+        sys.exit("it generated nothing")
+
+
+if __name__ == "__main__":
+    _main()

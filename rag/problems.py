@@ -1,0 +1,99 @@
+"""Errors on the wire: every refusal and failure in OpenAI's error body, none with a traceback."""
+
+from collections.abc import Mapping
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from rag.api import UNSUPPORTED
+from rag.errors import Overloaded, SmallholdError
+from rag.replies import ErrorBody, ErrorDetail
+
+# Seconds a client is told to wait where nothing better is known, such as while the model is being loaded.
+RETRY_AFTER_SECONDS = 2
+
+_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "request_too_large",
+    415: "unsupported_media_type",
+    421: "host_not_allowed",
+    500: "internal_error",
+}
+
+
+def install(app: FastAPI) -> None:
+    """Answer the application's own errors, FastAPI's and Starlette's in OpenAI's shape."""
+    app.add_exception_handler(SmallholdError, _of_ours)
+    app.add_exception_handler(RequestValidationError, _of_validation)
+    app.add_exception_handler(HTTPException, _of_routing)
+
+
+def body_of(error: SmallholdError) -> ErrorBody:
+    """The body that tells of one of our own errors; the hint follows the message."""
+    return _body(error.http_status, str(error), code=error.code)
+
+
+def response(
+    status: int, message: str, *, code: str | None = None, param: str | None = None, headers: Mapping[str, str] = {}
+) -> JSONResponse:
+    """A response with OpenAI's error body; 429 and 503 say when to try again."""
+    sent = dict(headers)
+    if status in (429, 503):
+        sent.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+    body = _body(status, message, code=code or _CODES.get(status, "invalid_request"), param=param)
+    return JSONResponse(body.model_dump(), status_code=status, headers=sent)
+
+
+def internal(request_id: str) -> JSONResponse:
+    """The answer to a failure that nobody foresaw: the log has the cause, under the request's id."""
+    return response(500, f"something failed inside the server\nIts log names the cause, under request {request_id}.")
+
+
+def _body(status: int, message: str, *, code: str, param: str | None = None) -> ErrorBody:
+    if status >= 500:
+        kind = "server_error"
+    elif status == 429:
+        kind = "rate_limit_error"
+    else:
+        kind = "invalid_request_error"
+    return ErrorBody(error=ErrorDetail(message=message, type=kind, param=param, code=code))
+
+
+async def _of_ours(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, SmallholdError)
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else {}
+    return response(error.http_status, str(error), code=error.code, headers=headers)
+
+
+async def _of_validation(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return response(400, f"the body is not valid JSON: {first['ctx']['error']} at character {first['loc'][1]}")
+    param = _param(first["loc"][1:])
+    code = UNSUPPORTED if first["type"] == UNSUPPORTED else "invalid_request"
+    said = f"{param}: {first['msg']}" if param else f"the body is missing or no JSON object: {first['msg']}"
+    return response(400, said, code=code, param=param)
+
+
+async def _of_routing(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    path = request.scope["path"]
+    said = {404: f"there is no {path}", 405: f"{path} does not take {request.method}"}
+    message = said.get(error.status_code, str(error.detail))
+    return response(error.status_code, message, headers=error.headers or {})
+
+
+def _param(loc: tuple[int | str, ...]) -> str | None:
+    """Spell a place in the body as OpenAI does: `messages[0].content`. Tags of unions (`<text>`) are left out."""
+    spelt = ""
+    for part in loc:
+        if isinstance(part, int):
+            spelt += f"[{part}]"
+        elif not part.startswith("<"):
+            spelt += f".{part}" if spelt else part
+    return spelt or None

@@ -1,0 +1,118 @@
+"""The model registry as records: which models there are, their files, hashes, licences and sources."""
+
+import tomllib
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rag.errors import ConfigError, UnknownModel
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelFile(_Record):
+    """One file of a model. Without `sha256` it is unpinned."""
+
+    path: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-/]*$")
+    sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+    bytes: int = 0
+
+    @model_validator(mode="after")
+    def _stays_inside(self) -> "ModelFile":
+        if ".." in Path(self.path).parts:
+            raise ValueError("a model file must lie inside its model's folder")
+        return self
+
+
+class Source(_Record):
+    """One place a model can come from; exactly one of `path`, `distributions` and `hub`."""
+
+    path: str = ""
+    distributions: tuple[str, ...] = ()
+    folder: str = ""
+    parts: tuple[str, ...] = ()
+    hub: str = ""
+    revision: str = "main"
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Source":
+        if sum(map(bool, (self.path, self.distributions, self.hub))) != 1:
+            raise ValueError("a source is one of path, distributions and hub")
+        if self.distributions and bool(self.folder) == bool(self.parts):
+            raise ValueError("distributions need either folder or parts")
+        return self
+
+    def __str__(self) -> str:
+        if self.distributions:
+            more = f" and {len(self.distributions) - 1} more" if len(self.distributions) > 1 else ""
+            return f"distribution {self.distributions[0]}{more}"
+        return f"hub {self.hub}@{self.revision}" if self.hub else f"path {self.path}"
+
+
+class ModelSpec(_Record):
+    """One model of the registry."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")
+    kind: Literal["embedder", "generator"]
+    license: str
+    about: str
+    default: bool = False
+    files: tuple[ModelFile, ...] = Field(min_length=1)
+    source: tuple[Source, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _parts_make_one_file(self) -> "ModelSpec":
+        if len(self.files) > 1 and any(s.parts for s in self.source):
+            raise ValueError("a source of parts makes one file, and this model has several")
+        return self
+
+    @property
+    def pinned(self) -> bool:
+        """Whether every file has a hash to be checked against."""
+        return all(f.sha256 for f in self.files)
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files, 0 where it is not known."""
+        return sum(f.bytes for f in self.files)
+
+
+class Registry(_Record):
+    """All known models. `get` finds one by name."""
+
+    model: tuple[ModelSpec, ...]
+
+    def get(self, name: str) -> ModelSpec:
+        """Return the model of that name. Raises `UnknownModel` listing those there are."""
+        for spec in self.model:
+            if spec.name == name:
+                return spec
+        known = ", ".join(spec.name for spec in self.model)
+        raise UnknownModel(f"there is no model {name!r} in the registry", hint=f"Known models: {known}.")
+
+    def defaults(self) -> list[ModelSpec]:
+        """Return the models that an installation starts with."""
+        return [spec for spec in self.model if spec.default]
+
+
+def load_registry(extra: Path | None = None) -> Registry:
+    """Read the shipped registry, with a user's own file over it: a model of the same name replaces the shipped one.
+
+    Raises `ConfigError` naming the file and what is wrong in it.
+    """
+    shipped = _read(resources.files("configs") / "models.toml")
+    own = _read(extra) if extra else Registry(model=())
+    names = {spec.name for spec in own.model}
+    return Registry(model=own.model + tuple(spec for spec in shipped.model if spec.name not in names))
+
+
+def _read(file: Traversable | Path) -> Registry:
+    try:
+        return Registry.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+        raise ConfigError(f"the model registry {file} cannot be used: {error}") from error

@@ -1,0 +1,271 @@
+"""A generator behind any OpenAI-compatible endpoint: the one module that knows httpx as the client of a model.
+
+What may pass (429, 5xx, no connection) is tried again until the endpoint has accepted the request; a stream that
+breaks later fails, for its text is out already. Endpoints differ in what they accept: a parameter that one refuses is
+left out from then on.
+"""
+
+import math
+import os
+import random
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from rag.datatypes import Message, Piece, Sampling
+from rag.errors import ConfigError, EndpointFailed, PromptTooLong
+from rag.remote_stream import BadAnswer, StreamedAnswer, error_message
+
+# Bounds on what an endpoint may send; answers here are a few kilobytes.
+MAX_ANSWER_BYTES = 50_000_000
+MAX_ERROR_BYTES = 64_000
+
+# Seconds: the first pause, doubled each time up to the longest, and how long an endpoint may ask us to wait.
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 20.0
+LONGEST_RETRY_AFTER = 60.0
+
+# Beyond the common core. An endpoint that answers 400 naming some of these is asked again without them; one that names
+# none is asked without those that change no answer.
+_DROPPABLE = ("stream_options", "logprobs", "seed", "top_p", "temperature")
+_WITHOUT_EFFECT = ("stream_options", "logprobs", "seed")
+
+_MAY_PASS = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ReadError,
+    httpx.WriteError,
+    httpx.RemoteProtocolError,
+)
+
+
+class EndpointGenerator:
+    """A language model at `endpoint` (its base URL, such as `https://host/v1`). Usable from several threads.
+
+    The key is read from the environment variable `api_key_env` for each request and kept nowhere; where the variable
+    is unset none is sent. `timeout` is the longest silence and `deadline` the longest answer, in seconds; `retries`
+    counts further attempts.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        model: str,
+        *,
+        api_key_env: str = "",
+        timeout: float = 120.0,
+        deadline: float = 600.0,
+        retries: int = 4,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        url = _parse_url(endpoint)
+        self._url = url.copy_with(path=url.path.rstrip("/") + "/chat/completions")
+        self._model = model
+        self._key = _Key(api_key_env)
+        self._deadline = deadline
+        self._retries = retries
+        self._sleep = sleep
+        self._client = httpx.Client(timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)))
+        self._refused: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"EndpointGenerator({self._where!r}, {self._model!r})"
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def count(self, text: str) -> int:
+        """Estimate the tokens of `text`: a third of its bytes, more than tokenizers make of prose in Latin script.
+
+        An endpoint has no tokenizer to ask, and a budget that is kept by too high a count is kept.
+        """
+        return math.ceil(len(text.encode("utf-8", "replace")) / 3)
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
+        """Yield the answer as it comes; the last piece has `finish_reason` and `usage`.
+
+        `usage` is all zero where the endpoint tells none. Raises `EndpointFailed`, and `PromptTooLong` where the
+        endpoint says so.
+        """
+        with closing(self._open(messages, sampling)) as response:
+            answer = StreamedAnswer()
+            try:
+                if "json" in response.headers.get("Content-Type", ""):
+                    yield from answer.read_event(b"".join(self._bounded(response)))
+                else:
+                    yield from answer.read_stream(self._bounded(response))
+                end = answer.last_piece()
+            except httpx.HTTPError as error:
+                raise EndpointFailed(f"{self._where} broke off its answer: {_describe(error)}") from error
+            except BadAnswer as error:
+                raise EndpointFailed(f"{self._where} {self._key.redact(str(error))}") from error
+            yield end
+
+    def _open(self, messages: Sequence[Message], sampling: Sampling) -> httpx.Response:
+        """Send the request until it is accepted. Raises what the last attempt failed with."""
+        failed = 0
+        while True:
+            failure, retry_after = None, ""
+            try:
+                response = self._client.send(self._request(messages, sampling), stream=True, auth=self._key)
+            except _MAY_PASS as error:
+                failure = EndpointFailed(f"{self._where} cannot be reached: {_describe(error)}")
+                failure.__cause__ = error
+            except httpx.HTTPError as error:
+                raise EndpointFailed(f"{self._where} cannot be asked: {_describe(error)}") from error
+            else:
+                if response.status_code == 200:
+                    return response
+                failure = self._refusal(response)
+                retry_after = response.headers.get("Retry-After", "")
+            if failure is None:
+                continue
+            if failed == self._retries:
+                raise failure
+            self._sleep(_pause(failed, retry_after))
+            failed += 1
+
+    def _request(self, messages: Sequence[Message], sampling: Sampling) -> httpx.Request:
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": [{"role": message.role, "content": _encodable(message.content)} for message in messages],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "logprobs": True,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": sampling.seed,
+        }
+        # Newer models of OpenAI know only the second name, most other servers only the first.
+        body["max_completion_tokens" if "max_tokens" in self._refused else "max_tokens"] = sampling.max_tokens
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        accepted = {key: value for key, value in body.items() if key not in self._refused}
+        return self._client.build_request("POST", self._url, json=accepted)
+
+    def _refusal(self, response: httpx.Response) -> EndpointFailed | None:
+        """Judge a status other than 200: return what may pass, None for "ask again without that", raise the rest."""
+        with closing(response):
+            status, text = response.status_code, self._error_text(response)
+        if status in (400, 413, 422) and _exceeds_context(text):
+            raise PromptTooLong(f"the prompt does not fit {self._model}: {text}")
+        if status in (400, 422) and self._leave_out(text):
+            return None
+        failure = EndpointFailed(
+            f"{self._where} answered {status}: {text}", hint=self._key.hint if status in (401, 403) else ""
+        )
+        if status in (408, 425, 429) or status >= 500:
+            return failure
+        raise failure
+
+    def _leave_out(self, error: str) -> bool:
+        """Note the parameters that a 400 is about; False where there is nothing left to leave out."""
+        named = {"max_tokens"} if "max_completion_tokens" in error else {name for name in _DROPPABLE if name in error}
+        new = (named or set(_WITHOUT_EFFECT)) - self._refused
+        self._refused |= new
+        return bool(new)
+
+    def _bounded(self, response: httpx.Response) -> Iterator[bytes]:
+        began, size = time.monotonic(), 0
+        for chunk in response.iter_bytes():
+            size += len(chunk)
+            if size > MAX_ANSWER_BYTES:
+                raise BadAnswer(f"sent more than {MAX_ANSWER_BYTES:,} bytes")
+            if time.monotonic() - began > self._deadline:
+                raise BadAnswer(f"came to no end within {self._deadline:g} seconds")
+            yield chunk
+
+    def _error_text(self, response: httpx.Response) -> str:
+        """Return what an error response says, in one line, without the key."""
+        body = b""
+        try:
+            for chunk in response.iter_bytes():
+                body += chunk
+                if len(body) > MAX_ERROR_BYTES:
+                    break
+        except httpx.HTTPError:
+            pass  # the status is known; a body that breaks off only says less
+        return self._key.redact(error_message(body))
+
+    @property
+    def _where(self) -> str:
+        """The address without its query, which might hold a secret."""
+        return str(self._url.copy_with(query=None))
+
+
+class _Key(httpx.Auth):
+    """Puts the key of an environment variable on a request, reading it there and then."""
+
+    def __init__(self, variable: str) -> None:
+        self._variable = variable
+
+    @property
+    def hint(self) -> str:
+        """What to do about a refused key."""
+        if not self._variable:
+            return "Name the environment variable that holds the key in `api_key_env`."
+        state = "holds a key that is refused" if self._read() else "is not set"
+        return f"The environment variable {self._variable} {state}."
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add the header where there is a key."""
+        if self._read():
+            request.headers["Authorization"] = f"Bearer {self._read()}"
+        yield request
+
+    def redact(self, text: str) -> str:
+        """Return a text without the key in it."""
+        return text.replace(self._read(), "***") if self._read() else text
+
+    def _read(self) -> str:
+        key = os.environ.get(self._variable, "").strip() if self._variable else ""
+        if not key.isascii() or not key.isprintable():
+            raise ConfigError(f"the environment variable {self._variable} holds no key: it has odd characters")
+        return key
+
+
+def _parse_url(endpoint: str) -> httpx.URL:
+    try:
+        url = httpx.URL(endpoint)
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"the endpoint is no URL: {error}") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigError("the endpoint must be an http or https URL", hint="For instance https://host/v1.")
+    if url.userinfo:
+        raise ConfigError("the endpoint's URL must not hold a user or password", hint="Use an environment variable.")
+    return url
+
+
+def _pause(failed: int, retry_after: str) -> float:
+    """Return seconds to wait: doubling, with jitter so that clients spread out, no less than the endpoint asks for."""
+    doubling: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**failed) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+    return max(doubling, min(LONGEST_RETRY_AFTER, _retry_after_seconds(retry_after)))
+
+
+def _retry_after_seconds(value: str) -> float:
+    """Read a Retry-After header, seconds or a date; 0 where it is neither."""
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _exceeds_context(error: str) -> bool:
+    return any(words in error.lower() for words in ("context_length_exceeded", "context length", "context window"))
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

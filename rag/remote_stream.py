@@ -1,0 +1,124 @@
+"""What an OpenAI-compatible endpoint sends, read into pieces: server-sent events, or one whole completion.
+
+Nothing that it sends is trusted to have its shape; what has another is a `BadAnswer`.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+from rag.datatypes import FinishReason, Piece, Usage
+
+# A line holds one event, a few hundred bytes as a rule.
+MAX_LINE = 1_000_000
+
+_FINISH_REASONS: dict[str, FinishReason] = {"length": "length", "max_tokens": "length"}
+
+
+class BadAnswer(Exception):
+    """The answer is not in OpenAI's format, breaks off, is an error, or is beyond the bounds; says what it did."""
+
+
+@dataclass
+class StreamedAnswer:
+    """What one answer has told so far."""
+
+    finish_reason: FinishReason | None = None
+    usage: Usage = field(default_factory=Usage)
+    events: int = 0
+    done: bool = False
+
+    def read_stream(self, chunks: Iterator[bytes]) -> Iterator[Piece]:
+        """Yield the text of a stream of server-sent events."""
+        for line in split_lines(chunks):
+            if line.startswith(b"data:") and not self.done:
+                yield from self.read_event(line[len(b"data:") :].strip())
+
+    def read_event(self, data: bytes) -> Iterator[Piece]:
+        """Yield the text of one event, or of a whole completion; remember how and at what expense it ended."""
+        self.events += 1
+        if data == b"[DONE]":
+            self.done = True
+            return
+        event = _parse_event(data)
+        if event.get("usage"):
+            self.usage = _usage(event["usage"])
+        # The event that carries the usage has an empty list of choices, with some servers null.
+        for choice in _objects(event.get("choices"))[:1]:
+            message = choice.get("delta") or choice.get("message")
+            text = message.get("content") if isinstance(message, dict) else None
+            if isinstance(text, str) and text:
+                yield _piece(text, choice.get("logprobs"))
+            if choice.get("finish_reason"):
+                self.finish_reason = _FINISH_REASONS.get(str(choice["finish_reason"]), "stop")
+
+    def last_piece(self) -> Piece:
+        """Return the piece that ends the answer. Raises `BadAnswer` where its end never came."""
+        if not self.events:
+            raise BadAnswer("sent neither a stream of events nor JSON")
+        if self.finish_reason is None:
+            raise BadAnswer("broke off its answer")
+        return Piece("", finish_reason=self.finish_reason, usage=self.usage)
+
+
+def split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Split at line feeds alone: JSON text may hold U+2028, at which httpx's own line reader would cut."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line.rstrip(b"\r") for line in lines)
+        if len(rest) > MAX_LINE:
+            raise BadAnswer(f"sent a line of more than {MAX_LINE:,} bytes")
+    yield rest.rstrip(b"\r")
+
+
+def error_message(body: bytes) -> str:
+    """Return the message and code of OpenAI's error body, or the beginning of whatever came, in one line."""
+    text = body.decode("utf-8", "replace")
+    try:
+        error = json.loads(text)["error"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        error = text
+    if isinstance(error, dict):
+        error = f"{error.get('message')} ({error['code']})" if error.get("code") else error.get("message")
+    return " ".join(str(error).split())[:500] or "nothing further"
+
+
+def _parse_event(data: bytes) -> dict[str, Any]:
+    beginning = repr(data[:80].decode("utf-8", "replace"))
+    try:
+        event = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadAnswer(f"sent what is not JSON: {beginning}") from error
+    if not isinstance(event, dict):
+        raise BadAnswer(f"sent what is no event: {beginning}")
+    if event.get("error"):
+        raise BadAnswer(f"sent an error: {error_message(data)}")
+    return event
+
+
+def _piece(text: str, logprobs: Any) -> Piece:
+    """Make a piece. Without log-probabilities a piece is taken for one token, which is what servers send."""
+    entries = _objects(logprobs.get("content")) if isinstance(logprobs, dict) else []
+    known = [value for entry in entries if isinstance(value := entry.get("logprob"), int | float) and isfinite(value)]
+    if not known or len(known) < len(entries):
+        return Piece(text, tokens=1)
+    return Piece(text, logprob=float(sum(known)), tokens=len(known))
+
+
+def _usage(told: Any) -> Usage:
+    if not isinstance(told, dict):
+        return Usage()
+    details = told.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    return Usage(_count(told.get("prompt_tokens")), _count(cached), _count(told.get("completion_tokens")))
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -1,0 +1,213 @@
+"""Responses of the HTTP endpoint: OpenAI's shapes, with smallhold's own fields beside them."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, for a person (`message`) and for a program (`code`, `param`)."""
+
+    message: str
+    type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """OpenAI's error body."""
+
+    error: ErrorDetail
+
+
+class UrlCitation(BaseModel):
+    """Where in the message a source is marked: half-open `[start_index, end_index)` in characters (code points)."""
+
+    start_index: int
+    end_index: int
+    title: str
+    url: str
+
+
+class Annotation(BaseModel):
+    """OpenAI's annotation of a message."""
+
+    type: Literal["url_citation"] = "url_citation"
+    url_citation: UrlCitation
+
+
+class Passage(BaseModel):
+    """The passage that the model read around a citation; `span` lies in the document, like the citation's own."""
+
+    text: str
+    span: tuple[int, int]
+    headings: str = ""
+
+
+class Source(BaseModel):
+    """A numbered source: `text` is what stands at `span` (`[start, end)` in characters) of the document."""
+
+    index: int
+    document_id: str
+    title: str
+    uri: str
+    chunk_id: str
+    span: tuple[int, int]
+    text: str
+    page: int | None = None
+    passage: Passage | None = None
+
+
+class PromptTokensDetails(BaseModel):
+    """`cached_tokens` of the prompt were reused, not read again."""
+
+    cached_tokens: int
+
+
+class UsageBody(BaseModel):
+    """Tokens of a completion."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class AnswerFields(BaseModel):
+    """What smallhold tells besides OpenAI's fields, at the top level of a completion or of a stream's last choice."""
+
+    citations: list[Source]
+    verdict: Literal["answered", "abstained"]
+    reason: str = Field(description="Why the answer was withheld; empty where it was given.")
+    confidence: float | None = Field(description="Estimated probability that the answer is right, where one was made.")
+    timings: dict[str, float] = Field(description="Seconds by stage; `queue` was spent waiting for the model.")
+
+
+class AssistantMessage(BaseModel):
+    """The answer. Its text ends with a mark like `[1]` for each source."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+    annotations: list[Annotation]
+
+
+class Choice(BaseModel):
+    """The one choice of a completion."""
+
+    index: Literal[0] = 0
+    message: AssistantMessage
+    logprobs: None = None
+    finish_reason: Literal["stop", "length"]
+
+
+class ChatCompletion(AnswerFields):
+    """A whole answer."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: UsageBody
+
+
+class EmbeddingItem(BaseModel):
+    """One vector, of length 1: numbers, or base64 of little-endian float32."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(BaseModel):
+    """Tokens of the texts, counted by the embedder's tokenizer."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(BaseModel):
+    """Vectors in the order of the input."""
+
+    object: Literal["list"] = "list"
+    data: list[EmbeddingItem]
+    model: str
+    usage: EmbeddingUsage
+
+
+class ModelCard(BaseModel):
+    """A name that may be sent as `model`."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "smallhold"
+
+
+class ModelList(BaseModel):
+    """Every such name."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class Hit(BaseModel):
+    """A chunk that was found: fused `score`, `dense` cosine and `lexical` BM25 score where those were computed."""
+
+    index: int
+    score: float
+    dense: float | None
+    lexical: float | None
+    document_id: str
+    title: str
+    uri: str
+    chunk_id: str
+    span: tuple[int, int]
+    text: str
+    headings: str = ""
+    page: int | None = None
+
+
+class SearchResult(BaseModel):
+    """Chunks, best first."""
+
+    object: Literal["list"] = "list"
+    data: list[Hit]
+    timings: dict[str, float]
+
+
+class DocumentRow(BaseModel):
+    """A document of the index."""
+
+    id: str
+    title: str
+    uri: str
+    chunks: int
+    bytes: int
+
+
+class DocumentList(BaseModel):
+    """A page of the index's documents; `total` counts all of them, `chunks` all passages."""
+
+    object: Literal["list"] = "list"
+    data: list[DocumentRow]
+    total: int
+    chunks: int
+
+
+class Health(BaseModel):
+    """The process runs and answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(BaseModel):
+    """Whether questions can be answered, and where not, why and what to do about it."""
+
+    status: Literal["loading", "ready", "failed"]
+    reason: str = ""
+    hint: str = ""
+    code: str | None = None
+    model: str | None = None
+    embedder: str | None = None

@@ -1,0 +1,92 @@
+"""From a question to chunks: by meaning, by words, and by both together."""
+
+import numpy as np
+
+from rag.datatypes import ScoredChunk
+from rag.index import Index
+from rag.protocols import Embedder, FloatArray, IntArray
+
+
+class DenseRetriever:
+    """Nearest chunks by cosine similarity of embeddings. Always finds something in an index that is not empty."""
+
+    def __init__(self, index: Index, embedder: Embedder) -> None:
+        self._index = index
+        self._embedder = embedder
+
+    def retrieve(self, question: str, k: int) -> list[ScoredChunk]:
+        """Return at most `k` chunks, best first; `score` is the cosine similarity."""
+        if k <= 0 or not len(self._index):
+            return []
+        scores, rows = self._index.vectors.search(self._embedder.embed([question])[0], k)
+        chunks = self._index.chunks(rows.tolist())
+        return [ScoredChunk(c, s, dense=s) for c, s in zip(chunks, scores.tolist(), strict=True)]
+
+
+class LexicalRetriever:
+    """Chunks that share terms with the question, by BM25. Empty where no term of the question occurs."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+
+    def retrieve(self, question: str, k: int) -> list[ScoredChunk]:
+        """Return at most `k` chunks, best first; `score` is the BM25 score."""
+        all_scores = self._index.lexical.scores(question)
+        rows = best_rows(all_scores, k)
+        chunks = self._index.chunks(rows.tolist())
+        return [ScoredChunk(c, s, lexical=s) for c, s in zip(chunks, all_scores[rows].tolist(), strict=True)]
+
+
+class FusedRetriever:
+    """Dense and lexical retrieval together, by a convex combination of their normalized scores.
+
+    The best `candidates` of each are united and each candidate gets both scores exactly, so that none is fused, or
+    later judged, on half of the evidence. Normalization is the theoretical min-max of Bruch, Gai and Ingber 2023
+    ("An Analysis of Fusion Functions for Hybrid Retrieval"): a cosine is at least -1 and a BM25 score at least 0.
+    """
+
+    def __init__(self, index: Index, embedder: Embedder, candidates: int = 100, dense_weight: float = 0.5) -> None:
+        self._index = index
+        self._embedder = embedder
+        self._candidates = candidates
+        self._dense_weight = dense_weight
+
+    def retrieve(self, question: str, k: int) -> list[ScoredChunk]:
+        """Return at most `k` chunks, best first; `score` lies in [0, 1], `dense` and `lexical` are both set."""
+        if k <= 0 or not len(self._index):
+            return []
+        rows, dense, lexical = self._candidate_scores(question, max(k, self._candidates))
+        fused = combine(dense, lexical, self._dense_weight)
+        order = np.lexsort((rows, -fused))[:k]
+        chunks = self._index.chunks(rows[order].tolist())
+        scores = zip(fused[order].tolist(), dense[order].tolist(), lexical[order].tolist(), strict=True)
+        return [ScoredChunk(c, *three) for c, three in zip(chunks, scores, strict=True)]
+
+    def _candidate_scores(self, question: str, count: int) -> tuple[IntArray, FloatArray, FloatArray]:
+        """Return rows `(m,)` of the united candidates, ascending, with their cosines and BM25 scores."""
+        query_d = self._embedder.embed([question])[0]
+        all_lexical = self._index.lexical.scores(question)
+        _, nearest = self._index.vectors.search(query_d, count)
+        rows = np.union1d(nearest, best_rows(all_lexical, count))
+        return rows, self._index.vectors.rows(rows) @ query_d, all_lexical[rows]
+
+
+def best_rows(scores_n: FloatArray, k: int) -> IntArray:
+    """Return the row numbers of the `k` highest scores above 0, best first; equal scores by row."""
+    rows = np.flatnonzero(scores_n > 0)
+    if 0 < k < len(rows):
+        least = np.partition(scores_n[rows], -k)[-k]
+        rows = rows[scores_n[rows] >= least]
+    return rows[np.argsort(-scores_n[rows], kind="stable")][: max(k, 0)]
+
+
+def combine(dense_m: FloatArray, lexical_m: FloatArray, dense_weight: float) -> FloatArray:
+    """Return fused scores `(m,)` in [0, 1] of candidates with cosines and BM25 scores. A best score of 0 stays 0."""
+    dense = _scaled(dense_m + 1)
+    lexical = _scaled(lexical_m)
+    return dense_weight * dense + (1 - dense_weight) * lexical
+
+
+def _scaled(scores_m: FloatArray) -> FloatArray:
+    best = float(scores_m.max(initial=0))
+    return scores_m / best if best > 0 else np.zeros_like(scores_m)

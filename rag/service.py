@@ -1,0 +1,144 @@
+"""What the HTTP endpoint serves, loaded in the background so that the port answers from the first moment."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from rag.datatypes import Delta, Message, ScoredChunk
+from rag.errors import SmallholdError, Unavailable
+from rag.pipeline import AskOptions
+from rag.protocols import Embedder, TokenCounter
+
+logger = logging.getLogger(__name__)
+
+
+class Pipeline(Protocol):
+    """What the endpoint needs of `rag.pipeline.RagPipeline`. One with a `close()` is closed when the server ends."""
+
+    def stream(self, question: str, history: Sequence[Message], options: AskOptions) -> Iterator[Delta]:
+        """Answer piece by piece; the last delta carries the answer. Closing the iterator cancels."""
+        ...
+
+    def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
+        """Return the ranked chunks alone, best first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedDocument:
+    """One document of the index: `chunks` passages, `bytes` the size of its text or file."""
+
+    id: str
+    title: str
+    uri: str
+    chunks: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Everything a loaded server holds. `model` and `embedder_model` are the names that clients see.
+
+    `embedder` is called from another thread than `pipeline`, which may be embedding at that moment.
+    `counter` counts in the embedder's tokens; `documents` is called for every listing, so that it stays current.
+    """
+
+    pipeline: Pipeline
+    embedder: Embedder
+    counter: TokenCounter
+    model: str
+    embedder_model: str
+    documents: Callable[[], Sequence[IndexedDocument]]
+    loaded_at: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """How far loading came, in words for people: `reason` what is the matter, `hint` what to do about it."""
+
+    status: Literal["loading", "ready", "failed"]
+    reason: str = ""
+    hint: str = ""
+    code: str | None = None
+
+
+class Loader:
+    """Runs `load` once in a thread of its own and hands out what it returned."""
+
+    def __init__(self, load: Callable[[], Service]) -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self._service: Service | None = None
+        self._error: SmallholdError | None = None
+        self._closed = False
+
+    def start(self) -> None:
+        """Begin loading. The thread is a daemon: an interrupt need not wait for gigabytes to be read."""
+        threading.Thread(target=self._run, name="smallhold-load", daemon=True).start()
+
+    def service(self) -> Service:
+        """Return what was loaded. Raises `Unavailable` while loading, and the loading's own error if it failed."""
+        with self._lock:
+            if self._service is not None:
+                return self._service
+            if self._error is not None:
+                raise _again(self._error)
+        raise Unavailable("the model and the index are still being loaded", hint="Try again in a moment.")
+
+    def readiness(self) -> Readiness:
+        """Return how far loading came."""
+        with self._lock:
+            if self._service is not None:
+                return Readiness("ready")
+            if self._error is not None:
+                return Readiness("failed", self._error.message, self._error.hint, self._error.code)
+        return Readiness("loading", "the model and the index are being loaded")
+
+    def close(self) -> None:
+        """Close the pipeline, now or as soon as a loading that is still under way hands it over. Idempotent."""
+        with self._lock:
+            service, self._service, self._closed = self._service, None, True
+        if service is not None:
+            _close(service)
+
+    def _run(self) -> None:
+        try:
+            service = self._load()
+        except SmallholdError as error:
+            logger.error("loading failed: %s", error)
+            self._fail(error)
+        except Exception:
+            logger.exception("loading failed")
+            self._fail(
+                Unavailable(
+                    "the model or the index could not be loaded",
+                    hint="The server's log names the cause; `smallhold doctor` checks machine, weights and index.",
+                )
+            )
+        else:
+            self._done(service)
+
+    def _fail(self, error: SmallholdError) -> None:
+        with self._lock:
+            self._error = error
+
+    def _done(self, service: Service) -> None:
+        with self._lock:
+            if not self._closed:
+                self._service = service
+                return
+        _close(service)
+
+
+def _again(error: SmallholdError) -> SmallholdError:
+    """A fresh copy to raise: one instance raised by many requests would gather all their tracebacks."""
+    return type(error)(error.message, hint=error.hint)
+
+
+def _close(service: Service) -> None:
+    close = getattr(service.pipeline, "close", None)
+    if close is not None:
+        close()

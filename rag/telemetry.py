@@ -1,0 +1,142 @@
+"""Figures of a running server for Prometheus. Each application has a registry of its own; nothing is global."""
+
+import time
+from collections.abc import Callable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rag.datatypes import Answer
+from rag.lanes import Lane
+
+# A lookup takes milliseconds, an answer on two cores seconds, one behind a full queue minutes.
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180)
+
+
+class Telemetry:
+    """The metrics and what feeds them. Labels take few values: routes, not paths; stages, not questions."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._requests = Counter(
+            "smallhold_requests", "Requests answered.", ["route", "status"], registry=self.registry
+        )
+        self._request_seconds = Histogram(
+            "smallhold_request_seconds",
+            "Seconds from a request to the end of its response.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._in_flight = Gauge("smallhold_requests_in_flight", "Requests being answered.", registry=self.registry)
+        self._stages = Histogram(
+            "smallhold_stage_seconds", "Seconds by stage.", ["stage"], buckets=_SECONDS, registry=self.registry
+        )
+        self._first_text = Histogram(
+            "smallhold_first_text_seconds",
+            "Seconds from a question to the first text of its answer, streamed or not.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._tokens = Counter(
+            "smallhold_tokens",
+            "Tokens: prompt (cached ones included), cached, completion.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self._answers = Counter(
+            "smallhold_answers",
+            "Questions answered, and those the documents did not answer.",
+            ["verdict"],
+            registry=self.registry,
+        )
+        self._abandoned = Counter(
+            "smallhold_abandoned", "Requests whose client went away before the end.", registry=self.registry
+        )
+        self._overloads = Counter(
+            "smallhold_overloads", "Requests refused because too many waited.", ["lane"], registry=self.registry
+        )
+        self._depth = Gauge("smallhold_queue_depth", "Requests waiting.", ["lane"], registry=self.registry)
+        self._running = Gauge("smallhold_running", "Requests being worked on.", ["lane"], registry=self.registry)
+        self._ready = Gauge("smallhold_ready", "1 when questions can be answered.", registry=self.registry)
+
+    def watch_lane(self, lane: Lane) -> None:
+        """Read the lane's figures whenever the metrics are asked for."""
+        self._depth.labels(lane.name).set_function(lambda: lane.depth)
+        self._running.labels(lane.name).set_function(lambda: lane.running)
+        self._overloads.labels(lane.name)  # so that it is there, as 0, before the first one
+
+    def watch_ready(self, ready: Callable[[], bool]) -> None:
+        """Read whether the server is ready whenever the metrics are asked for."""
+        self._ready.set_function(ready)
+
+    def request_began(self) -> None:
+        """Count a request in."""
+        self._in_flight.inc()
+
+    def request_ended(self, route: str, status: int, seconds: float) -> None:
+        """Count a request out."""
+        self._in_flight.dec()
+        self._requests.labels(route, str(status)).inc()
+        self._request_seconds.labels(route).observe(seconds)
+
+    def answered(self, answer: Answer, waited: float, first_text: float | None) -> None:
+        """Take an answer's figures. `first_text` is None where no text came, as with an abstention."""
+        self._answers.labels(answer.verdict.value).inc()
+        self.stages({"queue": waited, **answer.timings})
+        self._tokens.labels("prompt").inc(answer.usage.prompt)
+        self._tokens.labels("cached").inc(answer.usage.cached)
+        self._tokens.labels("completion").inc(answer.usage.completion)
+        if first_text is not None:
+            self._first_text.observe(first_text)
+
+    def stages(self, timings: Mapping[str, float]) -> None:
+        """Take the seconds of some stages."""
+        for stage, seconds in timings.items():
+            self._stages.labels(stage).observe(seconds)
+
+    def abandoned(self) -> None:
+        """Count a client that went away."""
+        self._abandoned.inc()
+
+    def overloaded(self, lane: str) -> None:
+        """Count a refusal."""
+        self._overloads.labels(lane).inc()
+
+    def exposition(self) -> bytes:
+        """Every figure in Prometheus's text format."""
+        return generate_latest(self.registry)
+
+
+class Measured:
+    """ASGI middleware that counts and times requests by route and status."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self._app = app
+        self._telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and note its route, status and seconds; 499 where the client left without a response."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 499
+        began = time.perf_counter()
+
+        async def send_noting_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self._telemetry.request_began()
+        try:
+            await self._app(scope, receive, send_noting_status)
+        finally:
+            self._telemetry.request_ended(_route(scope), status, time.perf_counter() - began)
+
+
+def _route(scope: Scope) -> str:
+    """The route's template. What no route took shares one label: paths are the client's and know no bound."""
+    return str(getattr(scope.get("route"), "path", "none"))

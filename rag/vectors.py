@@ -1,0 +1,78 @@
+"""Nearest neighbours by inner product, exactly, with FAISS."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag.errors import IndexDamaged
+from rag.manifest import REBUILD_HINT
+from rag.protocols import FloatArray, IntArray
+
+
+class FlatVectors:
+    """A `VectorStore` over unit-length vectors, compared one by one (FAISS `IndexFlatIP`).
+
+    Exact search keeps the inner product equal to the cosine; on one core it reads about 10 GB/s, so 100,000 vectors
+    of 384 dimensions take some 15 ms.
+    """
+
+    def __init__(self, index: Any) -> None:
+        self._index = index
+
+    @classmethod
+    def build(cls, vectors_nd: FloatArray) -> "FlatVectors":
+        """Copy vectors `(n, d)`; n may be 0."""
+        import faiss
+
+        index = faiss.IndexFlatIP(vectors_nd.shape[1])
+        index.add(np.ascontiguousarray(vectors_nd, dtype=np.float32))
+        return cls(index)
+
+    @classmethod
+    def load(cls, path: Path) -> "FlatVectors":
+        """Read a file whose checksum has been verified: FAISS may crash the process on any other."""
+        import faiss
+
+        try:
+            index = faiss.read_index(str(path))
+        except RuntimeError as error:
+            raise IndexDamaged(f"the index is damaged: {path}: FAISS cannot read it", hint=REBUILD_HINT) from error
+        if not isinstance(index, faiss.IndexFlatIP):
+            raise IndexDamaged(f"the index is damaged: {path}: it is no IndexFlatIP", hint=REBUILD_HINT)
+        return cls(index)
+
+    def save(self, path: Path) -> None:
+        """Write a FAISS index file. Raises `OSError`, a full disk included."""
+        import faiss
+
+        try:
+            faiss.write_index(self._index, str(path))
+        except RuntimeError as error:
+            raise OSError(f"FAISS could not write {path}: {error}") from error
+
+    @property
+    def dimension(self) -> int:
+        """The length of each vector."""
+        return int(self._index.d)
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    def search(self, query_d: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+        """For one query `(d,)` return scores `(m,)` and rows `(m,)`, best first, m <= k; equal scores by row."""
+        count = min(k, len(self))
+        if count <= 0:
+            return np.empty(0, np.float32), np.empty(0, np.int64)
+        scores, rows = self._index.search(np.ascontiguousarray(query_d, dtype=np.float32).reshape(1, -1), count)
+        order = np.lexsort((rows[0], -scores[0]))
+        return scores[0][order], rows[0][order]
+
+    def rows(self, rows: Sequence[int] | IntArray) -> FloatArray:
+        """Return the vectors `(m, d)` of these row numbers."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        if not len(wanted):
+            return np.empty((0, self.dimension), np.float32)
+        found: FloatArray = self._index.reconstruct_batch(wanted)
+        return found

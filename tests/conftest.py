@@ -1,0 +1,126 @@
+"""Fakes at the seams, and fixtures that give the real weights where they are kept."""
+
+import hashlib
+import re
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rag.build import model_store
+from rag.config import load_settings
+from rag.datatypes import Chunk, Message, Piece, Sampling, ScoredChunk, Span, Usage
+from rag.embedder import SentenceEmbedder
+from rag.errors import ModelMissing
+from rag.llama import LlamaGenerator
+from rag.models import Model
+from rag.protocols import FloatArray
+
+REPOSITORY = Path(__file__).parent.parent
+SHARED = REPOSITORY.parent / "shared" / "data"
+
+
+class WordEmbedder:
+    """Counts words into 64 dimensions, by hash: texts that share words are near. Deterministic."""
+
+    name = "words"
+    fingerprint = "words-64"
+    dimension = 64
+
+    def __init__(self) -> None:
+        self.embedded: list[str] = []
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        self.embedded.extend(texts)
+        vectors = np.zeros((len(texts), self.dimension), np.float32)
+        for row, text in enumerate(texts):
+            for word in re.findall(r"\w+", text.lower()) or ["-"]:
+                vectors[row, hashlib.sha256(word.encode()).digest()[0] % self.dimension] += 1
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+class QueueGenerator:
+    """A language model that says what it was given, word by word, and keeps what it was asked."""
+
+    def __init__(self, *answers: str, logprob: float = -0.1) -> None:
+        self.answers = list(answers)
+        self.logprob = logprob
+        self.asked: list[list[Message]] = []
+        self.samplings: list[Sampling] = []
+        self.closed_early = 0
+
+    def count(self, text: str) -> int:
+        return len(text.split())
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
+        self.asked.append(list(messages))
+        self.samplings.append(sampling)
+        read = sum(self.count(m.content) for m in messages)
+        words = re.findall(r"\s*\S+", self.answers.pop(0))
+        try:
+            yield Piece("", usage=Usage(read, 0, 0))
+            for word in words[: sampling.max_tokens]:
+                yield Piece(word, self.logprob, 1)
+            cut = len(words) > sampling.max_tokens
+            yield Piece(
+                "",
+                finish_reason="length" if cut else "stop",
+                usage=Usage(read, 0, min(len(words), sampling.max_tokens)),
+            )
+        except GeneratorExit:
+            self.closed_early += 1
+            raise
+
+
+class ListRetriever:
+    """Returns the chunks it was given and keeps the questions."""
+
+    def __init__(self, *found: ScoredChunk) -> None:
+        self.found = list(found)
+        self.questions: list[str] = []
+
+    def retrieve(self, question: str, k: int) -> list[ScoredChunk]:
+        self.questions.append(question)
+        return self.found[:k]
+
+
+def scored(text: str, *, document: str = "d", title: str = "T", start: int = 0, dense: float = 0.8) -> ScoredChunk:
+    """A chunk that stands at `start` in its document."""
+    span = Span(start, start + len(text))
+    chunk = Chunk(f"{document}#0", document, text, span, {"title": title, "uri": f"file:///{document}"})
+    return ScoredChunk(chunk, dense, dense=dense, lexical=1.0)
+
+
+def located(name: str) -> Model:
+    """The real weights of a model, or a skip that says how to get them."""
+    try:
+        return model_store(load_settings()).locate(name)
+    except ModelMissing as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def embedder() -> SentenceEmbedder:
+    model = located("all-MiniLM-L6-v2")
+    return SentenceEmbedder(model.path, model.spec.name, model.fingerprint)
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Path:
+    """The GGUF file of the smallest model."""
+    return located("smollm2-135m-instruct").file
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tiny_model: Path) -> Iterator[LlamaGenerator]:
+    generator = LlamaGenerator(tiny_model, context=1024)
+    yield generator
+    generator.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's own settings file and variables must not reach the tests."""
+    for name in ("SMALLHOLD_CONFIG",):
+        monkeypatch.delenv(name, raising=False)
