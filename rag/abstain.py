@@ -61,12 +61,14 @@ def retrieval_signals(question: str, passages: Sequence[ScoredChunk]) -> dict[st
     }
 
 
-def generation_signals(answer: str, passages: Sequence[ScoredChunk], logprobs: Sequence[float]) -> dict[str, float]:
+def generation_signals(
+    question: str, answer: str, passages: Sequence[ScoredChunk], logprobs: Sequence[float]
+) -> dict[str, float]:
     """Return what the answer says about itself.
 
     `grounding`: share of its words that stand in the passages; `echo`: share that only repeats the question (a small
-    model that finds no answer likes to hand back the question's own words); `first_logprob`, `mean_logprob`, `least_logprob`:
-    natural-log probabilities of its tokens (absent where the backend does not tell them).
+    model that finds no answer likes to hand back the question's own words); `first_logprob`, `mean_logprob`,
+    `least_logprob`: natural-log probabilities of its tokens (absent where the backend does not tell them).
     """
     signals = {
         "grounding": grounding(answer, " ".join(p.chunk.context_text for p in passages)),
