@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator
 from pydantic_core import PydanticCustomError
 
 from rag.datatypes import Message
@@ -35,7 +35,13 @@ def _encodable(text: str) -> str:
     return text
 
 
+def _whole(value: object) -> object:
+    """To JSON, 3.0 and 3 are the same number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 Text = Annotated[str, AfterValidator(_encodable)]
+Whole = Annotated[int, BeforeValidator(_whole)]
 
 
 class _Request(BaseModel):
@@ -109,7 +115,7 @@ _NOT_HERE: Mapping[str, tuple[tuple[object, ...], str]] = {
     "logit_bias": ((None, {}), "tokens cannot be biased: leave `logit_bias` out"),
     "frequency_penalty": ((None, 0), "penalties are not supported: leave `frequency_penalty` out or send 0"),
     "presence_penalty": ((None, 0), "penalties are not supported: leave `presence_penalty` out or send 0"),
-    "modalities": ((None, ["text"]), "only text can be written: leave `modalities` out"),
+    "modalities": ((None, [], ["text"]), "only text can be written: leave `modalities` out"),
 }
 
 
@@ -121,6 +127,25 @@ class ChatRequest(_Request):
     from the passages, and a client cannot replace that.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"messages": [{"role": "user", "content": "When does the first ferry leave?"}]},
+                {
+                    "model": "smallhold",
+                    "stream": True,
+                    "stream_options": {"include_usage": True},
+                    "top_k": 3,
+                    "messages": [
+                        {"role": "user", "content": "Who built the lighthouse?"},
+                        {"role": "assistant", "content": "Dorit Hask. [1]"},
+                        {"role": "user", "content": "When?"},
+                    ],
+                },
+            ]
+        }
+    )
+
     model: str = Field("default", max_length=200, description="A name from `/v1/models`, or `default`.")
     messages: list[Turn] = Field(min_length=1, max_length=MAX_MESSAGES)
     stream: bool | None = Field(None, description="Send the answer piece by piece, as server-sent events.")
@@ -129,15 +154,15 @@ class ChatRequest(_Request):
         None, ge=0, le=2, description="0, the default here, takes the likeliest token each time."
     )
     top_p: float | None = Field(None, ge=0, le=1)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    max_tokens: int | None = Field(None, ge=1, le=100_000, description="Longest answer; the older name.")
-    max_completion_tokens: int | None = Field(None, ge=1, le=100_000, description="Longest answer.")
+    seed: Whole | None = Field(None, ge=-(2**63), lt=2**63)
+    max_tokens: Whole | None = Field(None, ge=1, le=100_000, description="Longest answer; the older name.")
+    max_completion_tokens: Whole | None = Field(None, ge=1, le=100_000, description="Longest answer.")
     stop: Stops | None = Field(None, description="The answer ends before any of these strings.")
     user: str | None = Field(None, max_length=1000, description="Ignored.")
     abstain: bool | None = Field(
         None, description="false: always answer; true or left out: say so where the documents do not hold the answer."
     )
-    top_k: int | None = Field(None, ge=1, le=MAX_PASSAGES, description="Passages that the model is given to read.")
+    top_k: Whole | None = Field(None, ge=1, le=MAX_PASSAGES, description="Passages that the model is given to read.")
 
     n: Literal[1] | None = None
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
@@ -149,16 +174,16 @@ class ChatRequest(_Request):
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
-    modalities: list[Literal["text"]] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
 
     @field_validator(*_NOT_HERE, mode="before")
     @classmethod
     def _asks_for_nothing(cls, value: object, info: Any) -> object:
         harmless, message = _NOT_HERE[info.field_name]
-        if value not in harmless:
+        value = _whole(value)
+        if not any(value == one and type(value) is type(one) for one in harmless):
             raise PydanticCustomError(UNSUPPORTED, message)
-        # 0.0 and 1.0 mean the same as 0 and 1 to a client, not to a strict Literal.
-        return int(value) if isinstance(value, float) else value
+        return value
 
     @field_validator("messages")
     @classmethod
@@ -196,12 +221,14 @@ class ChatRequest(_Request):
 class EmbeddingsRequest(_Request):
     """Texts to turn into vectors. Arrays of token numbers are not accepted: their vocabulary would be unknown."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"input": ["first text", "second text"]}]})
+
     model: str = Field("default", max_length=200)
     input: Inputs
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="base64: the vector's float32 numbers, little-endian. Left out: float."
     )
-    dimensions: int | None = Field(None, ge=1, description="Only the model's own number is accepted.")
+    dimensions: Whole | None = Field(None, ge=1, description="Only the model's own number is accepted.")
     user: str | None = Field(None, max_length=1000, description="Ignored.")
 
     @field_validator("input", mode="before")
@@ -220,5 +247,7 @@ class EmbeddingsRequest(_Request):
 class SearchRequest(_Request):
     """A question to the index alone; no language model is asked."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"query": "first ferry on Sundays", "k": 5}]})
+
     query: Text = Field(min_length=1, max_length=20_000)
-    k: int = Field(10, ge=1, le=MAX_HITS, description="How many chunks to return.")
+    k: Whole = Field(10, ge=1, le=MAX_HITS, description="How many chunks to return.")

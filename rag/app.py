@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import resources
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 from rag import problems
 from rag.config import ServerSettings
 from rag.endpoints import Endpoints
-from rag.guard import Guard
+from rag.guard import Guard, require_json
 from rag.lanes import Lane
 from rag.replies import Health, Ready
 from rag.service import IndexedDocument, Loader, Service
@@ -66,6 +66,7 @@ def create_app(load: Callable[[], Service], settings: ServerSettings) -> FastAPI
         title="smallhold",
         summary="Answers from your documents, with the passages they rest on.",
         lifespan=lifespan,
+        dependencies=[Depends(require_json)],
         docs_url=None,  # FastAPI's documentation pages load their scripts from elsewhere
         redoc_url=None,
     )

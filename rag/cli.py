@@ -152,6 +152,18 @@ def serve(
     run_server(settings)
 
 
+def _mount_eval() -> None:
+    """Add `eval`, whose commands are told how to open a system; metrics and reports need none of that."""
+    from eval.cli import make_app
+
+    def open_systems(qaset: Any, settings: Settings, out: Path) -> Any:
+        from rag.cli_eval import open_systems
+
+        return open_systems(qaset, settings, out)
+
+    app.add_typer(make_app(open_systems), name="eval")
+
+
 def _read_line() -> str | None:
     try:
         return input("\n> ").strip()

@@ -21,6 +21,7 @@ _QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
+    "OMP_WAIT_POLICY": "passive",  # idle threads sleep; why, tells rag.llama
 }
 
 
@@ -46,6 +47,19 @@ class SentenceEmbedder:
         self._threads = threads
         self._lock = threading.Lock()
         self._model: Any = None
+        self._tokenizer: Any = None
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """The model's `tokenizer.json`, for counting in its tokens without loading the model."""
+        return self._model_dir / "tokenizer.json"
+
+    def count(self, text: str) -> int:
+        """Return the number of tokens of `text`, special tokens not included. Loads the tokenizer alone, not torch."""
+        with self._lock:
+            if self._tokenizer is None:
+                self._tokenizer = _load_tokenizer(self.tokenizer_file)
+            return len(self._tokenizer.encode(_encodable(text), add_special_tokens=False).ids)
 
     def embed(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> FloatArray:
         """Return float32 `(n, d)` of unit length in the order of `texts`.
@@ -89,6 +103,18 @@ class SentenceEmbedder:
         if found != self.dimension:
             raise ModelLoadFailed(f"the embedder {self.name} makes {found} numbers, not {self.dimension}", hint=_HINT)
         return model
+
+
+def _load_tokenizer(file: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ModelDamaged(f"{file} cannot be read: {error}", hint=_HINT) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _encodable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What every HTTP request passes before any route sees it: Host, size and type of the body; and after: headers.
+"""What every HTTP request passes on its way to a route: Host, size and type of the body; and what it gets: headers.
 
 A page on the web can make a visitor's browser talk to a server on the visitor's own machine. Two things stop it here:
 the Host check (a hostile name that was rebound to 127.0.0.1 still sends its own name), and the demand for a JSON
@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -89,7 +90,7 @@ class Guard:
                 _add_headers(message, request_id)
             await send(message)
 
-        refusal = self._refusal(scope, headers)
+        refusal = self._refusal(headers)
         if refusal is not None:
             await refusal(scope, receive, send_with_headers)
             return
@@ -101,16 +102,12 @@ class Guard:
             logger.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
             await problems.internal(request_id)(scope, receive, send_with_headers)
 
-    def _refusal(self, scope: Scope, headers: Headers) -> JSONResponse | None:
+    def _refusal(self, headers: Headers) -> JSONResponse | None:
         if not self._hosts.allows(headers.getlist("host")):
             return problems.response(
                 421,
                 "this server does not answer to that Host header\n"
                 "Ask it as localhost or 127.0.0.1, or add the name to server.allowed_hosts.",
-            )
-        if scope["method"] in ("POST", "PUT", "PATCH") and not _is_json(headers.get("content-type", "")):
-            return problems.response(
-                415, "the body must be JSON\nSend it with the header Content-Type: application/json."
             )
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self._max_body:
@@ -139,14 +136,17 @@ class Guard:
         return problems.response(413, self._too_large)
 
 
+def require_json(request: Request) -> None:
+    """Refuse a POST that does not say that it is JSON: a dependency of every route."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if request.method == "POST" and kind != "application/json":
+        raise HTTPException(415, "the body must be JSON\nSend it with the header Content-Type: application/json.")
+
+
 def _request_id(headers: Headers) -> str:
     """The client's own id where it is a plain one, so that both logs name the request alike; else a new one."""
     given = headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-
-
-def _is_json(content_type: str) -> bool:
-    return content_type.partition(";")[0].strip().lower() == "application/json"
 
 
 def _add_headers(message: Message, request_id: str) -> None:

@@ -265,7 +265,7 @@ def _bindings() -> Any:
 
     Idle OpenMP threads are told to sleep, not to spin: beside one other busy process on 2 cores that made reading 4
     times and writing 8 times faster (medians 5.7 to 1.2 s for 220 tokens, 2.4 to 0.5 s for 24), and alone it costs
-    0.01 s a written token (benchmarks/threads.py). The library reads the variable once, when it is loaded.
+    0.01 s a written token (benchmarks/llama_speed.py). The library reads the variable once, when it is loaded.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:

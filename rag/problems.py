@@ -6,14 +6,17 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from rag.api import UNSUPPORTED
 from rag.errors import Overloaded, SmallholdError
+from rag.lanes import JobCancelled
 from rag.replies import ErrorBody, ErrorDetail
 
 # Seconds a client is told to wait where nothing better is known, such as while the model is being loaded.
 RETRY_AFTER_SECONDS = 2
+# No standard's number, but the usual one: the client left. Nobody reads it but the figures.
+CLIENT_GONE = 499
 
 _CODES = {
     404: "not_found",
@@ -30,6 +33,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SmallholdError, _of_ours)
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_exception_handler(HTTPException, _of_routing)
+    app.add_exception_handler(JobCancelled, _of_leaving)
 
 
 def body_of(error: SmallholdError) -> ErrorBody:
@@ -86,6 +90,10 @@ async def _of_routing(request: Request, error: Exception) -> JSONResponse:
     said = {404: f"there is no {path}", 405: f"{path} does not take {request.method}"}
     message = said.get(error.status_code, str(error.detail))
     return response(error.status_code, message, headers=error.headers or {})
+
+
+async def _of_leaving(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=CLIENT_GONE)
 
 
 def _param(loc: tuple[int | str, ...]) -> str | None:

@@ -1,8 +1,7 @@
 """`smallhold serve`: the HTTP endpoint on a socket, with everything it needs loaded behind it."""
 
-import ipaddress
 import socket
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -12,13 +11,15 @@ from rag.build import build_embedder, build_generator, build_pipeline, build_ret
 from rag.config import ServerSettings, Settings
 from rag.console import err
 from rag.errors import Unavailable
+from rag.guard import is_loopback
+from rag.pipeline import RagPipeline
 from rag.service import IndexedDocument, Service
 
 
 def run_server(settings: Settings) -> None:
     """Serve until interrupted. Raises `Unavailable` where the address cannot be had."""
-    with ExitStack() as resources, _listen(settings.server) as listener:
-        app = create_app(lambda: load_service(settings, resources), settings.server)
+    with _listen(settings.server) as listener:
+        app = create_app(lambda: load_service(settings), settings.server)
         url = _url(settings.server.host, listener.getsockname()[1])
         err.print(f"smallhold at [bold]{url}[/]  (Ctrl-C ends it; ready when {url}/ready says so)")
         if not is_loopback(settings.server.host):
@@ -27,17 +28,17 @@ def run_server(settings: Settings) -> None:
         server.run(sockets=[listener])
 
 
-def load_service(settings: Settings, resources: ExitStack) -> Service:
-    """Open index, embedder and language model; `resources` closes them when the server ends."""
+def load_service(settings: Settings) -> Service:
+    """Open index, embedder and language model. Closing the service's pipeline closes them."""
     store = model_store(settings)
     embedder = build_embedder(settings, store)
-    index = resources.enter_context(open_index(settings, embedder))
+    index = open_index(settings, embedder)
     generator = build_generator(settings, store)
-    resources.callback(generator.close)
+    pipeline = build_pipeline(settings, generator, build_retriever(settings, index, embedder))
     embedder.embed(["warm"])  # the first embedding imports torch: seconds that no question should wait for
     documents = [IndexedDocument(d.id, d.title, d.uri, d.chunks, d.bytes) for d in index.documents()]
     return Service(
-        pipeline=build_pipeline(settings, generator, build_retriever(settings, index, embedder)),
+        pipeline=_Closing(pipeline, [generator.close, index.close]),
         embedder=embedder,
         counter=embedder,
         model=Path(settings.generator.model).stem
@@ -48,24 +49,36 @@ def load_service(settings: Settings, resources: ExitStack) -> Service:
     )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
+class _Closing:
+    """A pipeline that takes what it stands on with it when the server ends."""
+
+    def __init__(self, pipeline: RagPipeline, closes: Sequence[Callable[[], None]]) -> None:
+        self._closes = closes
+        self.stream = pipeline.stream
+        self.retrieve = pipeline.retrieve
+
+    def close(self) -> None:
+        """Release model and index."""
+        for close in self._closes:
+            close()
 
 
 def _listen(settings: ServerSettings) -> socket.socket:
     """Take the port before anything is loaded: a port in use is known at once, not after the model."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    # asyncio sets TCP_NODELAY only on sockets that name TCP; without it every streamed token waits some 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        return socket.create_server((settings.host, settings.port), family=family, reuse_port=False)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+        listener.listen(128)
     except OSError as error:
+        listener.close()
         raise Unavailable(
             f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}",
             hint="Give another --port (0 takes a free one) or --host.",
         ) from error
+    return listener
 
 
 def _url(host: str, port: int) -> str:

@@ -117,11 +117,11 @@ class Measured:
         self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and note its route, status and seconds; 499 where the client left without a response."""
+        """Pass the request on and note its route, status and seconds."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = 499
+        status = 499  # stays where the client left before a response began
         began = time.perf_counter()
 
         async def send_noting_status(message: Message) -> None:

@@ -1,0 +1,89 @@
+# Every target works alone from a clean clone. Python 3.11 or newer, a C++ compiler, cmake and make are all that must be
+# there. What is set up already is not done again: scripts/install.py remembers, in .venv/.setup, what it finished.
+#
+# SMALLHOLD_TORCH_INDEX (an index address or a folder) says where the CPU build of PyTorch is, SMALLHOLD_CACHE where
+# weights and compiled wheels are kept. Both come from the environment; see docs/operations.md.
+
+PYTHON ?= $(shell for p in python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# The rest is set on make's command line only: a stray HOST or INDEX of the shell must not steer anything.
+VENV := .venv
+# native: for this CPU; portable: for every x86-64 CPU since 2013.
+LLAMA_BUILD := native
+# cpu: stop where pip finds only PyTorch's CUDA build; any: take it.
+TORCH := any
+# yes: install a copy of smallhold instead of a link to this folder.
+COPY := no
+# Arguments passed on to the server, to pytest or to the benchmark.
+ARGS :=
+
+EXAMPLE_INDEX := .smallhold/example
+# make serve: the index (the example's is built where it is the one), and where to listen (the settings decide if unset).
+INDEX := $(EXAMPLE_INDEX)
+HOST :=
+PORT :=
+# make bench: which of benchmarks/ to run.
+BENCH := $(sort $(filter-out %/__init__.py,$(wildcard benchmarks/*.py)))
+
+TEST_MODELS := all-MiniLM-L6-v2 qwen2.5-coder-0.5b-instruct smollm2-135m-instruct
+
+BIN := $(VENV)/bin
+SMALLHOLD := $(BIN)/smallhold
+SETUP = $(or $(PYTHON),$(error there is no Python 3.11 or newer on the PATH: set PYTHON=)) scripts/install.py
+OPTIONS = --venv $(VENV) --llama-build $(LLAMA_BUILD) --torch $(TORCH) $(if $(filter yes,$(COPY)),--copy)
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve test test-quick check lint types format bench lock clean dependencies package dev
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: package ## Set everything up: virtual environment, llama.cpp for this CPU, default weights
+	@$(SMALLHOLD) models pull
+
+serve: install ## Serve the chat page on http://127.0.0.1:8080, over the example documents or INDEX=DIR; HOST=, PORT=
+	@$(if $(filter $(EXAMPLE_INDEX),$(INDEX)),$(SMALLHOLD) index examples/corpus --index $(INDEX))
+	@exec $(SMALLHOLD) serve --index $(INDEX) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(ARGS)
+
+test: dev ## Run all tests: the quick ones, then those with real models
+	@$(SMALLHOLD) models pull $(TEST_MODELS)
+	@$(BIN)/python -m pytest -m "not model" $(ARGS)
+	@$(BIN)/python -m pytest -m model $(ARGS)
+
+test-quick: dev ## Run the tests that need no weights
+	@$(BIN)/python -m pytest -m "not model and not browser" $(ARGS)
+
+check: lint types test-quick ## What to run before a commit
+
+lint: dev ## Lint, and check the formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: dev ## Check the types
+	@$(BIN)/mypy
+	@$(BIN)/mypy scripts/install.py
+
+format: dev ## Format the code and mend what ruff can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: dev ## Run the measurements of benchmarks/, or one: BENCH=benchmarks/NAME.py
+	@$(SMALLHOLD) models pull $(TEST_MODELS)
+	@set -e; for measurement in $(BENCH); do echo "== $$measurement"; $(BIN)/python $$measurement $(ARGS); done
+
+lock: ## Lock the dependencies anew after a change of pyproject.toml; ARGS=--upgrade takes the newest
+	@PYTHON=$(PYTHON) bash scripts/lock.sh $(ARGS)
+
+clean: ## Remove the virtual environment and build leftovers; indexes, weights and compiled wheels stay
+	@if [ -d $(VENV)/.setup ]; then rm -rf $(VENV); fi
+	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	@find rag indexer eval configs tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+dependencies: ## The set-up's first part: all that smallhold runs on, without smallhold (the Dockerfile uses it)
+	@$(SETUP) dependencies $(OPTIONS)
+
+package: ## The set-up's second part: smallhold itself, without weights (the Dockerfile uses it)
+	@$(SETUP) package $(OPTIONS)
+
+dev: ## Set up what tests, lint and types need
+	@$(SETUP) dev $(OPTIONS)

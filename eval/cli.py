@@ -1,0 +1,189 @@
+"""`smallhold eval run|report|compare|convert`. How a system is opened is passed in, so that this knows no builder."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from eval.qaset import QASet
+    from eval.results import Run
+    from eval.systems import OpenSystem, SystemRow
+    from rag.config import Settings
+
+    # Makes the opener of systems for a QA set, once a run; it may build and keep the index of the corpus.
+    OpenSystems = Callable[[QASet, Settings, Path], OpenSystem]
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Out = Annotated[Path, typer.Argument(help="The folder of a run.")]
+
+HELP = """Measure systems on questions of your own, offline.
+
+A QA set is a folder with corpus.jsonl, questions.jsonl and meta.json; `convert` makes one of SQuAD or BEIR data.
+
+Example: smallhold eval run --data my-set --system small+retrieval,large --out out/first
+"""
+
+
+def make_app(open_systems: "OpenSystems") -> typer.Typer:
+    """Return the commands; `open_systems(qaset, settings, out)` gives what opens a row."""
+    app = typer.Typer(no_args_is_help=True, help=HELP)
+
+    @app.command()
+    def run(
+        data: Annotated[Path, typer.Option(help="The QA-set folder.")],
+        out: Annotated[Path, typer.Option(help="The folder for rows and report; an earlier run there is continued.")],
+        system: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="A system, or several split by commas; may be repeated. Built in: small, small+retrieval, large, "
+                "large+retrieval, retrieval. Default: small+retrieval, or retrieval where the set has no answers."
+            ),
+        ] = None,
+        limit: Annotated[int | None, typer.Option(min=1, help="Take the first N questions.")] = None,
+        systems: Annotated[Path | None, typer.Option(help="A TOML file of further systems.")] = None,
+        no_abstain: Annotated[bool, typer.Option("--no-abstain", help="Answer however unsure.")] = False,
+        config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+        as_json: Json = False,
+    ) -> None:
+        """Ask every question of every system, then report scores, cost and seconds with 95% intervals.
+
+        Writes OUT/results.jsonl (a row for each question and system), report.json, report.md and a plot. Interrupt it
+        whenever you like: the same command goes on where it stopped. Only what has changed is asked again.
+
+        Example: smallhold eval run --data squad2-small --system small,small+retrieval --system large --out out/squad2
+
+        Example: smallhold eval run --data scifact --system retrieval --out out/scifact
+        """
+        from eval.console import Bars
+        from eval.qaset import load_qaset
+        from eval.runner import run as run_systems
+        from rag.config import load_settings
+
+        settings = load_settings(config, {"abstention": {"enabled": False}} if no_abstain else None)
+        qaset = load_qaset(data).limited(limit)
+        rows = _choose(system or [], qaset, systems)
+        try:
+            finished = run_systems(
+                qaset, rows, out, open_systems(qaset, settings, out), settings=settings, progress=Bars()
+            )
+        except KeyboardInterrupt:
+            typer.echo(
+                f"\nInterrupted. What is answered is kept in {out}; the same command goes on from there.", err=True
+            )
+            raise typer.Exit(130) from None
+        _show(out, as_json=as_json, notes=False)  # they were shown as they came
+        _exit_if_stopped(finished, [row.name for row in rows])
+
+    @app.command()
+    def report(out: Out, as_json: Json = False) -> None:
+        """Make the report of a run anew from its rows, by the scorers of now.
+
+        Example: smallhold eval report out/squad2
+        """
+        _show(out, as_json=as_json, notes=True)
+
+    @app.command()
+    def compare(
+        out_a: Out,
+        out_b: Out,
+        metric: Annotated[
+            list[str] | None, typer.Option(help="A metric, or several split by commas. Default: all that were scored.")
+        ] = None,
+        as_json: Json = False,
+    ) -> None:
+        """Compare two runs over the questions that both asked: B minus A, paired, with 95% intervals.
+
+        Systems of the same name are compared, or the only system of each run.
+
+        Example: smallhold eval compare out/before out/after --metric f1
+        """
+        from eval.compare import compare_runs, scored_metrics
+        from eval.console import comparison_table, print_table
+        from rag.console import print_json
+
+        comparisons = compare_runs(out_a, out_b, tuple(_split(metric or [])) or scored_metrics(out_a))
+        if as_json:
+            print_json([comparison.to_json() for comparison in comparisons])
+        else:
+            print_table(comparison_table(comparisons))
+
+    app.add_typer(_convert_app(), name="convert")
+    return app
+
+
+def _convert_app() -> typer.Typer:
+    app = typer.Typer(no_args_is_help=True, help="Make a QA-set folder of other people's data.")
+    name_option = typer.Option(help="Name of the set. Default: that of the source.")
+    license_option = typer.Option("--license", help="Licence of the data.")
+
+    @app.command()
+    def squad(
+        source: Annotated[Path, typer.Argument(help="A SQuAD v1.1 or v2.0 JSON file.")],
+        out: Annotated[Path, typer.Argument(help="The new folder.")],
+        name: Annotated[str, name_option] = "",
+        license_: Annotated[str, license_option] = "",
+    ) -> None:
+        """Convert SQuAD JSON: each paragraph becomes a document.
+
+        Example: smallhold eval convert squad dev-v2.0.json my-squad --license "CC BY-SA 4.0"
+        """
+        from eval.convert import UNKNOWN_LICENSE, squad_to_qaset
+
+        _say(squad_to_qaset(source, out, name=name, license_=license_ or UNKNOWN_LICENSE), out)
+
+    @app.command()
+    def beir(
+        source: Annotated[Path, typer.Argument(help="A folder with corpus.jsonl, queries.jsonl and qrels/.")],
+        out: Annotated[Path, typer.Argument(help="The new folder.")],
+        split: Annotated[str, typer.Option(help="Which qrels/SPLIT.tsv.")] = "test",
+        name: Annotated[str, name_option] = "",
+        license_: Annotated[str, license_option] = "",
+    ) -> None:
+        """Convert a BEIR folder to a set for retrieval alone.
+
+        Example: smallhold eval convert beir beir/scifact my-scifact
+        """
+        from eval.convert import UNKNOWN_LICENSE, beir_to_qaset
+
+        _say(beir_to_qaset(source, out, split=split, name=name, license_=license_ or UNKNOWN_LICENSE), out)
+
+    return app
+
+
+def _choose(asked: list[str], qaset: "QASet", file: Path | None) -> "list[SystemRow]":
+    from eval.systems import choose_systems, load_systems
+
+    default = "retrieval" if qaset.retrieval_only else "small+retrieval"
+    return choose_systems(_split(asked) or [default], load_systems(file))
+
+
+def _show(out: Path, *, as_json: bool, notes: bool) -> None:
+    from eval.console import print_table, report_table
+    from eval.report import REPORT_MARKDOWN, write_report
+    from rag.console import print_json
+
+    report = write_report(out)
+    if as_json:
+        print_json(report)
+        return
+    print_table(report_table(report))
+    for note in report["notes"] if notes else ():
+        typer.echo(f"Note: {note}", err=True)
+    typer.echo(f"Report: {out / REPORT_MARKDOWN}", err=True)
+
+
+def _exit_if_stopped(run: "Run", asked: list[str]) -> None:
+    stopped = [name for name in asked if name in run.systems and run.systems[name].stopped]
+    if stopped:
+        typer.echo(f"Not finished: {', '.join(stopped)}. The same command goes on from there.", err=True)
+        raise typer.Exit(3)
+
+
+def _say(qaset: "QASet", out: Path) -> None:
+    typer.echo(f"{out}: {len(qaset.questions):,} questions over {qaset.documents_count:,} documents")
+
+
+def _split(values: list[str]) -> list[str]:
+    return [name.strip() for value in values for name in value.split(",") if name.strip()]

@@ -1,0 +1,158 @@
+"""Other people's formats to QA-set folders. A folder appears whole or not at all."""
+
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from eval.files import JsonObject, dump_line, open_data, read_jsonl
+from eval.qaset import MAX_CORPUS_LINE, MAX_QUESTION_LINE, QASet, load_qaset
+from rag.errors import DataError
+
+# The SQuAD 2.0 training file has 42 MB; it is one JSON value and has to be parsed whole.
+MAX_SQUAD_FILE = 500_000_000
+UNKNOWN_LICENSE = "unknown: ask where the data came from"
+
+
+def squad_to_qaset(path: Path, out: Path, *, name: str = "", license_: str = UNKNOWN_LICENSE) -> QASet:
+    """Convert a SQuAD v1.1 or v2.0 JSON file; each paragraph becomes a document `Title#0`, `Title#1`, ...
+
+    Raises `DataError` where the file is not in SQuAD's format or `out` holds something.
+    """
+    data = _read_squad(path)
+    with _new_folder(out) as draft:
+        kind = "extractive QA with unanswerable questions" if _has_impossible(data) else "extractive QA"
+        _write_meta(draft, name or path.stem, kind, license_, f"SQuAD JSON {path.name}")
+        with (draft / "corpus.jsonl").open("wb") as corpus, (draft / "questions.jsonl").open("wb") as questions:
+            for document, asked in _squad_paragraphs(data, path):
+                corpus.write(dump_line(document))
+                questions.writelines(dump_line(question) for question in asked)
+    return load_qaset(out)
+
+
+def beir_to_qaset(
+    folder: Path, out: Path, *, split: str = "test", name: str = "", license_: str = UNKNOWN_LICENSE
+) -> QASet:
+    """Convert a BEIR folder (`corpus.jsonl`, `queries.jsonl`, `qrels/SPLIT.tsv`) to a set for retrieval alone.
+
+    Queries without a positive judgement in the split are left out; a graded relevance above 0 counts as relevant.
+    Raises `DataError` where the folder is not in BEIR's format or `out` holds something.
+    """
+    relevant = _read_qrels(folder / "qrels" / f"{split}.tsv")
+    with _new_folder(out) as draft:
+        source = f"BEIR folder {folder.resolve().name}, split {split}"
+        _write_meta(draft, name or folder.resolve().name, "retrieval with relevance judgements", license_, source)
+        with (draft / "corpus.jsonl").open("wb") as corpus:
+            for number, row in read_jsonl(folder / "corpus.jsonl", max_line=MAX_CORPUS_LINE):
+                id_, text = _keys(row, ("_id", "text"), f"{folder / 'corpus.jsonl'}:{number}")
+                corpus.write(dump_line({"id": id_, "title": row.get("title") or "", "text": text}))
+        with (draft / "questions.jsonl").open("wb") as questions:
+            for number, row in read_jsonl(folder / "queries.jsonl", max_line=MAX_QUESTION_LINE):
+                id_, text = _keys(row, ("_id", "text"), f"{folder / 'queries.jsonl'}:{number}")
+                if id_ in relevant:
+                    line = {"id": id_, "question": text, "answers": [], "answerable": True, "relevant": relevant[id_]}
+                    questions.write(dump_line(line))
+    return load_qaset(out)
+
+
+def _read_squad(path: Path) -> list[JsonObject]:
+    with open_data(path) as file:
+        text = file.read(MAX_SQUAD_FILE + 1)
+    if len(text) > MAX_SQUAD_FILE:
+        raise DataError(f"{path}: larger than {MAX_SQUAD_FILE:,} bytes")
+    try:
+        data = json.loads(text)["data"]
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: not SQuAD: an object with the key 'data' is wanted") from error
+    if not isinstance(data, list):
+        raise DataError(f"{path}: not SQuAD: 'data' must be a list")
+    return data
+
+
+def _has_impossible(data: list[JsonObject]) -> bool:
+    # Malformed rows are named by `_squad_paragraphs`, which runs afterwards.
+    return '"is_impossible": true' in json.dumps(data)
+
+
+def _squad_paragraphs(data: list[JsonObject], path: Path) -> Iterator[tuple[JsonObject, list[JsonObject]]]:
+    numbers: Counter[str] = Counter()
+    for place, article in enumerate(data):
+        where = f"{path}: data[{place}]"
+        title, paragraphs = _keys(article, ("title", "paragraphs"), where)
+        for p, paragraph in enumerate(paragraphs):
+            context, asked = _keys(paragraph, ("context", "qas"), f"{where}.paragraphs[{p}]")
+            id_ = f"{title}#{numbers[title]}"
+            numbers[title] += 1
+            document = {"id": id_, "title": str(title).replace("_", " "), "text": context}
+            places = (f"{where}.paragraphs[{p}].qas[{q}]" for q in range(len(asked)))
+            yield document, [_squad_question(qa, id_, here) for qa, here in zip(asked, places, strict=True)]
+
+
+def _squad_question(qa: JsonObject, document_id: str, where: str) -> JsonObject:
+    id_, question, answers = _keys(qa, ("id", "question", "answers"), where)
+    answerable = not qa.get("is_impossible", False)
+    texts = dict.fromkeys(_keys(answer, ("text",), where)[0] for answer in answers)
+    return {
+        "id": id_,
+        "question": str(question).strip(),
+        "answers": list(texts) if answerable else [],
+        "answerable": answerable,
+        "relevant": [document_id] if answerable else [],
+    }
+
+
+def _read_qrels(path: Path) -> dict[str, list[str]]:
+    relevant: dict[str, list[str]] = {}
+    with open_data(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(10_000), b""), start=1):
+            fields = line.decode("utf-8", "replace").rstrip("\r\n").split("\t")
+            if number == 1 and not _is_integer(fields[-1]):
+                continue  # the header
+            if len(fields) != 3 or not _is_integer(fields[2]):
+                raise DataError(f"{path}:{number}: query id, corpus id and an integer, split by tabs, are wanted")
+            if int(fields[2]) > 0:
+                relevant.setdefault(fields[0], []).append(fields[1])
+    if not relevant:
+        raise DataError(f"{path}: holds no positive judgement")
+    return relevant
+
+
+def _is_integer(text: str) -> bool:
+    return text.strip().removeprefix("-").isdecimal()
+
+
+def _keys(row: Any, keys: tuple[str, ...], where: str) -> list[Any]:
+    for key in keys:
+        if not isinstance(row, dict) or key not in row:
+            raise DataError(f"{where}: the key {key!r} is missing")
+        kind = list if key in ("paragraphs", "qas", "answers") else str
+        if not isinstance(row[key], kind):
+            raise DataError(f"{where}: {key!r} must be a {kind.__name__}")
+    return [row[key] for key in keys]
+
+
+def _write_meta(folder: Path, name: str, kind: str, license_: str, source: str) -> None:
+    meta = {"name": name, "kind": kind, "license": license_, "source": source}
+    (folder / "meta.json").write_text(json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """Give a folder to fill, which is checked as a QA set and then takes the place of `out`, empty or new."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} exists and is not an empty folder", hint="Name a new folder.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield draft
+        load_qaset(draft)
+        draft.chmod(0o755)
+        draft.replace(out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

@@ -1,0 +1,170 @@
+"""The row: what one system made of one question, as it stands in `results.jsonl`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from eval.cost import Prices, question_cost
+from eval.metrics import RANKED_DOCUMENTS, Sample, judge
+from eval.qaset import Question
+from rag.datatypes import Answer, ScoredChunk, Usage
+
+
+class Record(BaseModel):
+    """A frozen record on disk. Keys of later versions are passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class CitedSpan(Record):
+    """A source of an answer; `span` is a half-open range of characters in the document."""
+
+    document_id: str
+    span: tuple[int, int]
+    text: str
+
+
+class RankedDocument(Record):
+    """A retrieved document with the score of its best chunk."""
+
+    document_id: str
+    score: float | None
+
+
+class Tokens(Record):
+    """Tokens used; `cached` ones count in `prompt` too."""
+
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+
+
+class Row(Record):
+    """What one system made of one question. `seconds` are those of the answering alone, `cost` US dollars.
+
+    `system_fingerprint` covers the system, its settings, weights and corpus, `fingerprint` the question as well.
+    `answer` is empty where the system abstained, failed (`error` says how) or only retrieves.
+    """
+
+    system: str
+    question_id: str
+    question: str
+    answerable: bool
+    gold: tuple[str, ...]
+    relevant: tuple[str, ...]
+    generates: bool
+    retrieves: bool
+    answer: str = ""
+    abstained: bool = False
+    reason: str = ""
+    confidence: float | None = None
+    signals: dict[str, float | None] = {}
+    citations: tuple[CitedSpan, ...] = ()
+    retrieved: tuple[RankedDocument, ...] = ()
+    evidence_tokens: int = 0
+    finish_reason: str = ""
+    scores: dict[str, float | None] = {}
+    usage: Tokens = Tokens()
+    seconds: float = 0.0
+    timings: dict[str, float | None] = {}
+    cost: float | None = None
+    error: str | None = None
+    system_fingerprint: str
+    fingerprint: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether the system came to an error instead of an answer or an abstention."""
+        return self.error is not None
+
+    @property
+    def sample(self) -> Sample:
+        """What the judges read."""
+        return Sample(
+            answerable=self.answerable,
+            gold=self.gold,
+            relevant=self.relevant,
+            generates=self.generates,
+            retrieves=self.retrieves,
+            answer=self.answer,
+            abstained=self.abstained,
+            failed=self.failed,
+            cited=tuple(citation.document_id for citation in self.citations),
+            ranked=tuple(document.document_id for document in self.retrieved),
+        )
+
+    def with_answer(self, answer: Answer) -> Self:
+        """Return the row with what the system answered, made fit for JSON."""
+        return self.model_copy(
+            update={
+                "answer": "" if answer.abstained else printable(answer.text),
+                "abstained": answer.abstained,
+                "reason": answer.reason,
+                "confidence": _finite(answer.confidence),
+                "signals": _all_finite(answer.signals),
+                "citations": tuple(
+                    CitedSpan(document_id=c.document_id, span=c.span, text=printable(c.text)) for c in answer.citations
+                ),
+                "retrieved": rank_documents(answer.retrieved),
+                "evidence_tokens": answer.evidence_tokens,
+                "finish_reason": answer.finish_reason,
+                "usage": Tokens(
+                    prompt=answer.usage.prompt, cached=answer.usage.cached, completion=answer.usage.completion
+                ),
+                "timings": _all_finite(answer.timings),
+            }
+        )
+
+    def judged(self, prices: Prices) -> Self:
+        """Return the row with its scores and its cost, by the scorers and prices of now."""
+        return self.model_copy(update={"scores": judge(self.sample), "cost": self._cost(prices)})
+
+    def _cost(self, prices: Prices) -> float | None:
+        if self.failed:
+            return None
+        usage = Usage(self.usage.prompt, self.usage.cached, self.usage.completion)
+        # An abstention before the model was asked has no time of generating, and rightly no tokens.
+        generated = self.generates and (not self.abstained or bool(self.timings.get("generate")))
+        return question_cost(prices, seconds=self.seconds, usage=usage, generated=generated)
+
+
+def empty_row(
+    question: Question, system: str, *, generates: bool, retrieves: bool, fingerprints: tuple[str, str]
+) -> Row:
+    """Return the row of a question before it is asked; `fingerprints` are the system's and the row's."""
+    return Row(
+        system=system,
+        question_id=question.id,
+        question=question.question,
+        answerable=question.answerable,
+        gold=question.answers,
+        relevant=question.relevant,
+        generates=generates,
+        retrieves=retrieves,
+        system_fingerprint=fingerprints[0],
+        fingerprint=fingerprints[1],
+    )
+
+
+def rank_documents(chunks: Sequence[ScoredChunk], depth: int = RANKED_DOCUMENTS) -> tuple[RankedDocument, ...]:
+    """Rank documents by their best chunk: the first that appears, as chunks come best first."""
+    best: dict[str, float] = {}
+    for scored in chunks:
+        best.setdefault(scored.chunk.document_id, scored.score)
+    ranked = [RankedDocument(document_id=id_, score=_finite(score)) for id_, score in best.items()]
+    return tuple(ranked[:depth])
+
+
+def printable(text: str) -> str:
+    """Replace half surrogates, which no UTF-8 file can hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _finite(number: float | None) -> float | None:
+    return float(number) if number is not None and math.isfinite(number) else None
+
+
+def _all_finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _finite(number) for name, number in numbers.items()}

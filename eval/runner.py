@@ -1,0 +1,266 @@
+"""The run: every system in turn answers every question, each answer a row, scored when it comes.
+
+Systems are opened one after the other, so that one language model is in memory at a time. Rows of an earlier run that
+still count are not asked again; rows that ended in an error are.
+"""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from eval.machine import describe_machine
+from eval.qaset import QASet, Question
+from eval.results import (
+    RUN,
+    ResultsWriter,
+    Run,
+    RunSystem,
+    locked,
+    read_rows,
+    read_run,
+    rewrite_rows,
+    row_fingerprint,
+    system_fingerprint,
+    write_run,
+)
+from eval.rows import Row, empty_row, printable
+from eval.systems import OpenSystem, System, SystemRow
+from rag.config import Settings
+from rag.datatypes import Answer
+from rag.errors import DataError, InvalidRequest, SmallholdError, Unavailable
+
+# An endpoint that is down or a key that is wrong fails every question: stop a system instead of failing them all.
+FAILURES_IN_A_ROW = 5
+
+
+class Progress(Protocol):
+    """Is told how a run goes on."""
+
+    def start(self, system: str, total: int, reused: int) -> None:
+        """A system begins; `reused` of its `total` questions are answered already."""
+        ...
+
+    def advance(self, row: Row) -> None:
+        """A question was answered."""
+        ...
+
+    def finish(self) -> None:
+        """The system that was started is through, or has stopped."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something the reader should know."""
+        ...
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def start(self, system: str, total: int, reused: int) -> None:
+        """Say nothing."""
+
+    def advance(self, row: Row) -> None:
+        """Say nothing."""
+
+    def finish(self) -> None:
+        """Say nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+
+def run(
+    qaset: QASet,
+    systems: Sequence[SystemRow],
+    out: Path,
+    open_system: OpenSystem,
+    *,
+    settings: Settings,
+    progress: Progress | None = None,
+) -> Run:
+    """Answer the questions of `qaset` with every system into the folder `out`; return what `run.json` then holds.
+
+    A system that is not available (weights missing, endpoint down) is noted as stopped and the next one goes on.
+    Raises `DataError` where `out` belongs to another QA set, `Unavailable` where another process writes to it,
+    `InvalidRequest` where no system has anything to do on a set for retrieval alone.
+    """
+    progress = progress or Silent()
+    parts = _runnable_parts(qaset, systems)
+    with locked(out):
+        state = _begin(qaset, systems, out, progress)
+        for row in parts:
+            state = _run_system(qaset, row, out, open_system, settings, state, progress)
+            write_run(out, state)
+        prices = {name: SystemRow.model_validate(system.row).prices for name, system in state.systems.items()}
+        rewrite_rows(
+            out,
+            keep=lambda row: _belongs(row, state),
+            change=lambda row: row.judged(prices[row.system]) if row.system in prices else row,
+        )
+    return state
+
+
+def _runnable_parts(qaset: QASet, systems: Sequence[SystemRow]) -> list[SystemRow]:
+    """Return what is to be run: on a set for retrieval alone the retrieval parts, elsewhere everything."""
+    if not qaset.retrieval_only:
+        return list(systems)
+    parts = [row.without_generator() for row in systems if row.retrieval]
+    if not parts:
+        raise InvalidRequest(
+            f"{qaset.name} has no answers, and the systems asked for retrieve nothing",
+            hint="Ask for `--system retrieval`.",
+        )
+    return parts
+
+
+def _begin(qaset: QASet, systems: Sequence[SystemRow], out: Path, progress: Progress) -> Run:
+    """Return the state to go on from: this run's questions, and the systems of an earlier run in this folder."""
+    notes = _notes(qaset, systems)
+    for note in notes:
+        progress.note(note)
+    questions = {question.id: question.digest for question in qaset.questions}
+    fresh = Run(data=describe_data(qaset), questions=questions, notes=notes)
+    if not (out / RUN).exists():
+        return fresh
+    earlier = read_run(out)
+    if earlier.data.get("name") != qaset.name:
+        raise DataError(
+            f"{out} holds a run on {earlier.data.get('name')!r}, not on {qaset.name!r}", hint="Name another --out."
+        )
+    if earlier.data.get("corpus_digest") == qaset.corpus_digest:
+        return fresh.model_copy(update={"systems": earlier.systems})
+    progress.note("the corpus has changed since the earlier run: every question is asked again")
+    return fresh
+
+
+def _notes(qaset: QASet, systems: Sequence[SystemRow]) -> tuple[str, ...]:
+    if not qaset.retrieval_only:
+        return ()
+    reduced = [row.name for row in systems if row.generator and row.retrieval]
+    left_out = [row.name for row in systems if not row.retrieval]
+    notes = []
+    if reduced:
+        notes.append(f"{qaset.name} has no answers to compare with: only the retrieval of {', '.join(reduced)} was run")
+    if left_out:
+        notes.append(f"{qaset.name} has no answers to compare with: {', '.join(left_out)} retrieves nothing, left out")
+    return tuple(notes)
+
+
+def describe_data(qaset: QASet) -> dict[str, object]:
+    """Return what a report says about the questions."""
+    answerable = sum(question.answerable for question in qaset.questions)
+    return {
+        "name": qaset.name,
+        "kind": qaset.kind,
+        "license": qaset.license,
+        "source": qaset.source,
+        "documents": qaset.documents_count,
+        "questions": len(qaset.questions),
+        "answerable": answerable,
+        "unanswerable": len(qaset.questions) - answerable,
+        "retrieval_only": qaset.retrieval_only,
+        "digest": qaset.digest,
+        "corpus_digest": qaset.corpus_digest,
+    }
+
+
+def _run_system(
+    qaset: QASet,
+    row: SystemRow,
+    out: Path,
+    open_system: OpenSystem,
+    settings: Settings,
+    state: Run,
+    progress: Progress,
+) -> Run:
+    """Ask what is still to ask of one system. Returns the state with this system in it."""
+    progress.note(f"{row.name}: opening")
+    identity = row.identity(settings)
+    try:
+        with open_system(row) as system:
+            fingerprint = system_fingerprint(identity, system.fingerprint, qaset.corpus_digest)
+            state = state.with_system(row.name, _entry(row, identity, fingerprint, state.systems.get(row.name)))
+            pending = _pending(qaset, row.name, out, state)
+            if pending:
+                state = state.with_system(row.name, _entry(row, identity, fingerprint, None))
+                write_run(out, state)
+                system.prepare()
+            progress.start(row.name, len(qaset.questions), len(qaset.questions) - len(pending))
+            try:
+                with ResultsWriter(out) as writer:
+                    _ask_all(pending, row, fingerprint, system, writer, progress)
+            finally:
+                progress.finish()
+    except Unavailable as error:
+        progress.note(f"{row.name} stopped: {error}")
+        entry = state.systems.get(row.name) or _entry(row, identity, "", None)
+        state = state.with_system(row.name, entry.model_copy(update={"stopped": str(error)}))
+    return state
+
+
+def _entry(row: SystemRow, identity: dict[str, Any], fingerprint: str, earlier: RunSystem | None) -> RunSystem:
+    """Describe a system of this run; one whose rows are all there keeps the date and machine they were measured on."""
+    plain = row.model_dump(exclude_none=True)
+    if earlier is not None and earlier.fingerprint == fingerprint:
+        return earlier.model_copy(update={"row": plain, "stopped": ""})
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return RunSystem(
+        fingerprint=fingerprint, row=plain, settings=identity["settings"], machine=describe_machine(), date=date
+    )
+
+
+def _pending(qaset: QASet, system: str, out: Path, state: Run) -> list[Question]:
+    done = {row.question_id for row in read_rows(out) if row.system == system and not row.failed and state.counts(row)}
+    return [question for question in qaset.questions if question.id not in done]
+
+
+def _ask_all(
+    questions: Sequence[Question],
+    row: SystemRow,
+    fingerprint: str,
+    system: System,
+    writer: ResultsWriter,
+    progress: Progress,
+) -> None:
+    failures = 0
+    for question in questions:
+        result = ask(question, row, fingerprint, system)
+        writer.append(result)
+        progress.advance(result)
+        failures = failures + 1 if result.failed else 0
+        if failures == FAILURES_IN_A_ROW:
+            raise Unavailable(
+                f"{failures} questions in a row failed, the last with: {result.error}",
+                hint="Mend the cause and run the same command again: finished questions are kept.",
+            )
+
+
+def ask(question: Question, row: SystemRow, fingerprint: str, system: System) -> Row:
+    """Put one question to a system and judge what comes; an error of the system becomes a row as well."""
+    fingerprints = (fingerprint, row_fingerprint(fingerprint, question.digest))
+    result = empty_row(
+        question, row.name, generates=bool(row.generator), retrieves=row.retrieval, fingerprints=fingerprints
+    )
+    began = time.perf_counter()
+    try:
+        answer = _answer(question, row, system)
+        seconds = time.perf_counter() - began
+        result = result.with_answer(answer)
+    except SmallholdError as error:
+        seconds = time.perf_counter() - began
+        result = result.model_copy(update={"error": printable(str(error))})
+    return result.model_copy(update={"seconds": seconds}).judged(row.prices)
+
+
+def _answer(question: Question, row: SystemRow, system: System) -> Answer:
+    if row.generator:
+        return system.answer(question.question, question.history)
+    return Answer("", retrieved=tuple(system.retrieve(question.question, question.history)))
+
+
+def _belongs(row: Row, state: Run) -> bool:
+    """Whether a row is of a system as it now is. Questions beyond a smaller --limit are kept for a larger one."""
+    system = state.systems.get(row.system)
+    return system is None or not system.fingerprint or row.system_fingerprint == system.fingerprint

@@ -1,0 +1,265 @@
+"""The systems under comparison: rows of `configs/systems.toml`, and what the runner asks of an opened one."""
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from eval.cost import Prices
+from rag.config import Settings
+from rag.datatypes import Answer, Message, ScoredChunk
+from rag.errors import ConfigError, UnknownModel
+
+MAX_SYSTEMS_FILE = 1_000_000
+
+# Where an index or weights lie and how a server listens makes no system better or worse.
+_NOT_OF_A_SYSTEM = frozenset({"index", "models", "server"})
+
+# Said by `generator`, and only there.
+_OF_THE_GENERATOR = frozenset({"model", "endpoint", "api_key_env"})
+
+Price = Annotated[float, Field(ge=0, le=1_000_000)]
+
+
+class Endpoint(BaseModel):
+    """A generator behind an OpenAI-compatible endpoint. The key is read from the named environment variable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    endpoint: str = Field(description="Base URL, for instance https://host/v1.")
+    model: str = Field(min_length=1, description="Model name that the endpoint knows.")
+    api_key_env: str = Field("", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$", description="Variable that holds the key.")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_plain_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("an http or https URL is wanted")
+        if parts.username or parts.password:
+            raise ValueError("no user or password in the URL; name the key's variable in api_key_env")
+        return url
+
+
+class SystemRow(BaseModel):
+    """One system: what generates (`""`: nothing, a registry model, or an endpoint), whether it retrieves, its price.
+
+    `settings` overrides `rag` settings for this system alone, nested like the configuration file.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+@:/-]{0,63}$")
+    generator: str | Endpoint = ""
+    retrieval: bool
+    price_per_hour: Price | None = None
+    price_per_million_prompt: Price | None = None
+    price_per_million_cached: Price | None = None
+    price_per_million_completion: Price | None = None
+    settings: dict[str, dict[str, Any]] = {}
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "SystemRow":
+        if not self.generator and not self.retrieval:
+            raise ValueError("without a generator and without retrieval there is nothing to run")
+        if (self.price_per_million_prompt is None) != (self.price_per_million_completion is None):
+            raise ValueError("price_per_million_prompt and price_per_million_completion belong together")
+        if self.price_per_million_cached is not None and self.price_per_million_prompt is None:
+            raise ValueError("price_per_million_cached needs price_per_million_prompt")
+        for key in sorted(_OF_THE_GENERATOR & set(self.settings.get("generator", {}))):
+            raise ValueError(f"the model is named by `generator`, not by settings.generator.{key}")
+        self._check_settings()
+        return self
+
+    def _check_settings(self) -> None:
+        for section, values in self.settings.items():
+            if section in _NOT_OF_A_SYSTEM or section not in Settings.model_fields:
+                known = ", ".join(sorted(set(Settings.model_fields) - _NOT_OF_A_SYSTEM))
+                raise ValueError(f"settings.{section} is not a section; there are {known}")
+            _section_type(section).model_validate(values)
+
+    @property
+    def prices(self) -> Prices:
+        """What this system's seconds and tokens cost."""
+        return Prices(
+            self.price_per_hour,
+            self.price_per_million_prompt,
+            self.price_per_million_cached,
+            self.price_per_million_completion,
+        )
+
+    def without_generator(self) -> "SystemRow":
+        """Return the retrieval part of this system, under the same name."""
+        return self.model_copy(update={"generator": ""})
+
+    def apply(self, settings: Settings) -> Settings:
+        """Return the settings that this system runs with: its overrides on top, its generator put in."""
+        overrides = {section: dict(values) for section, values in self.settings.items()}
+        if isinstance(self.generator, Endpoint):
+            overrides.setdefault("generator", {}).update(self.generator.model_dump())
+        elif self.generator:
+            overrides.setdefault("generator", {}).update(model=self.generator, endpoint="")
+        sections = {
+            name: _section_type(name).model_validate({**getattr(settings, name).model_dump(), **values})
+            for name, values in overrides.items()
+        }
+        return settings.model_copy(update=sections)
+
+    def identity(self, settings: Settings) -> dict[str, Any]:
+        """Return what an answer depends on, as plain JSON values: not the price and not the name."""
+        return {
+            "generates": bool(self.generator),
+            "retrieves": self.retrieval,
+            "settings": self.apply(settings).model_dump(mode="json", exclude=set(_NOT_OF_A_SYSTEM)),
+        }
+
+
+class System(Protocol):
+    """An opened system. The first question is asked after `prepare`, which is not timed."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What the answers depend on besides row and settings: weights, prompt, index. Cheap: loads no model."""
+        ...
+
+    def prepare(self) -> None:
+        """Load what answering needs; called once, and only where there is something to ask."""
+        ...
+
+    def answer(self, question: str, history: Sequence[Message]) -> Answer:
+        """Answer one question."""
+        ...
+
+    def retrieve(self, question: str, history: Sequence[Message]) -> list[ScoredChunk]:
+        """Return the ranked chunks alone, best first."""
+        ...
+
+
+# Opens a row; a row without generator must come without a language model being loaded. Leaving frees the model.
+OpenSystem = Callable[[SystemRow], AbstractContextManager[System]]
+
+
+class Pipeline(Protocol):
+    """The part of `rag.pipeline.RagPipeline` that is evaluated."""
+
+    def answer(self, question: str, history: Sequence[Message] = ()) -> Answer:
+        """Answer one question."""
+        ...
+
+    def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
+        """Return the ranked chunks alone."""
+        ...
+
+
+class PipelineSystem:
+    """A system over a pipeline that is built when the first question is due."""
+
+    def __init__(self, fingerprint: str, build: Callable[[], Pipeline]) -> None:
+        self._fingerprint = fingerprint
+        self._build = build
+        self._pipeline: Pipeline | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Weights, prompt and index, as the caller knows them without loading."""
+        return self._fingerprint
+
+    def prepare(self) -> None:
+        """Build the pipeline."""
+        self._pipeline = self._build()
+
+    def answer(self, question: str, history: Sequence[Message]) -> Answer:
+        """Answer one question with the pipeline's own options."""
+        return self._prepared().answer(question, history)
+
+    def retrieve(self, question: str, history: Sequence[Message]) -> list[ScoredChunk]:
+        """Return the ranked chunks alone."""
+        return self._prepared().retrieve(question, history)
+
+    def _prepared(self) -> Pipeline:
+        assert self._pipeline is not None, "prepare() comes first"
+        return self._pipeline
+
+
+def load_systems(file: Path | None = None) -> dict[str, SystemRow]:
+    """Return the built-in rows by name, those of `file` added; a row of the same name takes the built-in one's place.
+
+    Raises `ConfigError` naming file, row and key.
+    """
+    built_in = resources.files("configs").joinpath("systems.toml").read_bytes()
+    rows = _parse(built_in, "configs/systems.toml")
+    if file is not None:
+        rows |= _parse(_read(file), str(file))
+    return rows
+
+
+def choose_systems(names: Sequence[str], rows: Mapping[str, SystemRow]) -> list[SystemRow]:
+    """Return the named rows in the order asked, each once. Raises `UnknownModel` naming those that there are."""
+    for name in names:
+        if name not in rows:
+            raise UnknownModel(f"there is no system {name!r}", hint=f"There are {', '.join(sorted(rows))}.")
+    return [rows[name] for name in dict.fromkeys(names)]
+
+
+def changed_settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings of a system, as `identity` gives them, that are not the default: `{"evidence.passages": 3}`.
+
+    What `generator` says is left out.
+    """
+    changed: dict[str, Any] = {}
+    for section in sorted(set(settings) & set(Settings.model_fields)):
+        defaults = _section_type(section)().model_dump(mode="json")
+        hidden = _OF_THE_GENERATOR if section == "generator" else frozenset()
+        changed |= {
+            f"{section}.{key}": value
+            for key, value in settings[section].items()
+            if key not in hidden and value != defaults.get(key)
+        }
+    return changed
+
+
+def _read(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(MAX_SYSTEMS_FILE + 1)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
+    if len(content) > MAX_SYSTEMS_FILE:
+        raise ConfigError(f"{file} is larger than {MAX_SYSTEMS_FILE:,} bytes")
+    return content
+
+
+def _parse(content: bytes, where: str) -> dict[str, SystemRow]:
+    try:
+        table = tomllib.loads(content.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where} is not valid TOML: {error}") from error
+    entries = table.get("system")
+    if set(table) != {"system"} or not isinstance(entries, list):
+        raise ConfigError(f"{where}: a list of [[system]] tables and nothing else is wanted")
+    rows: dict[str, SystemRow] = {}
+    for number, entry in enumerate(entries, start=1):
+        row = _row(entry, f"{where}: [[system]] number {number}")
+        if row.name in rows:
+            raise ConfigError(f"{where}: there are two systems {row.name!r}")
+        rows[row.name] = row
+    return rows
+
+
+def _row(entry: Any, where: str) -> SystemRow:
+    try:
+        return SystemRow.model_validate(entry)
+    except ValidationError as error:
+        faults = [": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"]))) for e in error.errors()]
+        raise ConfigError(f"{where}: {'; '.join(faults)}") from error
+
+
+def _section_type(name: str) -> type[BaseModel]:
+    kind = Settings.model_fields[name].annotation
+    assert isinstance(kind, type) and issubclass(kind, BaseModel)
+    return kind

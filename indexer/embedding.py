@@ -1,0 +1,80 @@
+"""Vectors for the chunks of a new generation: taken from earlier work where their text is the same, else made."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from indexer.checkpoint import Checkpoint
+from rag.docstore import DocumentStore
+from rag.index import Index
+from rag.protocols import Embedder, FloatArray
+
+# Texts between two checkpoints: some seconds of work on two cores.
+_WINDOW = 256
+
+
+class IndexEmbedder(Embedder, Protocol):
+    """An embedder that says who it is."""
+
+    name: str
+    fingerprint: str
+    dimension: int
+
+
+def chunk_vectors(
+    store: DocumentStore,
+    old: Index | None,
+    embedder: IndexEmbedder,
+    directory: Path,
+    progress: Callable[[int, int], None],
+) -> tuple[FloatArray, int]:
+    """Return the vectors `(n, d)` of all chunks of `store` in row order, and how many texts had to be embedded.
+
+    Equal texts are embedded once. Finished vectors are kept in `directory` until the caller discards them.
+    """
+    keys = store.contexts()
+    vectors_nd = np.empty((len(keys), embedder.dimension), np.float32)
+    missing = _reuse(keys, old, vectors_nd)
+    if not missing:
+        return vectors_nd, 0
+    with closing(Checkpoint(directory, embedder.fingerprint, embedder.dimension)) as checkpoint:
+        for key, vector_d in checkpoint.vectors().items():
+            vectors_nd[missing.pop(key, [])] = vector_d
+        done = 0
+        progress(done, len(missing))
+        for window in _windows(store, [rows[0] for rows in missing.values()]):
+            texts = [chunk.context_text for chunk in store.chunks(window)]
+            found_nd = embedder.embed(texts)
+            checkpoint.add([keys[row] for row in window], found_nd)
+            for row, vector_d in zip(window, found_nd, strict=True):
+                vectors_nd[missing[keys[row]]] = vector_d
+            done += len(window)
+            progress(done, len(missing))
+    return vectors_nd, done
+
+
+def _reuse(keys: list[bytes], old: Index | None, vectors_nd: FloatArray) -> dict[bytes, list[int]]:
+    """Fill in what the old generation has, and return the rows of every other key."""
+    old_rows = {key: row for row, key in enumerate(old.store.contexts())} if old else {}
+    known = [row for row, key in enumerate(keys) if key in old_rows]
+    if old and known:
+        vectors_nd[known] = old.vectors.rows([old_rows[keys[row]] for row in known])
+    missing: dict[bytes, list[int]] = {}
+    for row, key in enumerate(keys):
+        if key not in old_rows:
+            missing.setdefault(key, []).append(row)
+    return missing
+
+
+def _windows(store: DocumentStore, rows: list[int]) -> Iterator[list[int]]:
+    """Yield rows in windows of like length, the longest first, so that batches need little padding."""
+    length: dict[int, int] = {}
+    for start in range(0, len(rows), _WINDOW):
+        part = rows[start : start + _WINDOW]
+        length.update(zip(part, (len(chunk.context_text) for chunk in store.chunks(part)), strict=True))
+    ordered = sorted(rows, key=lambda row: -length[row])
+    for start in range(0, len(ordered), _WINDOW):
+        yield ordered[start : start + _WINDOW]

@@ -1,0 +1,175 @@
+"""HTML to Markdown: the page's own content, without navigation, scripts and what is hidden.
+
+The structure of blocks (headings, lists, tables, code) is kept; formatting within a line (bold, the targets of links)
+is dropped: the text is embedded, cited and read by a small model, which stars and addresses only distract.
+"""
+
+import re
+from copy import copy
+from typing import Any
+
+from bs4 import BeautifulSoup, Tag
+from bs4.dammit import EncodingDetector
+from bs4.element import PreformattedString
+from markdownify import ATX, MarkdownConverter
+
+from indexer.load_text import decode_bom
+from indexer.parsed import Parsed, printable, readable_stem, sensible_title
+from rag.errors import UnreadableDocument
+
+_XML_DECLARATION = re.compile(r"^\s*<\?xml[^>]*>")
+_NEVER_TEXT = (
+    "script, style, noscript, template, svg, canvas, iframe, object, embed, audio, video, map, head, img, "
+    "button, input, select, textarea, datalist, .headerlink, .mw-editsection"
+)
+_HIDDEN = (
+    "[hidden]:not([hidden=until-found]), [aria-hidden=true], [style*='display:none' i], [style*='display: none' i]"
+)
+_BOILERPLATE = (
+    "nav, [role=navigation], [role=banner], [role=contentinfo], [role=search], [role=menu], [role=menubar], "
+    "[role=complementary], .noprint"
+)
+_FURNITURE = "header, footer, aside"  # of the page, unless they stand in one of:
+_CONTENT = ["main", "article", "blockquote", "figure"]
+# Content of fewer characters was probably cut by mistake, if the page's body holds twice as many.
+_NEARLY_EMPTY = 200
+_WIDEST_SPAN = 200  # rows or columns of a cell; more is a mistake or an attack
+
+
+class _Converter(MarkdownConverter):
+    """markdownify without the marks inside lines."""
+
+    def _plain(self, el: Any, text: str, parent_tags: Any) -> str:
+        del el, parent_tags
+        return text
+
+    convert_a = convert_b = convert_strong = convert_em = convert_i = convert_del = convert_s = _plain
+
+    def convert_br(self, el: Any, text: str, parent_tags: Any) -> str:
+        """A line break is a line break, not two spaces before one."""
+        del el, text
+        return " " if "_inline" in parent_tags else "\n"
+
+
+def parse_html(content: bytes, name: str) -> Parsed:
+    """Return the content of an HTML page as Markdown. Raises `UnreadableDocument` where it is no text."""
+    return html_to_markdown(_decode(content), name, "html")
+
+
+def html_to_markdown(html: str, name: str, source: str) -> Parsed:
+    """Return the Markdown of `html`; `source` becomes the metadata's `format`."""
+    soup = BeautifulSoup(_XML_DECLARATION.sub("", html, count=1), "lxml")  # XHTML is read as HTML, as browsers do
+    title = _title(soup, name)
+    for node in soup.find_all(string=lambda string: isinstance(string, PreformattedString)):
+        node.extract()  # comments, declarations, processing instructions
+    body = soup.body or soup
+    _drop(body, _NEVER_TEXT)
+    whole = _length(body)
+    spare = str(body) if source == "html" else ""
+    if spare:
+        _drop(body, _HIDDEN)
+        _drop(body, _BOILERPLATE)
+        _drop_furniture(body)
+        if _length(body) < _NEARLY_EMPTY and whole > 2 * _length(body):
+            body = BeautifulSoup(spare, "lxml")
+    _unwrap_layout_tables(body)
+    _repeat_spanning_cells(body)
+    return Parsed(_markdown(body), title or readable_stem(name), {"format": source})
+
+
+def _decode(content: bytes) -> str:
+    if (text := decode_bom(content)) is not None:
+        return text
+    declared = EncodingDetector.find_declared_encoding(content, is_html=True)
+    if declared and declared.lower().startswith("utf-16"):
+        declared = None  # no bytes that spell out a declaration are UTF-16; browsers take UTF-8
+    for encoding in (declared, "utf-8", "cp1252"):
+        try:
+            text = content.decode(encoding) if encoding else "\0"
+        except (UnicodeDecodeError, LookupError):
+            continue
+        if "\0" not in text:
+            return text
+    raise UnreadableDocument("not an HTML file: binary data, or an unknown encoding")
+
+
+def _title(soup: BeautifulSoup, name: str) -> str:
+    first = soup.h1 or soup.find(["h2", "h3", "h4", "h5", "h6"])
+    heading = sensible_title(first.get_text(" "), name) if first else ""
+    title = sensible_title(soup.title.get_text(" "), name) if soup.title else ""
+    return heading if heading and heading in title else title or heading  # "Ducks - Encyclopedia" is "Ducks"
+
+
+def _drop(body: Tag, selector: str) -> None:
+    for tag in body.select(selector):
+        tag.decompose()
+
+
+def _drop_furniture(body: Tag) -> None:
+    for tag in body.select(_FURNITURE):
+        if not tag.decomposed and not tag.find_parent(_CONTENT) and not (tag.name == "header" and tag.h1):
+            tag.decompose()
+
+
+def _length(body: Tag) -> int:
+    return len("".join(body.get_text().split()))
+
+
+def _unwrap_layout_tables(body: Tag) -> None:
+    """Make plain blocks of tables that arrange a page instead of data: nested ones and those of a single column."""
+    for table in body.find_all("table"):
+        if table.find("table") or all(len(row) < 2 for row in _rows(table)):
+            parts = table.find_all(["tr", "td", "th", "caption", "thead", "tbody", "tfoot"])
+            for part in [table, *(part for part in parts if part.find_parent("table") is table)]:
+                part.name = "div"
+
+
+def _rows(table: Tag) -> list[list[Tag]]:
+    """The cells of each row of `table`, without those of tables inside it."""
+    rows = [row for row in table.find_all("tr") if row.find_parent("table") is table]
+    return [[cell for cell in row.find_all(["td", "th"]) if cell.find_parent("tr") is row] for row in rows]
+
+
+def _repeat_spanning_cells(body: Tag) -> None:
+    """Repeat a cell that spans several rows in each of them, so that every value stands in its own column."""
+    for table in body.find_all("table"):
+        hanging: dict[int, tuple[int, Tag]] = {}  # column: rows still to fill, cell
+        for row in _rows(table):
+            column, cells = 0, iter(row)
+            before: Tag | None = None
+            while True:
+                if column in hanging:
+                    left, spanning = hanging.pop(column)
+                    cell = copy(spanning)
+                    if before is not None:
+                        before.insert_after(cell)
+                    elif row:
+                        row[0].insert_before(cell)
+                    if left > 1:
+                        hanging[column] = (left - 1, spanning)
+                elif (following := next(cells, None)) is not None:
+                    cell = following
+                    if (rows := _span(cell, "rowspan")) > 1:
+                        hanging[column] = (rows - 1, cell)
+                else:
+                    break
+                before = cell
+                column += _span(cell, "colspan")
+
+
+def _span(cell: Tag, name: str) -> int:
+    number = str(cell.get(name, "1"))
+    return min(int(number), _WIDEST_SPAN) if number.isdecimal() and int(number) else 1
+
+
+def _markdown(body: Tag) -> str:
+    converter = _Converter(
+        heading_style=ATX, bullets="-", escape_asterisks=False, escape_underscores=False, table_infer_header=True
+    )
+    try:
+        text = converter.convert_soup(body)
+    except RecursionError:  # nested thousands deep: the words without their structure
+        text = body.get_text("\n")
+    text = re.sub(r"[ \t]*\xa0[ \t\xa0]*", " ", printable(text))
+    text = re.sub(r"[ \t]+\n", "\n", text)
+    return re.sub(r"\n{3,}", "\n\n", text).strip()

@@ -1,0 +1,95 @@
+"""Plain text and its relatives: decoded, and otherwise left alone, so that spans point into the file's own text."""
+
+import codecs
+import re
+from typing import Literal
+
+from indexer.outline import Markup, find_headings, front_matter, plain_title
+from indexer.parsed import Parsed, readable_stem
+from rag.errors import UnreadableDocument
+
+# UTF-32 first: its little-endian mark begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0e-\x1a\x1c-\x1f]"
+)  # without tab, line and page breaks, and the ESC of coloured logs
+_NOT_TEXT = "not UTF-8, UTF-16 or Windows-1252 text"
+_TITLE_FIELD = re.compile(r"^title\s*[:=]\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE)
+_SAMPLE = 100_000  # characters looked through for control characters
+_TITLE_WITHIN = 20_000  # characters
+
+Plain = Literal["text"]
+
+
+def parse_text(content: bytes, name: str, markup: Markup | Plain) -> Parsed:
+    """Return the file's text, decoded. `markup` is "markdown", "rst", "asciidoc" or "text".
+
+    Raises `UnreadableDocument` where it is not UTF-8, UTF-16 with a byte order mark, or plausible Windows-1252.
+    """
+    text = decode(content)
+    return Parsed(text, _title(text, markup) or readable_stem(name), {"format": markup})
+
+
+def decode(content: bytes) -> str:
+    """Return `content` as text, without its byte order mark and with its own line ends."""
+    text = decode_bom(content)
+    if text is None:
+        _refuse_binary(b"\0" in content)
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            text = _decode_cp1252(content)
+    sample = text[:_SAMPLE]
+    _refuse_binary("\0" in text or len(_CONTROL.findall(sample)) > len(sample) // 1000)
+    return text
+
+
+def _refuse_binary(binary: bool) -> None:
+    if binary:
+        raise UnreadableDocument("binary data, not text")
+
+
+def decode_bom(content: bytes) -> str | None:
+    """Return the text after a byte order mark, None where there is none. Raises `UnreadableDocument`."""
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            try:
+                return content[len(mark) :].decode(encoding)
+            except UnicodeDecodeError as error:
+                raise UnreadableDocument(
+                    f"damaged text: not the {encoding.upper()} that its first bytes say"
+                ) from error
+    return None
+
+
+def _decode_cp1252(content: bytes) -> str:
+    """Windows-1252 takes nearly any bytes for letters: accept what looks like a Western language, accents being few."""
+    try:
+        text = content.decode("cp1252")
+    except UnicodeDecodeError as error:
+        raise UnreadableDocument(_NOT_TEXT) from error
+    high = [char for char in text if char > "\x7f"]
+    letters = sum(char.isalpha() for char in text)
+    accented = sum(char.isalpha() for char in high)
+    usual = accented + sum(char in "‘’“”„«»‹›–—…•€£°§©®™·¡¿º\xa0½¼¾²³´×" for char in high)
+    if accented > 0.3 * letters or usual < 0.8 * len(high):
+        raise UnreadableDocument(_NOT_TEXT)
+    return text
+
+
+def _title(text: str, markup: Markup | Plain) -> str:
+    if markup == "text":
+        return ""
+    preamble = front_matter(text)[0] if markup == "markdown" else ""
+    if markup == "rst" and text.startswith(("PEP:", "Title:")):
+        preamble = text[:_TITLE_WITHIN].partition("\n\n")[0]
+    if preamble and (found := _TITLE_FIELD.search(preamble)):
+        return plain_title(found.group(1).strip("\"'"))
+    headings = find_headings(text[:_TITLE_WITHIN], markup)
+    return headings[0].title if headings else ""

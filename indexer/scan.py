@@ -1,0 +1,179 @@
+"""Which files belong in the index: the indexed roots, their labels and what lies beneath them."""
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rag.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file to index. `root` is the absolute path of the root that it was found under."""
+
+    path: Path
+    document_id: str
+    root: str
+
+
+@dataclass(slots=True)
+class Scan:
+    """What a walk over the roots found. `skipped` and `failed` hold paths with the reason."""
+
+    files: list[FoundFile] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class RootPlan:
+    """`labels` maps every root of the new index to its label, `sync` lists those to look through now."""
+
+    labels: dict[str, str]
+    sync: list[str]
+
+
+def plan_roots(
+    known: Mapping[str, str], given: Sequence[Path], remove: Sequence[Path] = (), taken: Iterable[str] = ()
+) -> RootPlan:
+    """Decide the roots of the new index from those `known` (path to label).
+
+    A given path inside a known root means that root; a given folder around known roots takes their place. With
+    nothing given and nothing to remove, all known roots are looked through again. `taken` are the first parts of
+    ids in use, which no new label may equal. Raises `InvalidRequest` for a path or root that does not exist.
+    """
+    labels = dict(known)
+    for path in remove:
+        _forget(labels, path)
+    wanted = [_existing(path) for path in given]
+    if not given and not remove:
+        wanted = [_existing(Path(root)) for root in labels]
+        if not wanted:
+            raise InvalidRequest("there is nothing to index", hint="Name a file or a folder: smallhold index PATH")
+    sync: dict[str, None] = {}
+    for path in wanted:
+        around = next((root for root in labels if path.is_relative_to(root)), None)
+        if around is None:
+            for inside in [root for root in labels if Path(root).is_relative_to(path)]:
+                del labels[inside]
+                sync.pop(inside, None)
+            around = str(path)
+            labels[around] = _label(path, labels, taken)
+        sync[around] = None
+    return RootPlan(labels, list(sync))
+
+
+def find_files(plan: RootPlan, suffixes: frozenset[str], exclude: Path, owners: Mapping[str, str]) -> Scan:
+    """Walk the roots to be looked through for files of the supported `suffixes` (lower case, with the dot).
+
+    `owners` maps ids that are in use by documents of other roots to those roots: no file can have them too.
+
+    Hidden files and folders and everything in `exclude` are left out silently. Symbolic links are not followed: what
+    they point to inside the root is found anyway, what lies outside is not asked for.
+    """
+    scan = Scan()
+    owner = dict(owners)
+    for root in plan.sync:
+        for path in _walk(Path(root), exclude, scan):
+            reason = _unsuitable(path, suffixes)
+            if reason:
+                scan.skipped.append((printable(path), reason))
+                continue
+            document_id = _document_id(path, Path(root), plan.labels[root])
+            if not _is_utf8(document_id):
+                scan.failed.append((printable(path), "its name is not valid UTF-8; rename it"))
+            elif document_id in owner:
+                reason = f"its id {document_id!r} belongs to {owner[document_id]}; rename one of them"
+                scan.failed.append((printable(path), reason))
+            else:
+                owner[document_id] = printable(path)
+                scan.files.append(FoundFile(path, document_id, root))
+    return scan
+
+
+def printable(path: Path) -> str:
+    """Return a path as text that can be printed and stored, whatever bytes its name has."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _forget(labels: dict[str, str], path: Path) -> None:
+    root = str(path.resolve())
+    if labels.pop(root, None) is None:
+        roots = ", ".join(labels) or "none"
+        raise InvalidRequest(f"{root} is not among the indexed paths", hint=f"Indexed are: {roots}")
+
+
+def _existing(path: Path) -> Path:
+    try:
+        return path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise InvalidRequest(
+            f"there is no file or folder {path}",
+            hint="If it was indexed before and is gone for good: smallhold index --remove PATH",
+        ) from error
+
+
+def _label(path: Path, labels: Mapping[str, str], taken: Iterable[str]) -> str:
+    """The first root needs no label, nor does a single file whose name is free; others take their folder's name."""
+    files = {Path(root).name for root, label in labels.items() if not label and Path(root).is_file()}
+    used = {*labels.values(), *taken, *files}
+    if not labels or (path.is_file() and path.name not in used):
+        return ""
+    name = (path.parent if path.is_file() else path).name or "root"
+    # A folder's name may hold bytes that are no text, and must not look hidden.
+    base = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "root"
+    return next(label for label in _numbered(base) if label not in used)
+
+
+def _numbered(base: str) -> Iterator[str]:
+    yield base
+    number = 2
+    while True:
+        yield f"{base}-{number}"
+        number += 1
+
+
+def _walk(root: Path, exclude: Path, scan: Scan) -> Iterator[Path]:
+    if not root.is_dir():
+        yield root
+        return
+
+    def refused(error: OSError) -> None:
+        scan.failed.append((printable(Path(error.filename)), error.strerror or "it cannot be listed"))
+
+    for folder, folders, files in os.walk(root, onerror=refused):
+        here = Path(folder)
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and here / n != exclude)
+        links = [name for name in folders if (here / name).is_symlink()]
+        yield from (here / name for name in sorted([*files, *links]) if not name.startswith("."))
+
+
+def _unsuitable(path: Path, suffixes: frozenset[str]) -> str:
+    """Say why a path is no document, empty where it may be one."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError as error:
+        return error.strerror or "it cannot be looked at"
+    if stat.S_ISLNK(mode):
+        return "it is a symbolic link; index what it points to by its own path"
+    if not stat.S_ISREG(mode):
+        return "it is not a regular file"
+    if path.suffix.lower() not in suffixes:
+        return f"no loader for files named *{path.suffix}" if path.suffix else "no loader for files without a suffix"
+    return ""
+
+
+def _document_id(path: Path, root: Path, label: str) -> str:
+    relative = path.name if path == root else path.relative_to(root).as_posix()
+    return f"{label}/{relative}" if label else relative
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,240 @@
+"""From the documents that should be in an index to its next generation, doing only what is not done already."""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from indexer import checkpoint
+from indexer.embedding import IndexEmbedder, chunk_vectors
+from indexer.store import IndexWriter, StoreWriter
+from rag.datatypes import Chunk, Document
+from rag.docstore import DocumentEntry, DocumentStore, Original
+from rag.errors import UnreadableDocument, UnsupportedFormat
+from rag.index import Index
+from rag.lexical import LexicalIndex
+from rag.manifest import LEXICAL, STORE, VECTORS, ChunkerInfo, Counts, EmbedderInfo
+from rag.vectors import FlatVectors
+
+_INCOMING = "incoming.sqlite"
+
+Progress = Callable[[str, int, int], None]
+"""Told the stage (`scan`, `read`, `embed` or `write`), how many of its steps are done, and how many there are."""
+
+
+class DocumentChunker(Protocol):
+    """Cuts documents into chunks. The fingerprint changes with everything that moves a cut."""
+
+    @property
+    def tokens(self) -> int:
+        """The token budget of a chunk."""
+        ...
+
+    @property
+    def overlap(self) -> int:
+        """How many tokens a chunk may repeat of the one before."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that decides where a given document is cut."""
+        ...
+
+    def chunk(self, document: Document) -> list[Chunk]:
+        """Return the chunks of a document in reading order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A document that should be in the index, not read yet. `name` is what a report calls it.
+
+    `read` raises `UnreadableDocument`. It is not called where id, uri and original are those of the old generation.
+    """
+
+    id: str
+    uri: str
+    original: Original
+    name: str
+    read: Callable[[], Document]
+
+    def is_among(self, entries: Mapping[str, DocumentEntry]) -> bool:
+        """Whether the index already holds this very document."""
+        entry = entries.get(self.id)
+        return entry is not None and (entry.uri, entry.original) == (self.uri, self.original)
+
+
+@dataclass(slots=True)
+class SyncReport:
+    """What a run did. Documents are named by id; `failed` and `skipped` hold names of files with the reason.
+
+    `generation` is the current one afterwards, `published` whether this run made it. Of `chunks` in the index,
+    `embedded` texts went through the embedder in this run; `reused` chunks got their vector from earlier work or from
+    an equal chunk. `seconds` are by stage.
+    """
+
+    generation: str = ""
+    published: bool = False
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    chunks: int = 0
+    embedded: int = 0
+    reused: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds that the block takes to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+class Update:
+    """One run over an index: from the old generation, if there is one, to the next, if anything differs."""
+
+    def __init__(
+        self,
+        writer: IndexWriter,
+        old: Index | None,
+        *,
+        embedder: IndexEmbedder,
+        chunker: DocumentChunker,
+        progress: Progress,
+        report: SyncReport,
+    ) -> None:
+        self._writer = writer
+        self._old = old
+        self._embedder = embedder
+        self._chunker = chunker
+        self._progress = progress
+        self._report = report
+        self._before = {entry.id: entry for entry in old.documents()} if old else {}
+        self._same_cut = old is not None and old.manifest.chunker.fingerprint == chunker.fingerprint
+
+    def run(
+        self,
+        sources: Sequence[Source],
+        keep: Collection[str],
+        roots: Mapping[str, str],
+        check: Callable[[Collection[str]], None],
+    ) -> None:
+        """Make the index hold `sources` and the old documents `keep`, and fill in the report.
+
+        `check` is given the ids of the sources that can be had, before anything is published, and may raise.
+        """
+        report = self._report
+        report.unchanged = [source.id for source in sources if source.is_among(self._before)]
+        fresh = [source for source in sources if not source.is_among(self._before)]
+        untouched = [*keep, *report.unchanged]
+        with self._writer.guard(), self._writer.staging() as folder:
+            with report.timed("read"), StoreWriter(folder / _INCOMING) as incoming:
+                self._read(fresh, incoming)
+                check({*report.unchanged, *report.added, *report.changed})
+                if not self._same_cut:
+                    self._cut_again(untouched, incoming)
+            wanted = {*untouched, *report.added, *report.changed}
+            report.removed = [document_id for document_id in self._before if document_id not in wanted]
+            if self._old and self._nothing_differs(self._old, roots):
+                report.generation = self._old.generation
+                report.chunks = report.reused = len(self._old)
+            else:
+                self._publish(folder, sorted(wanted), roots)
+            checkpoint.discard(self._writer.directory)
+
+    def _read(self, fresh: Sequence[Source], incoming: StoreWriter) -> None:
+        report = self._report
+        for done, source in enumerate(fresh):
+            self._progress("read", done, len(fresh))
+            try:
+                document = _storable(source.read())
+                chunks = self._chunker.chunk(document)
+            except UnsupportedFormat as error:
+                report.skipped.append((source.name, error.message))
+            except UnreadableDocument as error:
+                report.failed.append((source.name, error.message))
+            else:
+                incoming.add(document, chunks, source.original)
+                (report.changed if source.id in self._before else report.added).append(source.id)
+        self._progress("read", len(fresh), len(fresh))
+
+    def _cut_again(self, document_ids: Sequence[str], incoming: StoreWriter) -> None:
+        """Cut documents anew, from the text in the old generation, for a chunker that has changed."""
+        assert self._old is not None or not document_ids
+        for document_id in document_ids:
+            document = self._old.document(document_id)  # type: ignore[union-attr]
+            incoming.add(document, self._chunker.chunk(document), self._before[document_id].original)
+
+    def _nothing_differs(self, old: Index, roots: Mapping[str, str]) -> bool:
+        report = self._report
+        same_documents = not (report.added or report.changed or report.removed)
+        return self._same_cut and same_documents and old.manifest.roots == dict(roots)
+
+    def _publish(self, folder: Path, document_ids: Sequence[str], roots: Mapping[str, str]) -> None:
+        report = self._report
+        with report.timed("write"):
+            self._progress("write", 0, 3)
+            self._write_store(folder, document_ids)
+            self._progress("write", 1, 3)
+        with closing(DocumentStore(folder / STORE)) as store:
+            with report.timed("embed"):
+                vectors_nd, report.embedded = chunk_vectors(
+                    store, self._old, self._embedder, self._writer.directory, self._embed_progress
+                )
+            with report.timed("write"):
+                FlatVectors.build(vectors_nd).save(folder / VECTORS)
+                LexicalIndex.build(chunk.context_text for chunk in store.all_chunks()).save(folder / LEXICAL)
+                self._progress("write", 2, 3)
+            documents, report.chunks = store.counts()
+        with report.timed("write"):
+            report.generation = self._writer.publish(
+                folder,
+                embedder=_embedder_info(self._embedder),
+                chunker=_chunker_info(self._chunker),
+                roots=roots,
+                counts=Counts(documents=documents, chunks=report.chunks),
+            )
+            self._progress("write", 3, 3)
+        report.published = True
+        report.reused = report.chunks - report.embedded
+
+    def _write_store(self, folder: Path, document_ids: Sequence[str]) -> None:
+        """Merge the documents just read with those of the old generation. Rows follow the order of ids."""
+        with closing(DocumentStore(folder / _INCOMING)) as incoming, StoreWriter(folder / STORE) as store:
+            read = {entry.id: entry for entry in incoming.documents()}
+            for document_id in document_ids:
+                if document_id in read:
+                    entry, origin = read[document_id], incoming
+                else:
+                    assert self._old is not None
+                    entry, origin = self._before[document_id], self._old.store
+                store.add(origin.document(document_id), origin.chunks_of(document_id), entry.original)
+        (folder / _INCOMING).unlink()
+
+    def _embed_progress(self, done: int, total: int) -> None:
+        self._progress("embed", done, total)
+
+
+def _storable(document: Document) -> Document:
+    """Refuse what no file can hold: JSON and file names let lone surrogates through, UTF-8 does not."""
+    try:
+        f"{document.id}{document.uri}{document.title}{document.text}{document.metadata}".encode()
+    except UnicodeEncodeError:
+        raise UnreadableDocument("it holds characters that are no valid text (lone surrogates)") from None
+    return document
+
+
+def _embedder_info(embedder: IndexEmbedder) -> EmbedderInfo:
+    return EmbedderInfo(name=embedder.name, fingerprint=embedder.fingerprint, dimension=embedder.dimension)
+
+
+def _chunker_info(chunker: DocumentChunker) -> ChunkerInfo:
+    return ChunkerInfo(tokens=chunker.tokens, overlap=chunker.overlap, fingerprint=chunker.fingerprint)

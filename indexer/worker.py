@@ -1,0 +1,101 @@
+"""The child process that parses HTML, PDF and DOCX: one request a line on its input, one answer a line on its output.
+
+A request is `{"path", "format", "seconds"}`, an answer `{"text", "title", "metadata"}`, `{"error"}` or `{"missing"}`,
+all JSON; the first line, `{}`, says that the process has started. `indexer.load.Loader` runs it as
+`python -m indexer.worker`.
+"""
+
+import json
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from indexer.parsed import FILE_BYTES, Parsed, checked
+from rag.errors import UnreadableDocument
+
+_MEMORY_BYTES = 4_000_000_000
+_DEEPEST = 20_000  # calls; pages nest deeper than Python's default of 1,000 allows
+
+
+def parse(path: Path, source: str) -> Parsed:
+    """Return what the parser of `source` ("html", "pdf" or "docx") makes of a file. Raises `UnreadableDocument`."""
+    with path.open("rb") as file:
+        content = file.read(FILE_BYTES + 1)
+    if len(content) > FILE_BYTES:
+        raise UnreadableDocument("too large: it grew while it was read")
+    if source == "pdf":
+        from indexer.load_pdf import parse_pdf
+
+        return parse_pdf(content, path.name)
+    if source == "docx":
+        from indexer.load_docx import parse_docx
+
+        return parse_docx(content, path.name)
+    from indexer.load_html import parse_html
+
+    return parse_html(content, path.name)
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Parse one file; whatever goes wrong becomes the reason in `error`."""
+    try:
+        parsed = checked(parse(Path(request["path"]), request["format"]))
+    except UnreadableDocument as error:
+        return {"error": error.message}
+    except OSError as error:
+        return {"error": f"cannot be read: {error.strerror or error}"}
+    except MemoryError:
+        return {"error": f"too large: parsing it needs more than {_MEMORY_BYTES // 1_000_000_000} GB of memory"}
+    except RecursionError:
+        return {"error": "damaged: nested too deeply"}
+    except ImportError as error:
+        return {"missing": str(error)}
+    except Exception as error:  # a parser's own failure on a damaged file; nothing of the file is in the message
+        return {"error": f"damaged: the parser failed with {type(error).__name__}"}
+    return {"text": parsed.text, "title": parsed.title, "metadata": dict(parsed.metadata)}
+
+
+def main() -> None:
+    """Answer requests until the input ends."""
+    output = _own_output()
+    _set_limits()
+    _send(output, {})
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        if hasattr(signal, "alarm"):  # if the parent has died, nobody else ends a parser that hangs
+            signal.alarm(int(request["seconds"]) + 10)
+        _send(output, answer(request))
+        if hasattr(signal, "alarm"):
+            signal.alarm(0)
+
+
+def _own_output() -> BinaryIO:
+    """Standard output for answers alone: what libraries print goes nowhere."""
+    output = os.fdopen(os.dup(1), "wb")
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    return output
+
+
+def _set_limits() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore")
+    sys.setrecursionlimit(_DEEPEST)
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    except (ImportError, OSError, ValueError):  # Windows has none, macOS refuses: the parent's clock still holds
+        return
+
+
+def _send(output: BinaryIO, message: dict[str, Any]) -> None:
+    output.write(json.dumps(message).encode() + b"\n")
+    output.flush()
+
+
+if __name__ == "__main__":
+    main()

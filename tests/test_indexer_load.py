@@ -1,0 +1,641 @@
+"""Loading: files made here byte by byte, and the shared folder of real ones where it is at hand."""
+
+import contextlib
+import hashlib
+import io
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import indexer.parsed
+from indexer.load import SUFFIXES, Loader
+from indexer.load_docx import parse_docx
+from indexer.load_html import parse_html
+from indexer.load_pdf import parse_pdf
+from indexer.parsed import readable_stem, sensible_title
+from indexer.reflow import Line, page_text, vocabulary, with_edges
+from rag.datatypes import Document
+from rag.errors import Unavailable, UnreadableDocument, UnsupportedFormat
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared" / "data" / "formats"
+
+
+@pytest.fixture(scope="module")
+def loader() -> Iterator[Loader]:
+    with Loader() as loader:
+        yield loader
+
+
+def load(loader: Loader, folder: Path, name: str, content: bytes | str) -> Document:
+    file = folder / name
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return loader.load_file(file, name, f"file:///{name}")
+
+
+def reason(loader: Loader, folder: Path, name: str, content: bytes | str) -> str:
+    with pytest.raises(UnreadableDocument) as refused:
+        load(loader, folder, name, content)
+    assert "\n" not in refused.value.message
+    return refused.value.message
+
+
+# --- plain text
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("naïve\r\n€\rline\n".encode(), "naïve\r\n€\rline\n"),
+        (b"\xef\xbb\xbfwith a mark", "with a mark"),
+        (b"\xff\xfe" + "Ünïcode 漢".encode("utf-16-le"), "Ünïcode 漢"),
+        (b"\xfe\xff" + "Ünïcode".encode("utf-16-be"), "Ünïcode"),
+        (b"\xff\xfe\0\0" + "wide".encode("utf-32-le"), "wide"),
+        ("Le café coûte 3 € — “cher”".encode("cp1252"), "Le café coûte 3 € — “cher”"),
+        (b"a\x1b[31mlog\x1b[0m\tline\x0cpage", "a\x1b[31mlog\x1b[0m\tline\x0cpage"),
+    ],
+)
+def test_text_is_kept_character_for_character(loader: Loader, tmp_path: Path, content: bytes, text: str) -> None:
+    document = load(loader, tmp_path, "a_note.txt", content)
+    assert document.text == text
+    assert document == Document("a_note.txt", "file:///a_note.txt", "a note", text, {"format": "text"})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty: no text in it"),
+        (b" \n\t\n", "empty: no text in it"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "binary data, not text"),
+        ("no mark".encode("utf-16-le"), "binary data, not text"),
+        ("名前,住所\n佐藤,東京都".encode("shift-jis"), "not UTF-8, UTF-16 or Windows-1252 text"),
+        ("Привет, как дела?".encode("cp1251"), "not UTF-8, UTF-16 or Windows-1252 text"),
+        (b"\xff\xfea", "damaged text: not the UTF-16-LE that its first bytes say"),
+    ],
+)
+def test_what_is_no_text_is_refused(loader: Loader, tmp_path: Path, content: bytes, message: str) -> None:
+    assert reason(loader, tmp_path, "a.txt", content) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "title"),
+    [
+        ("a.md", "intro\n\n## The *first* one\n\n# Second", "The first one"),
+        ("a.md", '---\nlayout: x\ntitle: "From the matter"\n---\n# Not this', "From the matter"),
+        ("a.md", "+++\ntitle = 'Toml'\n+++\ntext", "Toml"),
+        ("My_long-name.markdown", "no heading", "My long-name"),
+        ("a.rst", "=====\nTitle\n=====\n\ntext", "Title"),
+        ("a.rst", "PEP: 1\nTitle: Field of the preamble\nStatus: Final\n\nHeading\n=======\n", "Field of the preamble"),
+        ("a.adoc", "= Doc title\n\ntext", "Doc title"),
+        ("A.JSON", '{"title": "no"}', "A"),
+        ("data_2024.csv", "# a,b\n1,2", "data 2024"),
+    ],
+)
+def test_titles(loader: Loader, tmp_path: Path, name: str, content: str, title: str) -> None:
+    assert load(loader, tmp_path, name, content).title == title
+
+
+def test_titles_out_of_properties() -> None:
+    assert sensible_title("Annual\x00 Report ", "a.pdf") == "Annual Report"
+    for placeholder in [
+        "",
+        "(anonymous)",
+        "untitled",
+        "Microsoft Word - a.doc",
+        "scan_01.jpg",
+        "report",
+        "42",
+        "Document1",
+    ]:
+        assert sensible_title(placeholder, "report.pdf") == ""
+    assert readable_stem("annual_report__2024.pdf") == "annual report 2024"
+
+
+# --- refusals of all formats
+
+
+def test_unsupported_formats_are_named(loader: Loader, tmp_path: Path) -> None:
+    for name, message in [("a.png", "unsupported format .png"), ("Makefile", "unsupported format: no file suffix")]:
+        with pytest.raises(UnsupportedFormat) as refused:
+            load(loader, tmp_path, name, b"x")
+        assert refused.value.message == message
+    assert {".txt", ".md", ".rst", ".html", ".pdf", ".docx"} <= loader.suffixes == SUFFIXES
+
+
+def test_what_is_no_file_is_refused(loader: Loader, tmp_path: Path) -> None:
+    (tmp_path / "folder.txt").mkdir()
+    os.mkfifo(tmp_path / "pipe.pdf")  # opening it would wait for ever
+    for name, message in [
+        ("folder.txt", "not a regular file"),
+        ("pipe.pdf", "not a regular file"),
+        ("missing.html", "cannot be read: No such file or directory"),
+    ]:
+        with pytest.raises(UnreadableDocument) as refused:
+            loader.load_file(tmp_path / name, name, "")
+        assert refused.value.message == message
+
+
+def test_sizes_are_bounded(loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ["big.txt", "big.pdf"]:
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(312_000_000)
+        with pytest.raises(UnreadableDocument, match=r"^too large: 312 MB, the limit is 100 MB$"):
+            loader.load_file(tmp_path / name, name, "")
+    monkeypatch.setattr(indexer.parsed, "TEXT_CHARACTERS", 1_000_000)
+    assert reason(loader, tmp_path, "a.txt", "a " * 600_000) == (
+        "too long: 1.2 million characters of text, the limit is 1 million"
+    )
+
+
+# --- HTML
+
+
+def html(body: str, head: str = "") -> str:
+    return f"<!DOCTYPE html><html><head>{head}</head><body>{body}</body></html>"
+
+
+def text_of(body: str, head: str = "") -> str:
+    return parse_html(html(body, head).encode(), "page.html").text
+
+
+def test_html_keeps_the_content_and_drops_the_rest() -> None:
+    prose = "A paragraph that is long enough to be the content of the page. " * 4
+    text = text_of(
+        f"""<header>Site name</header><nav>Home</nav><div role="navigation">Crumbs</div><script>var x = 1</script>
+        <style>p {{}}</style><!-- note --><aside>Advert</aside><div hidden>secret</div><p style="display: none">gone</p>
+        <main><article><header><h1>Ducks</h1></header><p>{prose}</p><aside>A remark.</aside>
+        <p>More <b>bold</b> <a href="http://x">linked</a> <code>code</code><br>next line</p><img alt="pic" src="data:x">
+        <ul><li>one<ul><li>inner</li></ul></li><li>two</li></ul><pre>a = 1\n  b = 2</pre></article></main>
+        <footer>Imprint</footer>"""
+    )
+    assert text == (
+        f"# Ducks\n\n{prose.strip()}\n\nA remark.\n\nMore bold linked `code`\nnext line\n\n"
+        "- one\n  - inner\n- two\n\n```\na = 1\n  b = 2\n```"
+    )
+
+
+def test_html_never_drops_everything() -> None:
+    assert text_of("<nav><p>All there is on this page.</p></nav>") == "All there is on this page."
+    assert text_of("<header><h1>Name</h1></header><p>Text</p>") == "# Name\n\nText"
+
+
+def test_html_tables_are_readable() -> None:
+    table = """<table><tr><th rowspan=2>Year</th><th>Sum</th></tr><tr><td>12</td></tr>
+    <tr><td>2025</td><td>a<br>b</td></tr></table>"""
+    assert text_of(table) == "| Year | Sum |\n| --- | --- |\n| Year | 12 |\n| 2025 | a b |"
+    layout = "<table><tr><td><table><tr><td>1</td><td>2</td></tr></table></td><td>side</td></tr></table>"
+    assert text_of(layout) == "| 1 | 2 |\n| --- | --- |\n\nside"
+    assert "| x" in text_of("<table><tr><td rowspan=99999999 colspan=99999999>x</td><td>y</td></tr></table>")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (html("<p>naïve</p>", '<meta charset="iso-8859-1">').encode("latin-1"), "naïve"),
+        (html("<p>Привет</p>", '<meta charset="windows-1251">').encode("cp1251"), "Привет"),
+        (b"\xff\xfe" + html("<p>漢字</p>", '<meta charset="utf-16">').encode("utf-16-le"), "漢字"),
+        (html("<p>€ &amp; &#x27;</p>", '<meta charset="utf-16">').encode(), "€ & '"),
+        (html("<p>“cp1252”</p>").encode("cp1252"), "“cp1252”"),
+        (html("<p>x</p>", '<meta charset="no-such-thing">').encode(), "x"),
+        (b'<?xml version="1.0" encoding="utf-8"?>' + html("<p>xhtml&#xD800;</p>").encode(), "xhtml\ufffd"),
+        (b"just words", "just words"),
+    ],
+)
+def test_html_encodings(content: bytes, text: str) -> None:
+    assert parse_html(content, "a.html").text == text
+
+
+def test_html_titles() -> None:
+    def title(body: str, head: str) -> str:
+        return parse_html(html(body, head).encode(), "my_page.html").title
+
+    assert title("<h1>Ducks</h1>", "<title>Ducks - Encyclopedia</title>") == "Ducks"
+    assert title("<h1>Chapter 1</h1>", "<title>A Book</title>") == "A Book"
+    assert title("<h2>Only heading</h2>", "") == "Only heading"
+    assert title("text", "<title> </title>") == "my page"
+
+
+def test_html_nested_too_deeply_still_gives_its_words(loader: Loader, tmp_path: Path) -> None:
+    document = load(loader, tmp_path, "deep.html", "<div>" * 30_000 + "bottom" + "</div>" * 30_000)
+    assert document.text == "bottom"
+    assert reason(loader, tmp_path, "a.html", b"\0\1\2\0") == "not an HTML file: binary data, or an unknown encoding"
+    assert reason(loader, tmp_path, "b.html", "<p></p>") == "empty: no text in it"
+
+
+# --- PDF
+
+
+def pdf(*pages: str, title: str = "", image: bool = False, password: str | None = None) -> bytes:
+    """A PDF whose pages have the given content streams. `/F1` is Helvetica, `/I1` a picture of one pixel."""
+    identity = b"0123456789abcdef"
+    owner = b"o" * 32
+    key = _pdf_key(password, owner, identity) if password is not None else b""
+    objects = {
+        1: b"<< /Type /Catalog /Pages 2 0 R >>",
+        3: b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
+        4: _stream(
+            b"\xff", b"/Type /XObject /Subtype /Image /Width 1 /Height 1 /ColorSpace /DeviceGray /BitsPerComponent 8"
+        ),
+        5: b"<< /Title <" + _rc4(_object_key(key, 5), title.encode("latin-1")).hex().encode() + b"> >>",
+    }
+    kids = []
+    for number, content in enumerate(pages):
+        page, stream = 10 + 2 * number, 11 + 2 * number
+        objects[page] = (
+            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Contents {stream} 0 R "
+            "/Resources << /Font << /F1 3 0 R >> /XObject << /I1 4 0 R >> >> >>"
+        ).encode()
+        objects[stream] = _stream(_rc4(_object_key(key, stream), content.encode("cp1252")))
+        kids.append(f"{page} 0 R")
+    objects[2] = f"<< /Type /Pages /Kids [{' '.join(kids)}] /Count {len(kids)} >>".encode()
+    trailer = b"<< /Size 1000 /Root 1 0 R /Info 5 0 R"
+    if password is not None:
+        user = _rc4(key, _PADDING)
+        objects[6] = (
+            b"<< /Filter /Standard /V 1 /R 2 /P -4 /O <"
+            + owner.hex().encode()
+            + b"> /U <"
+            + user.hex().encode()
+            + b"> >>"
+        )
+        trailer += b" /Encrypt 6 0 R /ID [<" + identity.hex().encode() + b"> <" + identity.hex().encode() + b">]"
+    out, offsets = b"%PDF-1.4\n", {}
+    for number, body in sorted(objects.items()):
+        offsets[number] = len(out)
+        out += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    start = len(out)
+    out += b"xref\n0 1\n0000000000 65535 f \n"
+    for number, offset in offsets.items():
+        out += b"%d 1\n%010d 00000 n \n" % (number, offset)
+    return out + b"trailer\n" + trailer + b" >>\nstartxref\n%d\n%%%%EOF\n" % start
+
+
+def _stream(data: bytes, entries: bytes = b"") -> bytes:
+    return b"<< /Length %d %s >>\nstream\n%s\nendstream" % (len(data), entries, data)
+
+
+# The standard security handler, revision 2: PDF 1.7, section 7.6.3.
+_PADDING = bytes.fromhex("28BF4E5E4E758A4164004E56FFFA01082E2E00B6D0683E802F0CA9FE6453697A")
+
+
+def _pdf_key(password: str, owner: bytes, identity: bytes) -> bytes:
+    padded = (password.encode() + _PADDING)[:32]
+    return hashlib.md5(padded + owner + struct.pack("<i", -4) + identity).digest()[:5]
+
+
+def _object_key(key: bytes, number: int) -> bytes:
+    return hashlib.md5(key + struct.pack("<I", number)[:3] + b"\0\0").digest()[:10] if key else b""
+
+
+def _rc4(key: bytes, data: bytes) -> bytes:
+    if not key:
+        return data
+    state, j = list(range(256)), 0
+    for i in range(256):
+        j = (j + state[i] + key[i % len(key)]) % 256
+        state[i], state[j] = state[j], state[i]
+    out, i, j = bytearray(), 0, 0
+    for byte in data:
+        i = (i + 1) % 256
+        j = (j + state[i]) % 256
+        state[i], state[j] = state[j], state[i]
+        out.append(byte ^ state[(state[i] + state[j]) % 256])
+    return bytes(out)
+
+
+def show(*lines: tuple[float, float, str], size: float = 10) -> str:
+    """A content stream that shows each text at x, y."""
+    return "\n".join(f"BT /F1 {size} Tf {x} {y} Td ({text}) Tj ET" for x, y, text in lines)
+
+
+PICTURE = "q 100 0 0 100 50 50 cm /I1 Do Q"
+FULL = "The line of words that fills its column to the edge"  # Helvetica 10: about 226 points
+
+
+def test_pdf_pages_are_joined_and_found_again() -> None:
+    parsed = parse_pdf(pdf(show((50, 700, "First page.")), "", show((50, 700, "Third page."))), "a_file.pdf")
+    assert parsed.text == "First page.\n\nThird page."
+    assert parsed.metadata == {"format": "pdf", "pages": "0,11,13"}
+    assert parsed.title == "a file"
+
+
+def test_pdf_lines_become_paragraphs() -> None:
+    page = show(
+        (50, 700, FULL + "s and"),
+        (50, 688, "goes on in the next one, which is short."),
+        (50, 676, "A new paragraph begins below it since there was"),
+        (50, 664, "space, and ends."),
+        (50, 630, "After a gap another."),
+        (50, 618, "- item"),
+        (50, 606, "- item"),
+    )
+    assert parse_pdf(pdf(page), "a.pdf").text == (
+        f"{FULL}s and goes on in the next one, which is short.\n\n"
+        "A new paragraph begins below it since there was space, and ends.\n\nAfter a gap another.\n- item\n- item"
+    )
+
+
+def test_pdf_cells_of_a_row_are_kept_apart() -> None:
+    rows = [("Item", "Hours", "Cost"), ("Paint", "1.5", "225"), ("Parts", "", "2,100")]
+    cells = [(x, 700 - 12 * y, text) for y, row in enumerate(rows) for x, text in zip((50, 200, 300), row, strict=True)]
+    assert parse_pdf(pdf(show(*cells)), "a.pdf").text == "Item | Hours | Cost\nPaint | 1.5 | 225\nParts | 2,100"
+
+
+def test_pdf_running_headers_appear_once() -> None:
+    def page(number: int) -> str:
+        lines = [(50.0, 600.0 - 12 * n, f"Line {n} of chapter {chr(64 + number)}.") for n in range(8)]
+        return show((50, 780, "The Report"), *lines, (50, 20, f"Page {number} of 4"))
+
+    text = parse_pdf(pdf(*(page(number) for number in range(1, 5))), "a.pdf").text
+    assert text.count("The Report") == 1
+    assert text.count("Page 1 of 4") == 1
+    assert "Page 2" not in text
+    assert all(f"Line {n} of chapter {chapter}." in text for n in range(8) for chapter in "ABCD")
+
+
+def test_pdf_titles() -> None:
+    plain = show((50, 700, "Some words of text that are not large."), (50, 650, "More of them."))
+    assert parse_pdf(pdf(plain, title="The Annual Report"), "a.pdf").title == "The Annual Report"
+    large = show((50, 760, "Great"), (50, 730, "Expectations"), size=24) + "\n" + plain
+    assert parse_pdf(pdf(large, title="untitled"), "a.pdf").title == "Great Expectations"
+    assert parse_pdf(pdf(plain), "the_file.pdf").title == "the file"
+
+
+def test_pdf_encryption(loader: Loader, tmp_path: Path) -> None:
+    page = show((50, 700, "Secret words"))
+    opened = load(loader, tmp_path, "open.pdf", pdf(page, title="Known title", password=""))
+    assert (opened.text, opened.title) == ("Secret words", "Known title")
+    assert reason(loader, tmp_path, "shut.pdf", pdf(page, password="x")) == "encrypted PDF: a password is needed"
+
+
+def test_pdf_scans_are_named(loader: Loader, tmp_path: Path) -> None:
+    text = show((50, 700, "Words"))
+    assert reason(loader, tmp_path, "a.pdf", pdf(PICTURE)) == "scanned PDF: 1 page, none with a text layer"
+    assert reason(loader, tmp_path, "b.pdf", pdf(PICTURE, PICTURE)) == "scanned PDF: 2 pages, none with a text layer"
+    assert reason(loader, tmp_path, "c.pdf", pdf("")) == "empty: no text in it (1 page)"
+    partly = load(loader, tmp_path, "d.pdf", pdf(text, PICTURE, PICTURE + "\n" + text))
+    assert partly.text == "Words\n\nWords"
+    assert partly.metadata["warning"] == "1 of 3 pages scanned, without a text layer"
+
+
+def test_pdf_damage_is_told(loader: Loader, tmp_path: Path) -> None:
+    whole = pdf(show((50, 700, "Words")))
+    assert reason(loader, tmp_path, "a.pdf", b"no PDF at all") == "not a PDF file, or damaged beyond reading"
+    assert reason(loader, tmp_path, "b.pdf", whole[:40]) == "not a PDF file, or damaged beyond reading"
+    assert reason(loader, tmp_path, "c.pdf", pdf()) == "not a PDF file, or damaged beyond reading"  # no page in it
+    without_table = whole[: whole.index(b"xref")] + b"trailer << /Root 1 0 R >>"
+    assert load(loader, tmp_path, "d.pdf", without_table).text == "Words"  # pdfium rebuilds the table
+
+
+def lines_of(*texts: str, hyphen: bool = False) -> list[Line]:
+    lines = [
+        Line(text, 50, 50 + 5 * len(text), 700 - 12 * n, 710 - 12 * n, 10, hyphen and n < len(texts) - 1)
+        for n, text in enumerate(texts)
+    ]
+    return with_edges(lines)
+
+
+def test_words_divided_at_line_ends() -> None:
+    def joined(before: str, after: str, elsewhere: str = "") -> str:
+        lines = lines_of(before, after, hyphen=True)
+        return page_text(lines, vocabulary([lines, lines_of(elsewhere or "none")]))
+
+    assert joined("an ef", "ficient way") == "an efficient way"
+    assert joined("the Lucene", "BM25 system") == "the Lucene-BM25 system"
+    assert joined("a dual", "encoder", "the dual-encoder model") == "a dual-encoder"
+    assert joined("a dual", "encoder", "dual use of an encoder") == "a dual-encoder"
+    assert joined("re", "form", "reform, form and re") == "reform"
+    assert joined("a d", "dimensional space") == "a d-dimensional space"
+    shown = lines_of("written out-", "side the box")
+    assert page_text(shown, vocabulary([shown])) == "written outside the box"
+
+
+# --- DOCX
+
+W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+M = 'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math"'
+
+
+def docx(body: str, *, title: str = "", prolog: str = "", extra: dict[str, bytes] | None = None) -> bytes:
+    relation = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument"
+    files = {
+        "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"/>',
+        "_rels/.rels": '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
+        f'<Relationship Id="r1" Type="{relation}" Target="word/document.xml"/></Relationships>',
+        "word/document.xml": f"{prolog}<w:document {W} {M}><w:body>{body}</w:body></w:document>",
+        "word/styles.xml": f"<w:styles {W}>"
+        + "".join(
+            f'<w:style w:type="paragraph" w:styleId="{key}"><w:name w:val="{name}"/></w:style>'
+            for key, name in [("H1", "heading 1"), ("H2", "heading 2"), ("T", "Title")]
+        )
+        + "</w:styles>",
+        "docProps/core.xml": '<c:coreProperties xmlns:c="http://schemas.openxmlformats.org/package/2006/metadata/'
+        f'core-properties" xmlns:d="http://purl.org/dc/elements/1.1/"><d:title>{title}</d:title></c:coreProperties>',
+    }
+    return zipped({name: text.encode() for name, text in files.items()} | (extra or {}))
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+def par(text: str, style: str = "") -> str:
+    properties = f'<w:pPr><w:pStyle w:val="{style}"/></w:pPr>' if style else ""
+    return f"<w:p>{properties}<w:r><w:rPr><w:b/></w:rPr><w:t>{text}</w:t></w:r></w:p>"
+
+
+def cell(text: str) -> str:
+    return f"<w:tc>{par(text)}</w:tc>"
+
+
+def test_docx_becomes_markdown(loader: Loader, tmp_path: Path) -> None:
+    table = f"<w:tbl><w:tr>{cell('Year')}{cell('Sum')}</w:tr><w:tr>{cell('2025')}{cell('12')}</w:tr></w:tbl>"
+    content = docx(
+        par("Handbook", "T") + par("Part &amp; one", "H1") + par("Some text.") + table + par("Sub", "H2") + par("End")
+    )
+    document = load(loader, tmp_path, "a.docx", content)
+    assert document.text == (
+        "# Handbook\n\n# Part & one\n\nSome text.\n\n| Year | Sum |\n| --- | --- |\n| 2025 | 12 |\n\n## Sub\n\nEnd"
+    )
+    assert (document.title, document.metadata) == ("Handbook", {"format": "docx"})
+    assert load(loader, tmp_path, "b.docx", docx(par("x"), title="Core title")).title == "Core title"
+    assert load(loader, tmp_path, "my_file.docx", docx(par("x"))).title == "my file"
+
+
+def run(text: str) -> str:
+    return f"<m:r><m:t>{text}</m:t></m:r>"
+
+
+def test_docx_equations_become_text() -> None:
+    root = f"<m:rad><m:e><m:sSup><m:e>{run('b')}</m:e><m:sup>{run('2')}</m:sup></m:sSup>{run('-4ac')}</m:e></m:rad>"
+    fraction = f"<m:f><m:num>{run('-b±')}{root}</m:num><m:den>{run('2a')}</m:den></m:f>"
+    total = (
+        '<m:nary><m:naryPr><m:chr m:val="∑"/></m:naryPr>'
+        f"<m:sub>{run('k=0')}</m:sub><m:sup>{run('n')}</m:sup><m:e>{run('k')}</m:e></m:nary>"
+    )
+    body = (
+        f"<w:p><w:r><w:t>Roots</w:t></w:r><m:oMath>{run('x=')}{fraction}</m:oMath></w:p>"
+        f"<w:p><m:oMathPara><m:oMath>{total}</m:oMath></m:oMathPara></w:p>"
+    )
+    assert parse_docx(docx(body), "a.docx").text == "Roots x=(-b±√(b^2-4ac))/2a\n\n∑_(k=0)^n k"
+
+
+ENTITIES = '<?xml version="1.0"?><!DOCTYPE d [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
+
+
+def test_docx_that_cannot_be_trusted_is_refused(loader: Loader, tmp_path: Path) -> None:
+    good = docx(par("text"))
+    cases = {
+        "not a DOCX file: damaged zip archive": good[:-200],
+        "not a DOCX file: a zip archive without a text document in it": zipped({"xl/workbook.xml": b"<x/>"}),
+        "not a DOCX file: it is protected with a password, or in the older DOC format": bytes.fromhex(
+            "D0CF11E0A1B11AE1"
+        ),
+        "refused: its XML declares a document type, which no DOCX needs and entity attacks do": docx(
+            par("&a;"), prolog=ENTITIES
+        ),
+        "too large: it unpacks to more than 100 MB of text": docx("", extra={"word/bomb.xml": b" " * 100_000_001}),
+        "empty: no text in it": docx(par("")),
+    }
+    for message, content in cases.items():
+        assert reason(loader, tmp_path, "a.docx", content) == message
+    assert reason(loader, tmp_path, "a.docx", docx("<w:p>")).startswith("damaged DOCX: its XML is not well formed")
+    broken = bytearray(good)
+    at = good.index(b"word/document.xml") + 20
+    broken[at : at + 10] = b"\xff" * 10
+    assert reason(loader, tmp_path, "a.docx", bytes(broken)) == "not a DOCX file: damaged zip archive"
+
+
+# --- the worker process
+
+PROLOGUE = "import os, signal, sys, time, json\nprint('{}', flush=True)\nfor line in sys.stdin:\n"
+ANSWER = " print(json.dumps({'text': str(os.getpid()), 'title': 't', 'metadata': {}}), flush=True)\n"
+
+
+def fake(*lines: str) -> list[str]:
+    return [sys.executable, "-c", PROLOGUE + "".join(f" {line}\n" for line in lines) + ANSWER]
+
+
+def test_a_parser_that_crashes_costs_one_file(tmp_path: Path) -> None:
+    crash = fake("if 'bad' in line: os.kill(os.getpid(), signal.SIGSEGV)")
+    with Loader(command=crash) as loader:
+        first = load(loader, tmp_path, "a.html", "x").text
+        assert load(loader, tmp_path, "b.html", "x").text == first  # one process for both
+        assert reason(loader, tmp_path, "bad.html", "x") == "the parser crashed"
+        assert load(loader, tmp_path, "c.html", "x").text != first
+
+
+def test_a_parser_that_hangs_is_killed(tmp_path: Path) -> None:
+    with Loader(seconds=0.3, command=fake("if 'bad' in line: time.sleep(60)")) as loader:
+        pid = int(load(loader, tmp_path, "a.html", "x").text)
+        start = time.perf_counter()
+        assert reason(loader, tmp_path, "bad.html", "x") == "took longer than 0.3 s"
+        assert time.perf_counter() - start < 10
+        assert not alive(pid)
+
+
+def test_a_worker_that_dies_between_files_is_replaced(tmp_path: Path) -> None:
+    with Loader(command=fake()) as loader:
+        pid = int(load(loader, tmp_path, "a.html", "x").text)
+        os.kill(pid, signal.SIGKILL)
+        while alive(pid) and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
+            time.sleep(0.01)
+        second = int(load(loader, tmp_path, "b.html", "x").text)
+    assert second != pid
+    assert not alive(second)
+
+
+def test_a_worker_that_does_not_start_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    with Loader(command=[sys.executable, "-c", ""]) as loader, pytest.raises(Unavailable, match="does not start"):
+        load(loader, tmp_path, "a.html", "x")
+
+
+def test_the_working_directory_is_not_imported_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ["bs4", "json", "indexer"]:
+        (tmp_path / f"{module}.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    with Loader() as loader:
+        assert load(loader, tmp_path, "a.html", "<p>safe</p>").text == "safe"
+
+
+def test_ctrl_c_ends_the_worker_quietly(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text("x")
+    command = fake(f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)")
+    script = (
+        "import sys; from pathlib import Path; from indexer.load import Loader\n"
+        f"with Loader(command={command!r}) as loader:\n loader.load_file(Path('a.html'), 'a', '')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # what the terminal does
+    _, errors = process.communicate(timeout=30)
+    assert errors.count("Traceback") == 1
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert not alive(int((tmp_path / "pid").read_text()))
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+def test_the_version_names_the_parsers(loader: Loader) -> None:
+    assert loader.version.split()[0].isdigit()
+    assert "pypdfium2 " in loader.version
+    assert "mammoth " in loader.version
+
+
+# --- real files
+
+
+@pytest.mark.shared
+def test_real_files_are_loaded_or_refused_with_a_reason(loader: Loader) -> None:
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is not there")
+    refused: dict[str, str] = {}
+    loaded = 0
+    for file in sorted(SHARED.rglob("*")):
+        if file.suffix.lower() not in SUFFIXES:
+            continue
+        try:
+            document = loader.load_file(file, file.name, file.as_uri())
+        except UnreadableDocument as error:
+            refused[file.name] = error.message
+        else:
+            loaded += 1
+            assert document.text.strip()
+            assert document.title
+            assert document.text == document.text.encode().decode()
+    scans = {name for name, message in refused.items() if message.startswith("scanned PDF")}
+    assert loaded == 344
+    assert len(scans) == 7
+    assert {name: message for name, message in refused.items() if name not in scans} == {
+        "libreoffice-writer-password.pdf": "encrypted PDF: a password is needed",
+        "password.pdf": "encrypted PDF: a password is needed",
+        "test_mskanji.csv": "not UTF-8, UTF-16 or Windows-1252 text",
+    }

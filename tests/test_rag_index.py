@@ -1,0 +1,302 @@
+"""Opening an index: what comes back is what went in, and nothing damaged is ever parsed."""
+
+import hashlib
+import json
+import math
+import shutil
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rag.index
+from indexer.sync import build
+from rag.datatypes import Chunk, Document, Span
+from rag.errors import IndexDamaged, IndexIncompatible, IndexMissing, InvalidRequest
+from rag.index import Index
+from rag.lexical import Analyzer, LexicalIndex
+from rag.manifest import CURRENT, FILES, FORMAT_VERSION, GENERATIONS, MANIFEST, VECTORS, verify_files
+from rag.protocols import FloatArray
+from rag.text import STOP_WORDS
+from rag.vectors import FlatVectors
+
+
+class LengthEmbedder:
+    """Maps a text to the direction (number of words, 1), so that cosines can be worked by hand."""
+
+    name = "length"
+    fingerprint = "length-2"
+    dimension = 2
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        vectors = np.array([[len(text.split()), 1] for text in texts], np.float32).reshape(-1, 2)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+class LineChunker:
+    """Every line is a chunk."""
+
+    tokens = 100
+    overlap = 0
+    fingerprint = "lines"
+
+    def chunk(self, document: Document) -> list[Chunk]:
+        chunks, start = [], 0
+        for number, line in enumerate(document.text.split("\n")):
+            span = Span(start, start + len(line))
+            metadata = {"title": document.title, "uri": document.uri, "page": number + 1}
+            chunks.append(Chunk(f"{document.id}#{number}", document.id, line, span, metadata))
+            start = span.end + 1
+        return chunks
+
+
+MILL = Document("mill.md", "file:///mill.md", "The mill", "Ada built it.\nIt grinds rye 🌾 since 1802.", {"lang": "en"})
+WEIR = Document("weir.md", "file:///weir.md", "The weir", "Water falls.")
+
+
+def make_index(directory: Path, *documents: Document) -> Path:
+    build(directory, documents, embedder=LengthEmbedder(), chunker=LineChunker())
+    return directory
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return make_index(tmp_path / "index", WEIR, MILL)
+
+
+def generation_of(directory: Path) -> Path:
+    return directory / GENERATIONS / (directory / CURRENT).read_text().strip()
+
+
+def test_documents_and_chunks_come_back_as_they_were(directory: Path) -> None:
+    with Index.open(directory, "length-2") as index:
+        assert [entry[:5] for entry in index.documents()] == [
+            ("mill.md", "The mill", "file:///mill.md", 2, index.documents()[0].bytes),
+            ("weir.md", "The weir", "file:///weir.md", 1, index.documents()[1].bytes),
+        ]
+        assert index.document("mill.md") == MILL
+        assert len(index) == 3
+        chunks = index.chunks([1, 0, 1])
+        assert [chunk.text for chunk in chunks] == [
+            "It grinds rye 🌾 since 1802.",
+            "Ada built it.",
+            "It grinds rye 🌾 since 1802.",
+        ]
+        for chunk in chunks:
+            assert MILL.text[chunk.span.start : chunk.span.end] == chunk.text
+        assert index.chunk(1) == LineChunker().chunk(MILL)[1]
+        assert index.chunk(2).title == "The weir"
+
+
+@pytest.mark.parametrize("row", [-1, 3])
+def test_a_row_that_is_not_there_is_refused(directory: Path, row: int) -> None:
+    with Index.open(directory) as index, pytest.raises(InvalidRequest, match=f"no chunk in row {row}"):
+        index.chunks([0, row])
+
+
+def test_a_document_that_is_not_there_is_refused(directory: Path) -> None:
+    with Index.open(directory) as index, pytest.raises(InvalidRequest, match=r"no document 'tower\.md'"):
+        index.document("tower.md")
+
+
+def test_inner_product_is_the_cosine_after_save_and_load(directory: Path) -> None:
+    # The context texts have 5, 8 and 4 words: "The mill\nAda built it." and so on.
+    query = np.array([0.6, 0.8], np.float32)
+    expected = [(0.6 * words + 0.8) / math.hypot(words, 1) for words in (5, 8, 4)]
+    with Index.open(directory) as index:
+        scores, rows = index.vectors.search(query, 10)
+        assert rows.tolist() == [2, 0, 1]
+        assert scores.tolist() == pytest.approx([expected[row] for row in (2, 0, 1)], abs=1e-6)
+        assert index.vectors.rows([1, 2]) @ query == pytest.approx([expected[1], expected[2]], abs=1e-6)
+
+
+def test_search_takes_any_k(directory: Path) -> None:
+    query = np.array([1, 0], np.float32)
+    with Index.open(directory) as index:
+        assert [len(index.vectors.search(query, k)[1]) for k in (-1, 0, 1, 3, 1000)] == [0, 0, 1, 3, 3]
+
+
+def test_equal_vectors_are_found_in_row_order() -> None:
+    vectors = FlatVectors.build(np.array([[1, 0], [0, 1], [1, 0], [1, 0]], np.float32))
+    assert vectors.search(np.array([1, 0], np.float32), 3)[1].tolist() == [0, 2, 3]
+
+
+def test_lexical_scores_are_bm25(tmp_path: Path) -> None:
+    # Terms: [mill, grind, rye], [mill, mill], [weir]; N = 3, mean length 2. A term counts once however often asked.
+    LexicalIndex.build(["The mill grinds rye", "mills, a mill", "weir"]).save(tmp_path)
+    scores = LexicalIndex.load(tmp_path).scores("Which MILL is a mill?")
+    idf = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))
+
+    def weight(count: int, length: int) -> float:
+        return idf * count / (count + 1.2 * (1 - 0.75 + 0.75 * length / 2))
+
+    assert scores.tolist() == pytest.approx([weight(1, 3), weight(2, 2), 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("question", ["", "the of and", "🌾🌾", "xyzzy", "\ud83d", "tower " * 5000, "\x00"])
+def test_odd_questions_score_nothing(directory: Path, question: str) -> None:
+    with Index.open(directory) as index:
+        assert index.lexical.scores(question).tolist() == [0, 0, 0]
+
+
+def test_a_word_is_the_same_term_in_any_form() -> None:
+    terms = Analyzer().terms("Grinding, the GRINDS grind_stone 1802 naïve NAIVE Straße ёлка")
+    assert terms == ["grind", "grind", "grind_ston", "1802", "naiv", "naiv", "straße", "елка"]
+
+
+def test_text_without_spaces_is_matched_by_its_characters() -> None:
+    assert Analyzer().terms("水車が回るmill") == ["水", "車", "が", "回", "る", "mill"]
+
+
+def test_terms_stay_what_the_format_says() -> None:
+    # Indexes in the field were written with these: whoever changes them raises FORMAT_VERSION and docs/format.md.
+    digest = hashlib.sha256(" ".join(sorted(STOP_WORDS)).encode()).hexdigest()
+    assert (FORMAT_VERSION, digest[:16]) == (1, "e18954928d8b14bd")
+
+
+def test_an_empty_index_opens(tmp_path: Path) -> None:
+    with Index.open(make_index(tmp_path / "empty")) as index:
+        assert len(index) == 0
+        assert index.documents() == []
+        assert index.lexical.scores("mill").shape == (0,)
+        assert index.vectors.search(np.array([1, 0], np.float32), 5)[1].shape == (0,)
+
+
+def test_no_index_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(IndexMissing) as caught:
+        Index.open(tmp_path / "nowhere")
+    assert "smallhold index PATH" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "empty"])
+def test_a_damaged_file_is_named_before_it_is_parsed(
+    directory: Path, name: str, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for parser in (FlatVectors, LexicalIndex):
+        monkeypatch.setattr(parser, "load", lambda path: pytest.fail(f"{path} was parsed"))
+    path = generation_of(directory) / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    if damage == "remove":
+        path.unlink()
+    else:
+        path.write_bytes({"flip": bytes(data), "cut": bytes(data[:-1]), "empty": b""}[damage])
+    with pytest.raises(IndexDamaged, match=path.name) as caught:
+        Index.open(directory)
+    assert "--rebuild" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'{"format_version": 1}', b'{"format_version": "1"}', b"\xff\xfe", b"[" * 100_000, None],
+    ids=["empty", "cut", "list", "bare", "text", "bytes", "deep", "removed"],
+)
+def test_a_damaged_manifest_is_named(directory: Path, content: bytes | None) -> None:
+    path = generation_of(directory) / MANIFEST
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(IndexDamaged, match=r"manifest\.json") as caught:
+        Index.open(directory)
+    assert "--rebuild" in caught.value.hint
+
+
+def test_a_manifest_cannot_point_elsewhere(directory: Path) -> None:
+    path = generation_of(directory) / MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest["files"]["../../../etc/passwd"] = manifest["files"].pop(VECTORS)
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(IndexDamaged, match="lists other files"):
+        Index.open(directory)
+
+
+def test_parts_of_two_generations_do_not_pass_for_one(directory: Path, tmp_path: Path) -> None:
+    other = generation_of(make_index(tmp_path / "other", WEIR))
+    mine = generation_of(directory)
+    shutil.copy(other / VECTORS, mine / VECTORS)
+    manifest = json.loads((mine / MANIFEST).read_text())
+    manifest["files"][VECTORS] = json.loads((other / MANIFEST).read_text())["files"][VECTORS]
+    (mine / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(IndexDamaged, match="do not fit together"):
+        Index.open(directory)
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "", "7", "000009", "٠٠٠٠٠١"])
+def test_a_damaged_pointer_is_refused(directory: Path, name: str) -> None:
+    (directory / CURRENT).write_text(name, encoding="utf-8")
+    with pytest.raises(IndexDamaged):
+        Index.open(directory)
+
+
+@pytest.mark.parametrize(("version", "age"), [(0, "an older"), (2, "a newer")])
+def test_another_format_is_refused_with_the_command_that_mends_it(directory: Path, version: int, age: str) -> None:
+    path = generation_of(directory) / MANIFEST
+    path.write_text(json.dumps({"format_version": version, "unknown": True}))
+    with pytest.raises(IndexIncompatible, match=age) as caught:
+        Index.open(directory)
+    assert "smallhold index PATH... --rebuild" in caught.value.hint
+
+
+def test_another_embedder_is_refused_naming_both(directory: Path) -> None:
+    with pytest.raises(IndexIncompatible, match=r"length \(fingerprint length-2\).*fingerprint other") as caught:
+        Index.open(directory, "other")
+    assert "--rebuild" in caught.value.hint
+
+
+def test_a_reader_outlives_its_generation(directory: Path) -> None:
+    with Index.open(directory) as index:
+        make_index(directory, WEIR)
+        assert not (directory / GENERATIONS / "000001").exists()
+        assert index.chunk(0).text == "Ada built it."
+        assert index.document("mill.md") == MILL
+        assert index.lexical.scores("rye")[1] > 0
+
+
+def test_a_generation_that_goes_while_it_is_opened_is_replaced_by_its_successor(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def publish_in_between(generation: Path, manifest: object) -> None:
+        monkeypatch.setattr(rag.index, "verify_files", verify_files)
+        make_index(directory, WEIR)
+        verify_files(generation, manifest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rag.index, "verify_files", publish_in_between)
+    with Index.open(directory) as index:
+        assert index.generation == "000002"
+        assert [entry.id for entry in index.documents()] == ["weir.md"]
+
+
+def test_readers_beside_a_writer_always_see_one_whole_generation(tmp_path: Path) -> None:
+    directory = make_index(tmp_path / "index", Document("d", "u", "0", "text 0"))
+    done = threading.Event()
+    seen: list[tuple[str, str, str]] = []
+
+    def read() -> None:
+        while not done.is_set():
+            with Index.open(directory) as index:
+                seen.append((index.generation, index.document("d").text, index.chunk(0).text))
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read) for _ in range(2)]
+        for version in range(1, 8):
+            make_index(directory, Document("d", "u", str(version), f"text {version}"))
+        done.set()
+        for reader in readers:
+            reader.result()
+    assert seen
+    for generation, document, chunk in seen:
+        assert document == chunk == f"text {int(generation) - 1}"
+
+
+def test_an_index_is_read_by_several_threads(directory: Path) -> None:
+    query = np.array([1, 0], np.float32)
+    with Index.open(directory) as index, ThreadPoolExecutor(4) as pool:
+
+        def ask(row: int) -> tuple[str, int, bool]:
+            found = index.vectors.search(query, 1)[1][0]
+            return index.chunk(row % 3).id, int(found), bool(index.lexical.scores("rye")[1] > 0)
+
+        answers = list(pool.map(ask, range(300)))
+    assert answers == [(["mill.md#0", "mill.md#1", "weir.md#0"][row % 3], 1, True) for row in range(300)]
