@@ -47,9 +47,7 @@ def main() -> None:
         embedder = build_embedder(settings, model_store(settings))
         with open_corpus(qaset, settings, embedder, arguments.cache) as index:
             questions = [question for question in qaset.questions if question.relevant]
-            print(
-                f"\n{qaset.name}: {len(questions)} questions, {len(index.documents())} documents, {len(index)} chunks"
-            )
+            print(f"\n{qaset.name}: {len(questions)} questions, {index.manifest.counts}")
             remembered = RememberedQuestions(embedder, [q.question for q in questions], arguments.cache)
             table = tune if arguments.tune else report
             table(index, remembered, questions, settings)

@@ -109,6 +109,28 @@ def make_app(open_systems: "OpenSystems") -> typer.Typer:
         else:
             print_table(comparison_table(comparisons))
 
+    @app.command()
+    def calibrate(
+        runs: Annotated[list[Path], typer.Argument(help="Folders of runs made with --no-abstain.")],
+        out: Annotated[Path, typer.Option(help="The file to write, for the setting abstention.file.")],
+        keep_right: Annotated[
+            float, typer.Option(min=0.0, max=1.0, help="Share of the right answers that must still be given.")
+        ] = 0.9,
+    ) -> None:
+        """Fit on answered questions when to say that the documents do not hold the answer.
+
+        Example: smallhold eval calibrate out/tune --keep-right 0.9 --out abstention.toml
+        """
+        from eval.calibration import calibrate as fit
+        from eval.calibration import write_abstention
+
+        found = fit(runs, keep_right=keep_right)
+        write_abstention(out, found)
+        typer.echo(
+            f"{out}: fitted on {found.rows} answers, {found.right} of them right; on unseen ones AUC {found.auc:.3f}, "
+            f"and {found.refused_wrong:.0%} of the wrong answers refused where {keep_right:.0%} of the right are kept"
+        )
+
     app.add_typer(_convert_app(), name="convert")
     return app
 

@@ -133,11 +133,10 @@ def _plan(
     remove: Sequence[Path],
     rebuild: bool,
 ) -> RootPlan:
-    taken = {document_id.partition("/")[0] for document_id in before}
-    plan = plan_roots(known, roots, remove, taken)
-    for root in plan.labels:
-        if Path(root).is_relative_to(index_dir.resolve()):
+    for root in roots:
+        if root.resolve().is_relative_to(index_dir.resolve()):
             raise InvalidRequest(f"{root} lies in the index directory {index_dir}", hint=_OTHER_DIR)
+    plan = plan_roots(known, roots, remove, taken={document_id.partition("/")[0] for document_id in before})
     if rebuild:
         return plan_roots(plan.labels, [Path(root) for root in plan.labels])
     return plan

@@ -145,7 +145,7 @@ class Update:
             report.removed = [document_id for document_id in self._before if document_id not in wanted]
             if self._old and self._nothing_differs(self._old, roots):
                 report.generation = self._old.generation
-                report.chunks = report.reused = len(self._old)
+                report.chunks = report.reused = self._old.manifest.counts.chunks
             else:
                 self._publish(folder, sorted(wanted), roots)
             checkpoint.discard(self._writer.directory)

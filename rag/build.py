@@ -65,7 +65,11 @@ def build_pipeline(
     retriever: Retriever | None,
 ) -> RagPipeline:
     """Assemble the query path. Without a retriever it is closed-book."""
-    abstention = load_abstention(threshold=settings.abstention.threshold) if settings.abstention.enabled else None
+    abstention = (
+        load_abstention(settings.abstention.file, settings.abstention.threshold)
+        if settings.abstention.enabled
+        else None
+    )
     return RagPipeline(
         generator=generator,
         counter=generator,

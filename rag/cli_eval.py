@@ -100,7 +100,7 @@ def _fingerprint(row: "SystemRow", settings: Settings) -> str:
     if row.generator:
         parts += [_weights(settings, store), load_prompt(settings.generator.prompt).model_dump_json()]
     if row.generator and row.retrieval and settings.abstention.enabled:
-        parts.append(load_abstention(threshold=settings.abstention.threshold).model_dump_json())
+        parts.append(load_abstention(settings.abstention.file, settings.abstention.threshold).model_dump_json())
     return _short(*parts)
 
 

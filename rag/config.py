@@ -34,7 +34,7 @@ class IndexSettings(_Section):
 class ChunkSettings(_Section):
     """How documents are cut. Token counts are those of the embedder's own tokenizer."""
 
-    tokens: int = Field(200, ge=16, le=8192, description="Token budget of a chunk.")
+    tokens: int = Field(240, ge=16, le=8192, description="Token budget of a chunk.")
     overlap: int = Field(
         0, ge=0, le=4096, description="Tokens of whole sentences that a chunk repeats of the one before."
     )
@@ -53,7 +53,7 @@ class RetrievalSettings(_Section):
 
     candidates: int = Field(100, ge=1, le=10_000, description="Chunks taken from each retriever before fusion.")
     dense_weight: float = Field(
-        0.5, ge=0, le=1, description="Weight of the dense score; the lexical one gets the rest."
+        0.6, ge=0, le=1, description="Weight of the dense score; the lexical one gets the rest."
     )
 
 
@@ -83,6 +83,7 @@ class AbstentionSettings(_Section):
     """When to say that the documents do not hold the answer."""
 
     enabled: bool = Field(True, description="Whether answers may be withheld.")
+    file: Path | None = Field(None, description="A fitted estimate; unset takes configs/abstention.toml.")
     threshold: float | None = Field(
         None,
         ge=0,

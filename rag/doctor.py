@@ -107,5 +107,5 @@ def _generator(settings: Settings, store: ModelStore) -> Finding:
         "generator",
         "warning",
         f"{settings.generator.model} runs only without llama.cpp's repacked weights, slower",
-        "Run `make wheel-clean install` to compile llama.cpp for this machine without AMX.",
+        "Run `make install`: it compiles llama.cpp for this machine without AMX.",
     )

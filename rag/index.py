@@ -71,9 +71,6 @@ class Index:
             raise
         return cls(name, manifest, vectors, lexical, store)
 
-    def __len__(self) -> int:
-        return self.manifest.counts.chunks
-
     def __enter__(self) -> "Index":
         return self
 

@@ -16,7 +16,7 @@ class DenseRetriever:
 
     def retrieve(self, question: str, k: int) -> list[ScoredChunk]:
         """Return at most `k` chunks, best first; `score` is the cosine similarity."""
-        if k <= 0 or not len(self._index):
+        if k <= 0:
             return []
         scores, rows = self._index.vectors.search(self._embedder.embed([question])[0], k)
         chunks = self._index.chunks(rows.tolist())
@@ -53,7 +53,7 @@ class FusedRetriever:
 
     def retrieve(self, question: str, k: int) -> list[ScoredChunk]:
         """Return at most `k` chunks, best first; `score` lies in [0, 1], `dense` and `lexical` are both set."""
-        if k <= 0 or not len(self._index):
+        if k <= 0:
             return []
         rows, dense, lexical = self._candidate_scores(question, max(k, self._candidates))
         fused = combine(dense, lexical, self._dense_weight)

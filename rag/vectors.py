@@ -48,7 +48,7 @@ class FlatVectors:
         import faiss
 
         # Not faiss.write_index: where the disk fills up in the last few kB, it leaves a cut file and reports success.
-        path.write_bytes(memoryview(faiss.serialize_index(self._index)))
+        path.write_bytes(faiss.serialize_index(self._index).data)
 
     @property
     def dimension(self) -> int:

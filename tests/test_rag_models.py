@@ -157,7 +157,7 @@ def test_the_shipped_registry_is_sound() -> None:
     assert {m.name for m in registry.defaults()} == {"all-MiniLM-L6-v2", "qwen2.5-coder-0.5b-instruct"}
     assert all(m.pinned for m in registry.defaults())
     assert all(m.license for m in registry.model)
-    with pytest.raises(UnknownModel, match="Known models: .*smollm2-135m-instruct"):
+    with pytest.raises(UnknownModel, match=r"Known models: .*smollm2-135m-instruct"):
         registry.get("gpt-17")
 
 

@@ -49,7 +49,7 @@ def test_a_native_crash_is_told_apart_with_its_fix(tmp_path: Path, monkeypatch: 
     assert probe(model) == ProbeResult(False, "llama.cpp crashed with SIGSEGV")
     with pytest.raises(ModelLoadFailed) as caught:
         runnable(model, tmp_path / "probes.json")
-    assert "compile it anew" in caught.value.hint
+    assert "LLAMA_BUILD=portable" in caught.value.hint
 
 
 def test_a_crash_of_the_repacked_kernels_alone_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,535 @@
+"""Keeping an index like its sources: what is read and embedded, what is not, and what is refused."""
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer.sync import build, sync
+from indexer.update import SyncReport
+from rag.datatypes import Chunk, Document, Span
+from rag.errors import DataError, IndexDamaged, IndexIncompatible, InvalidRequest, UnreadableDocument
+from rag.index import Index
+from rag.manifest import CURRENT, GENERATIONS, VECTORS
+from rag.protocols import FloatArray
+
+
+class CountingEmbedder:
+    """The vector of a text is the direction (its characters, 1). Keeps what it was given; may be killed on the way."""
+
+    name = "counting"
+    fingerprint = "counting-2"
+    dimension = 2
+
+    def __init__(self, dies_after: int = 1_000_000) -> None:
+        self.embedded: list[str] = []
+        self._dies_after = dies_after
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        if len(self.embedded) >= self._dies_after:
+            raise KeyboardInterrupt
+        self.embedded.extend(texts)
+        vectors = np.array([[len(text), 1] for text in texts], np.float32).reshape(-1, 2)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+class LineChunker:
+    """Every line is a chunk, whatever it says of its budget."""
+
+    overlap = 0
+
+    def __init__(self, tokens: int = 100) -> None:
+        self.tokens = tokens
+        self.fingerprint = f"lines-{tokens}"
+        self.chunked: list[str] = []
+
+    def chunk(self, document: Document) -> list[Chunk]:
+        self.chunked.append(document.id)
+        chunks, start = [], 0
+        for number, line in enumerate(document.text.split("\n")):
+            metadata = {"title": document.title, "uri": document.uri}
+            chunks.append(Chunk(f"{document.id}#{number}", document.id, line, Span(start, start + len(line)), metadata))
+            start += len(line) + 1
+        return chunks
+
+
+class TextLoader:
+    """Reads .txt and .md; a text that begins with "broken" cannot be read. Keeps the ids it was asked for."""
+
+    suffixes = frozenset({".txt", ".md"})
+
+    def __init__(self, version: str = "1") -> None:
+        self.version = version
+        self.loaded: list[str] = []
+
+    def load_file(self, path: Path, document_id: str, uri: str) -> Document:
+        self.loaded.append(document_id)
+        text = path.read_text()
+        if text.startswith("broken"):
+            raise UnreadableDocument("it is broken")
+        return Document(document_id, uri, path.stem, text)
+
+
+Write = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a file below the temporary folder."""
+
+    def write(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+class Run:
+    """A sync with fakes, and what it did."""
+
+    def __init__(self, tmp_path: Path, *roots: str, dies_after: int = 1_000_000, **options: object) -> None:
+        self.embedder = CountingEmbedder(dies_after)
+        self.chunker = LineChunker(int(str(options.pop("tokens", 100))))
+        self.loader = TextLoader(str(options.pop("version", "1")))
+        self.stages: list[tuple[str, int, int]] = []
+        options["remove"] = [tmp_path / str(name) for name in options.pop("remove", ())]  # type: ignore[attr-defined]
+        self.report: SyncReport = sync(
+            tmp_path / "index",
+            [tmp_path / root for root in roots],
+            embedder=self.embedder,
+            chunker=self.chunker,
+            loader=self.loader,
+            progress=lambda *stage: self.stages.append(stage),
+            **options,  # type: ignore[arg-type]
+        )
+
+
+def contents(tmp_path: Path) -> dict[str, str]:
+    with Index.open(tmp_path / "index", "counting-2") as index:
+        found = {entry.id: index.document(entry.id).text for entry in index.documents()}
+        check_vectors(index)
+    return found
+
+
+def check_vectors(index: Index) -> None:
+    """Every row has the vector of its own text, wherever that came from."""
+    rows = range(index.manifest.counts.chunks)
+    texts = [chunk.context_text for chunk in index.chunks(rows)]
+    assert index.vectors.rows(rows) == pytest.approx(CountingEmbedder().embed(texts))
+
+
+def test_a_folder_is_indexed(tmp_path: Path, write: Write) -> None:
+    write("docs/b.txt", "beta\ngamma")
+    write("docs/sub/a.md", "alpha")
+    run = Run(tmp_path, "docs")
+    assert run.report.added == ["b.txt", "sub/a.md"]
+    assert (run.report.chunks, run.report.embedded, run.report.reused) == (3, 3, 0)
+    assert (run.report.generation, run.report.published) == ("000001", True)
+    assert contents(tmp_path) == {"b.txt": "beta\ngamma", "sub/a.md": "alpha"}
+    with Index.open(tmp_path / "index") as index:
+        assert index.manifest.roots == {str(tmp_path / "docs"): ""}
+        assert index.documents()[0].uri == (tmp_path / "docs/b.txt").as_uri()
+        assert index.documents()[0].bytes == 10
+    assert set(run.report.seconds) == {"scan", "read", "embed", "write"}
+
+
+def test_progress_tells_every_stage_to_its_end(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha\nbeta")
+    write("docs/b.txt", "gamma")
+    assert Run(tmp_path, "docs").stages == [
+        *[("scan", 0, 2), ("scan", 1, 2), ("scan", 2, 2)],
+        *[("read", 0, 2), ("read", 1, 2), ("read", 2, 2)],
+        *[("write", 0, 3), ("write", 1, 3)],
+        *[("embed", 0, 3), ("embed", 3, 3)],
+        *[("write", 2, 3), ("write", 3, 3)],
+    ]
+
+
+def test_the_longest_texts_are_embedded_first(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "1\n333\n22")
+    write("docs/b.txt", "4444\n22")
+    assert Run(tmp_path, "docs").embedder.embedded == ["b\n4444", "a\n333", "a\n22", "b\n22", "a\n1"]
+
+
+def test_nothing_changed_is_nothing_done(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    Run(tmp_path, "docs")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "index" / GENERATIONS).rglob("*")}
+    os.utime(tmp_path / "docs/a.txt", (0, 0))
+    run = Run(tmp_path, "docs")
+    assert (run.report.generation, run.report.published) == ("000001", False)
+    assert (run.report.unchanged, run.report.chunks, run.report.reused) == (["a.txt"], 1, 1)
+    assert (run.loader.loaded, run.chunker.chunked, run.embedder.embedded) == ([], [], [])
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "index" / GENERATIONS).rglob("*")}
+
+
+def test_only_what_is_new_in_a_changed_file_is_embedded(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha\nbeta")
+    write("docs/b.txt", "gamma")
+    Run(tmp_path, "docs")
+    write("docs/a.txt", "delta\nbeta\nalpha")
+    run = Run(tmp_path, "docs")
+    assert (run.report.changed, run.report.unchanged, run.report.added) == (["a.txt"], ["b.txt"], [])
+    assert run.loader.loaded == ["a.txt"]
+    assert run.embedder.embedded == ["a\ndelta"]
+    assert (run.report.chunks, run.report.embedded, run.report.reused) == (4, 1, 3)
+    assert contents(tmp_path) == {"a.txt": "delta\nbeta\nalpha", "b.txt": "gamma"}
+
+
+def test_what_is_deleted_is_removed(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    gone = write("docs/b.txt", "zorblatt")
+    Run(tmp_path, "docs")
+    gone.unlink()
+    run = Run(tmp_path)
+    assert (run.report.removed, run.report.unchanged, run.embedder.embedded) == (["b.txt"], ["a.txt"], [])
+    assert contents(tmp_path) == {"a.txt": "alpha"}
+    assert [p for p in (tmp_path / "index").rglob("*") if p.is_file() and b"zorblatt" in p.read_bytes()] == []
+
+
+def test_a_moved_file_keeps_its_vectors(tmp_path: Path, write: Write) -> None:
+    write("docs/stay.txt", "stays")
+    write("docs/a.txt", "alpha").rename(tmp_path / "docs/a.md")
+    Run(tmp_path, "docs")
+    (tmp_path / "docs/a.md").rename(tmp_path / "docs/sub.md")
+    write("docs/a.txt", "alpha")
+    run = Run(tmp_path)
+    assert (run.report.added, run.report.removed) == (["a.txt", "sub.md"], ["a.md"])
+    assert run.embedder.embedded == ["sub\nalpha"]  # its title is new; the one of a.txt is that of a.md
+
+
+def test_equal_chunks_are_embedded_once(tmp_path: Path, write: Write) -> None:
+    write("docs/x/a.txt", "alpha\nalpha\nbeta")
+    write("docs/y/a.txt", "alpha")
+    run = Run(tmp_path, "docs")
+    assert sorted(run.embedder.embedded) == ["a\nalpha", "a\nbeta"]
+    assert (run.report.chunks, run.report.embedded, run.report.reused) == (4, 2, 2)
+    contents(tmp_path)
+
+
+def test_unreadable_files_are_reported_and_the_rest_goes_on(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    bad = write("docs/bad.txt", "broken")
+    other = write("docs/picture.png", "...")
+    bare = write("docs/Makefile", "all:")
+    run = Run(tmp_path, "docs")
+    assert run.report.failed == [(str(bad), "it is broken")]
+    assert run.report.skipped == [
+        (str(bare), "no loader for files without a suffix"),
+        (str(other), "no loader for files named *.png"),
+    ]
+    assert contents(tmp_path) == {"a.txt": "alpha"}
+    again = Run(tmp_path, "docs")  # tried again, but no reason for a new generation
+    assert (again.loader.loaded, again.report.published, len(again.report.failed)) == (["bad.txt"], False, 1)
+
+
+def test_a_file_that_became_unreadable_leaves_the_index(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    write("docs/b.txt", "beta")
+    Run(tmp_path, "docs")
+    write("docs/b.txt", "broken")
+    run = Run(tmp_path, "docs")
+    assert ([reason for _, reason in run.report.failed], run.report.removed) == (["it is broken"], ["b.txt"])
+    assert contents(tmp_path) == {"a.txt": "alpha"}
+
+
+def test_a_file_that_may_not_be_read_is_reported(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("docs/a.txt", "alpha")
+    secret = write("docs/secret.txt", "mine")
+    real_open = Path.open
+
+    def guarded(path: Path, *args: object, **kwargs: object) -> object:
+        if path == secret:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real_open(path, *args, **kwargs)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", guarded)
+    run = Run(tmp_path, "docs")
+    assert run.report.failed == [(str(secret), "Permission denied")]
+    assert run.report.added == ["a.txt"]
+
+
+def test_hidden_linked_and_special_files_are_left_out(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    write("docs/.hidden.txt", "secret")
+    write("docs/.git/b.txt", "secret")
+    write("outside/c.txt", "elsewhere")
+    (tmp_path / "docs/link.txt").symlink_to(tmp_path / "outside/c.txt")
+    (tmp_path / "docs/folder").symlink_to(tmp_path / "outside")
+    (tmp_path / "docs/loop").symlink_to(tmp_path / "docs")
+    os.mkfifo(tmp_path / "docs/pipe.txt")
+    run = Run(tmp_path, "docs")
+    assert contents(tmp_path) == {"a.txt": "alpha"}
+    assert [(Path(path).name, reason.split(";")[0]) for path, reason in run.report.skipped] == [
+        ("folder", "it is a symbolic link"),
+        ("link.txt", "it is a symbolic link"),
+        ("loop", "it is a symbolic link"),
+        ("pipe.txt", "it is not a regular file"),
+    ]
+
+
+def test_the_index_does_not_index_itself(tmp_path: Path, write: Write) -> None:
+    write("a.txt", "alpha")
+    for _ in range(2):
+        assert Run(tmp_path, ".").report.failed == []
+    assert contents(tmp_path) == {"a.txt": "alpha"}
+    write("index/inside.txt", "text")
+    with pytest.raises(InvalidRequest, match="lies in the index directory"):
+        Run(tmp_path, "index/inside.txt")
+
+
+def test_names_that_are_no_text_are_reported(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/docs/caf\xe9.txt")).write_text("text")
+    run = Run(tmp_path, "docs")
+    assert run.report.failed == [(f"{tmp_path}/docs/caf\\xe9.txt", "its name is not valid UTF-8; rename it")]
+    assert contents(tmp_path) == {"a.txt": "alpha"}
+
+
+def test_another_root_gets_a_label_and_leaves_the_first_alone(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    write("one/notes/a.txt", "first")
+    write("two/notes/a.txt", "second")
+    Run(tmp_path, "docs")
+    run = Run(tmp_path, "one/notes")
+    assert run.loader.loaded == ["notes/a.txt"]
+    Run(tmp_path, "two/notes")
+    assert contents(tmp_path) == {"a.txt": "alpha", "notes/a.txt": "first", "notes-2/a.txt": "second"}
+    write("docs/a.txt", "omega")
+    again = Run(tmp_path)
+    assert (again.report.changed, again.loader.loaded) == (["a.txt"], ["a.txt"])
+    assert sorted(again.report.unchanged) == ["notes-2/a.txt", "notes/a.txt"]
+
+
+def test_a_label_does_not_take_the_ids_of_a_folder(tmp_path: Path, write: Write) -> None:
+    write("docs/notes/a.txt", "in docs")
+    write("notes/a.txt", "beside docs")
+    Run(tmp_path, "docs")
+    Run(tmp_path, "notes")
+    assert contents(tmp_path) == {"notes/a.txt": "in docs", "notes-2/a.txt": "beside docs"}
+    clash = write("docs/notes-2/a.txt", "made later")
+    run = Run(tmp_path, "docs")
+    assert [path for path, _ in run.report.failed] == [str(clash)]
+    assert contents(tmp_path)["notes-2/a.txt"] == "beside docs"
+
+
+def test_single_files_are_named_by_themselves(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    write("docs/b.txt", "beta")
+    write("other/a.txt", "another")
+    Run(tmp_path, "docs/a.txt", "docs/b.txt", "other/a.txt")
+    assert contents(tmp_path) == {"a.txt": "alpha", "b.txt": "beta", "other/a.txt": "another"}
+
+
+def test_a_path_inside_a_root_means_the_root_and_one_around_it_takes_its_place(tmp_path: Path, write: Write) -> None:
+    write("docs/sub/a.txt", "alpha")
+    write("docs/b.txt", "beta")
+    Run(tmp_path, "docs/sub")
+    run = Run(tmp_path, "docs/sub/a.txt")
+    assert (run.report.unchanged, run.report.published) == (["a.txt"], False)
+    run = Run(tmp_path, "docs")
+    assert (run.report.removed, run.report.added) == (["a.txt"], ["b.txt", "sub/a.txt"])
+    assert run.embedder.embedded == ["b\nbeta"]
+    with Index.open(tmp_path / "index") as index:
+        assert index.manifest.roots == {str(tmp_path / "docs"): ""}
+
+
+def test_a_removed_root_takes_its_documents_along(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    write("notes/b.txt", "beta")
+    Run(tmp_path, "docs", "notes")
+    (tmp_path / "docs/a.txt").unlink()
+    (tmp_path / "docs").rmdir()
+    run = Run(tmp_path, remove=["docs"])
+    assert (run.report.removed, run.loader.loaded) == (["a.txt"], [])
+    assert contents(tmp_path) == {"notes/b.txt": "beta"}
+    with pytest.raises(InvalidRequest, match="is not among the indexed paths"):
+        Run(tmp_path, remove=["docs"])
+
+
+def test_a_root_that_is_gone_is_named_and_nothing_happens(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    Run(tmp_path, "docs")
+    (tmp_path / "docs").rename(tmp_path / "elsewhere")
+    with pytest.raises(InvalidRequest, match=r"no file or folder .*docs") as caught:
+        Run(tmp_path)
+    assert "--remove" in caught.value.hint
+    assert contents(tmp_path) == {"a.txt": "alpha"}
+
+
+def test_nothing_to_index_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="nothing to index"):
+        Run(tmp_path)
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+@pytest.mark.parametrize("left", ["nothing", "unreadable"])
+def test_a_root_that_lost_all_its_documents_is_refused(tmp_path: Path, write: Write, left: str, rebuild: bool) -> None:
+    gone = write("disk/a.txt", "alpha")
+    write("docs/b.txt", "beta")
+    Run(tmp_path, "disk", "docs")
+    gone.unlink() if left == "nothing" else gone.write_text("broken")
+    for roots in ((), ("disk",)):
+        with pytest.raises(InvalidRequest, match=r"disk had documents and now has none") as caught:
+            Run(tmp_path, *roots, rebuild=rebuild)
+        assert "--allow-empty" in caught.value.hint
+    assert contents(tmp_path) == {"a.txt": "alpha", "docs/b.txt": "beta"}
+    run = Run(tmp_path, allow_empty=True, rebuild=rebuild)
+    assert run.report.removed == ([] if rebuild else ["a.txt"])
+    assert contents(tmp_path) == {"docs/b.txt": "beta"}
+    assert not Run(tmp_path).report.published
+
+
+def test_an_empty_folder_makes_an_empty_index(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    assert Run(tmp_path, "docs").report.published
+    assert contents(tmp_path) == {}
+    assert not Run(tmp_path).report.published
+
+
+def test_another_chunker_cuts_again_what_was_read_already(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    write("notes/b.txt", "beta")
+    Run(tmp_path, "docs", "notes")
+    run = Run(tmp_path, "docs", tokens=50)
+    assert (run.loader.loaded, run.chunker.chunked) == ([], ["notes/b.txt", "a.txt"])
+    assert (run.report.published, run.embedder.embedded) == (True, [])
+    with Index.open(tmp_path / "index") as index:
+        assert index.manifest.chunker.tokens == 50
+    assert contents(tmp_path) == {"a.txt": "alpha", "notes/b.txt": "beta"}
+
+
+def test_another_loader_reads_again(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    Run(tmp_path, "docs")
+    run = Run(tmp_path, version="2")
+    assert (run.loader.loaded, run.report.changed, run.embedder.embedded) == (["a.txt"], ["a.txt"], [])
+
+
+def test_another_embedder_is_refused_until_it_is_built_again(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("docs/a.txt", "alpha")
+    write("notes/b.txt", "beta")
+    Run(tmp_path, "docs", "notes")
+    monkeypatch.setattr(CountingEmbedder, "fingerprint", "other")
+    with pytest.raises(IndexIncompatible, match="counting-2") as caught:
+        Run(tmp_path, "docs")
+    assert "--rebuild" in caught.value.hint
+    run = Run(tmp_path, "docs", rebuild=True)  # all roots come along
+    assert (sorted(run.report.added), len(run.embedder.embedded)) == (["a.txt", "notes/b.txt"], 2)
+
+
+@pytest.mark.parametrize("manifest_too", [False, True])
+def test_a_damaged_index_is_built_again_on_demand(tmp_path: Path, write: Write, manifest_too: bool) -> None:
+    write("docs/a.txt", "alpha")
+    Run(tmp_path, "docs")
+    generation = tmp_path / "index" / GENERATIONS / "000001"
+    (generation / VECTORS).write_bytes(b"")
+    if manifest_too:
+        (generation / "manifest.json").write_bytes(b"{")
+    with pytest.raises(IndexDamaged):
+        Run(tmp_path, "docs")
+    run = Run(tmp_path, *(["docs"] if manifest_too else []), rebuild=True)
+    assert (run.report.generation, run.report.added) == ("000002", ["a.txt"])
+    assert contents(tmp_path) == {"a.txt": "alpha"}
+
+
+def test_a_lost_pointer_is_mended_by_the_next_run(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    Run(tmp_path, "docs")
+    (tmp_path / "index" / CURRENT).unlink()
+    assert Run(tmp_path, "docs").report.generation == "000002"
+    assert [path.name for path in (tmp_path / "index" / GENERATIONS).iterdir()] == ["000002"]
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    Run(tmp_path, "docs")
+    lines = "\n".join("x" * length for length in range(1, 601))
+    write("docs/b.txt", lines)
+    with pytest.raises(KeyboardInterrupt):
+        Run(tmp_path, "docs", dies_after=512)
+    assert contents(tmp_path) == {"a.txt": "alpha"}
+    assert not (tmp_path / "index" / ".staging").exists()
+    run = Run(tmp_path, "docs")
+    assert len(run.embedder.embedded) == run.report.embedded == 600 - 512
+    assert (run.report.chunks, run.report.reused) == (601, 513)
+    assert contents(tmp_path) == {"a.txt": "alpha", "b.txt": lines}
+    assert not (tmp_path / "index" / ".embeddings").exists()
+
+
+@pytest.mark.parametrize("damage", ["other embedder", "not a database", "no tables", "cut"])
+def test_a_checkpoint_that_cannot_be_used_costs_only_time(tmp_path: Path, write: Write, damage: str) -> None:
+    write("docs/a.txt", "\n".join("x" * length for length in range(1, 301)))
+    with pytest.raises(KeyboardInterrupt):
+        Run(tmp_path, "docs", dies_after=256)
+    path = tmp_path / "index" / ".embeddings"
+    if damage == "not a database":
+        path.write_bytes(b"nonsense" * 1000)
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        change = "UPDATE owner SET name = 'other 2'" if damage == "other embedder" else "DROP TABLE vectors"
+        with sqlite3.connect(path) as connection:
+            connection.execute(change)
+        connection.close()
+    run = Run(tmp_path, "docs")
+    assert len(run.embedder.embedded) == 300
+    contents(tmp_path)
+
+
+def test_what_an_abandoned_run_had_embedded_does_not_stay(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    Run(tmp_path, "docs")
+    draft = write("docs/b.txt", "\n".join("x" * length for length in range(1, 301)))
+    with pytest.raises(KeyboardInterrupt):
+        Run(tmp_path, "docs", dies_after=256)
+    draft.unlink()
+    assert not Run(tmp_path, "docs").report.published
+    assert not (tmp_path / "index" / ".embeddings").exists()
+
+
+def record(document_id: str, text: str) -> Document:
+    return Document(document_id, f"corpus#{document_id}", document_id.upper(), text, {"n": 1})
+
+
+def make(tmp_path: Path, *documents: Document) -> tuple[SyncReport, CountingEmbedder]:
+    embedder = CountingEmbedder()
+    return build(tmp_path / "index", documents, embedder=embedder, chunker=LineChunker()), embedder
+
+
+def test_records_are_indexed_and_cost_nothing_again(tmp_path: Path) -> None:
+    make(tmp_path, record("b", "beta"), record("a", "alpha"))
+    report, embedder = make(tmp_path, record("a", "alpha"), record("b", "beta"))
+    assert (report.published, report.unchanged, embedder.embedded) == (False, ["a", "b"], [])
+    report, embedder = make(tmp_path, record("a", "alpha"), record("c", "gamma"))
+    assert (report.added, report.removed, embedder.embedded) == (["c"], ["b"], ["C\ngamma"])
+    assert contents(tmp_path) == {"a": "alpha", "c": "gamma"}
+
+
+def test_two_records_of_one_id_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="two documents have the id 'a'"):
+        make(tmp_path, record("a", "alpha"), record("a", "beta"))
+
+
+def test_a_record_that_is_no_text_is_reported(tmp_path: Path) -> None:
+    report, _ = make(tmp_path, record("a", "alpha"), record("b", "half \ud83d"))
+    assert [document_id for document_id, _ in report.failed] == ["b"]
+    assert contents(tmp_path) == {"a": "alpha"}
+
+
+def test_files_and_records_do_not_mix(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    Run(tmp_path, "docs")
+    with pytest.raises(InvalidRequest, match="built from files"):
+        make(tmp_path, record("a", "alpha"))
+    other = tmp_path / "other"
+    make(other, record("a", "alpha"))
+    with pytest.raises(InvalidRequest, match="built from records"):
+        Run(other, "../docs")
