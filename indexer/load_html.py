@@ -102,9 +102,10 @@ def _title(soup: BeautifulSoup, name: str) -> str:
 
 
 def _drop(body: Tag, is_dropped: Callable[[Tag], bool]) -> None:
-    for tag in body.find_all(True):  # plain functions: CSS selectors took five times as long on large pages
-        if not tag.decomposed and is_dropped(tag):
-            tag.decompose()
+    # Plain functions: CSS selectors took five times as long on large pages, and asking a tag whether it is `decomposed`
+    # searches all that is in it.
+    for tag in [tag for tag in body.find_all(True) if is_dropped(tag)]:
+        tag.extract()
 
 
 def _is_never_text(tag: Tag) -> bool:

@@ -145,22 +145,23 @@ def _plan(
 def _file_sources(scan: Scan, loader: DocumentLoader, report: SyncReport, progress: Progress) -> list[Source]:
     report.skipped += scan.skipped
     report.failed += scan.failed
+    version = loader.version
     sources = []
     for done, file in enumerate(scan.files):
         progress("scan", done, len(scan.files))
         try:
-            sources.append(_file_source(file, loader))
+            sources.append(_file_source(file, loader, version))
         except OSError as error:
             report.failed.append((printable(file.path), error.strerror or "it cannot be read"))
     progress("scan", len(scan.files), len(scan.files))
     return sources
 
 
-def _file_source(file: FoundFile, loader: DocumentLoader) -> Source:
+def _file_source(file: FoundFile, loader: DocumentLoader, version: str) -> Source:
     # The checksum is taken before the file is read: what changes in between is found changed by the next run.
     found = describe_file(file.path)
     uri = file.path.as_uri()
-    original = Original(file.root, found.sha256, found.bytes, loader.version)
+    original = Original(file.root, found.sha256, found.bytes, version)
     read = partial(loader.load_file, file.path, file.document_id, uri)
     return Source(file.document_id, uri, original, printable(file.path), read)
 

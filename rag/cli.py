@@ -26,7 +26,7 @@ app = typer.Typer(
 app.add_typer(cli_models.app, name="models")
 app.command("doctor")(cli_models.doctor)
 
-IndexDir = Annotated[Path | None, typer.Option("--index", help="The index directory. [default: .smallhold/index]")]
+IndexDir = Annotated[Path | None, typer.Option("--index", help="The index directory. (default: .smallhold/index)")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.")]
 ModelName = Annotated[str | None, typer.Option("--model", help="A generator of the registry, or a GGUF file.")]
 Passages = Annotated[int | None, typer.Option("--passages", min=1, max=50, help="Passages given to the model.")]
@@ -134,8 +134,8 @@ def chat(
 @app.command()
 def serve(
     index_dir: IndexDir = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. [default: 8080]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. (default: 8080)")] = None,
     model: ModelName = None,
     config: ConfigFile = None,
 ) -> None:
@@ -191,7 +191,7 @@ def main() -> None:
 
     try:
         _mount_eval()
-        app(standalone_mode=True)
+        app(prog_name="smallhold")
     except SmallholdError as error:
         print_error(error)
         sys.exit(error.exit_code)

@@ -124,19 +124,34 @@ def _encodable(text: str) -> str:
 
 def _dimension(model_dir: Path) -> int:
     """The width of the last layer that sets one: a Dense module where there is one, else the transformer."""
-    for module in reversed(_read(model_dir / "modules.json", list)):
-        if str(module["type"]).endswith(".Dense"):
-            return int(_read(model_dir / module["path"] / "config.json", dict)["out_features"])
-    return int(_read(model_dir / "config.json", dict)["hidden_size"])
+    for module in reversed(_modules(model_dir / "modules.json")):
+        if str(module.get("type")).endswith(".Dense"):
+            return _number(model_dir / str(module.get("path")) / "config.json", "out_features")
+    return _number(model_dir / "config.json", "hidden_size")
 
 
 def _max_tokens(model_dir: Path) -> int:
     settings = model_dir / "sentence_bert_config.json"
-    limit = _read(settings, dict).get("max_seq_length") if settings.is_file() else None
-    return int(limit or _read(model_dir / "config.json", dict)["max_position_embeddings"])
+    if settings.is_file() and _read(settings).get("max_seq_length"):
+        return _number(settings, "max_seq_length")
+    return _number(model_dir / "config.json", "max_position_embeddings")
 
 
-def _read(path: Path, kind: type) -> Any:
+def _modules(path: Path) -> list[dict[str, Any]]:
+    modules = _read(path, list)
+    if not all(isinstance(module, dict) for module in modules):
+        raise ModelDamaged(f"{path} does not list modules", hint=_HINT)
+    return list(modules)
+
+
+def _number(path: Path, key: str) -> int:
+    value = _read(path).get(key)
+    if not isinstance(value, int):
+        raise ModelDamaged(f"{path} gives no number for {key}", hint=_HINT)
+    return value
+
+
+def _read(path: Path, kind: type = dict) -> Any:
     try:
         data = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:

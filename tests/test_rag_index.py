@@ -4,9 +4,11 @@ import hashlib
 import json
 import math
 import shutil
+import sqlite3
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +157,31 @@ def test_terms_stay_what_the_format_says() -> None:
     # Indexes in the field were written with these: whoever changes them raises FORMAT_VERSION and docs/format.md.
     digest = hashlib.sha256(" ".join(sorted(STOP_WORDS)).encode()).hexdigest()
     assert (FORMAT_VERSION, digest[:16]) == (1, "e18954928d8b14bd")
+
+
+def test_the_format_page_lists_the_stop_words() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "format.md").read_text(encoding="utf-8")
+    listed = page.partition("The stop words:")[2].partition("\n## ")[0].split()
+    assert listed == sorted(STOP_WORDS)
+
+
+def test_another_program_reads_it_by_the_format_page(directory: Path) -> None:
+    import bm25s
+    import faiss
+
+    folder = directory / "generations" / (directory / "CURRENT").read_text().strip()
+    vectors = faiss.read_index(str(folder / "vectors.faiss"))
+    weights = bm25s.BM25.load(folder / "lexical", show_progress=False)
+    with closing(sqlite3.connect(f"file:{folder}/store.sqlite?mode=ro&immutable=1", uri=True)) as store:
+        texts = dict(store.execute("SELECT number, text FROM documents ORDER BY number"))
+        chunks = store.execute('SELECT row, number, start, "end", text, context, metadata FROM chunks').fetchall()
+    assert [row for row, *_ in chunks] == [0, 1, 2]
+    for row, number, start, end, text, context, metadata in chunks:
+        assert texts[number][start:end] == text
+        context_text = f"{json.loads(metadata)['title']}\n{text}"
+        assert hashlib.sha256(context_text.encode()).digest() == context
+        assert vectors.reconstruct(row) == pytest.approx(LengthEmbedder().embed([context_text])[0])
+        assert (weights.get_scores(["rye"])[row] > 0) == ("rye" in text)
 
 
 def test_an_empty_index_opens(tmp_path: Path) -> None:

@@ -1,0 +1,148 @@
+"""The command line as a user types it: real processes on the example documents, real weights."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY, located
+
+CORPUS = REPOSITORY / "examples" / "corpus"
+
+
+def smallhold(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from rag.cli import main; main()", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "120", **variables}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize("command", ["index", "ask", "chat", "serve", "eval", "models", "doctor"])
+def test_help_teaches_every_command(tmp_path: Path, command: str) -> None:
+    done = smallhold(command, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "Usage: smallhold" in done.stdout
+    assert done.stderr == ""
+
+
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    heavy = "torch faiss llama_cpp transformers sentence_transformers bm25s pypdfium2 fastapi sklearn".split()
+    code = (
+        "import sys\nsys.argv = ['smallhold', '--help']\nfrom rag.cli import main\n"
+        f"try:\n    main()\nexcept SystemExit:\n    pass\nprint('LOADED', [m for m in {heavy} if m in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("ask",), 2, "Missing argument"),
+        (("ask", "why?", "--config", "none.toml"), 2, "there is no configuration file none.toml"),
+        (("nonsense",), 2, "No such command"),
+        (("models", "pull", "gpt-17"), 2, "Known models"),
+        (("serve", "--port", "99999"), 2, "server.port"),
+    ],
+)
+def test_bad_usage_is_exit_2_and_says_why(tmp_path: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
+    done = smallhold(*arguments, cwd=tmp_path)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_weights_are_exit_3_with_the_command_that_fetches_them(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("# A\n\nSomething.\n")
+    registry = tmp_path / "own.toml"
+    registry.write_text(
+        '[[model]]\nname="elsewhere"\nkind="embedder"\nlicense="mine"\nabout=""\n'
+        'files=[{path="config.json"}]\nsource=[{path="nowhere"}]\n'
+    )
+    variables = {"SMALLHOLD_MODELS__REGISTRY": str(registry), "SMALLHOLD_EMBEDDER__MODEL": "elsewhere"}
+    done = smallhold("index", "docs", cwd=tmp_path, SMALLHOLD_CACHE=str(tmp_path / "cache"), **variables)
+    assert done.returncode == 3
+    assert "smallhold models pull elsewhere" in done.stderr
+
+
+@pytest.fixture(scope="session")
+def example_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example documents, indexed by the real command."""
+    located("all-MiniLM-L6-v2")
+    folder = tmp_path_factory.mktemp("example")
+    done = smallhold("index", CORPUS, "--index", folder / "index", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert len(report["added"]) == 37
+    assert report["failed"] == []
+    return folder / "index"
+
+
+@pytest.mark.model
+def test_indexing_again_does_nothing(example_index: Path, tmp_path: Path) -> None:
+    report = json.loads(smallhold("index", CORPUS, "--index", example_index, "--json", cwd=tmp_path).stdout)
+    assert (report["published"], report["embedded"], report["unchanged"]) == (False, 0, 37)
+
+
+@pytest.mark.model
+def test_an_answer_with_its_source(example_index: Path, tmp_path: Path) -> None:
+    model = located("qwen2.5-coder-0.5b-instruct").spec.name
+    question = "Who presided over the Moot in March 2019?"
+    done = smallhold("ask", question, "--index", example_index, "--model", model, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert "Runa Tolle" in answer["answer"]
+    (citation, *_) = answer["citations"]
+    assert citation["document_id"] == "council/minutes-2019-03-14.txt"
+    start, end = citation["span"]
+    assert (CORPUS / citation["document_id"]).read_text(encoding="utf-8")[start:end] == citation["text"]
+    shown = smallhold("ask", question, "--index", example_index, cwd=tmp_path).stdout
+    assert "Runa Tolle [1]" in shown
+    assert "council/minutes-2019-03-14.txt" in shown
+
+
+@pytest.mark.model
+def test_a_question_from_another_world_gets_no_answer(example_index: Path, tmp_path: Path) -> None:
+    question = "Which quarterback won the most Super Bowl rings?"
+    done = smallhold("ask", question, "--index", example_index, "--json", cwd=tmp_path)
+    answer = json.loads(done.stdout)
+    assert (answer["verdict"], answer["answer"]) == ("abstained", "The documents do not say.")
+    assert answer["citations"] == []
+    assert answer["reason"]
+
+
+@pytest.mark.model
+def test_another_embedder_is_refused_with_the_command_that_mends_it(example_index: Path, tmp_path: Path) -> None:
+    manifest = next((example_index / "generations").iterdir()) / "manifest.json"
+    original = manifest.read_text(encoding="utf-8")
+    found = json.loads(original)
+    found["embedder"]["fingerprint"] = "0" * 16
+    try:
+        manifest.write_text(json.dumps(found))
+        done = smallhold("ask", "Who?", "--index", example_index, cwd=tmp_path)
+    finally:
+        manifest.write_text(original)
+    assert done.returncode == 3
+    assert "--rebuild" in done.stderr
+
+
+@pytest.mark.model
+def test_the_doctor_is_content_and_complains_about_a_missing_index(example_index: Path, tmp_path: Path) -> None:
+    located("qwen2.5-coder-0.5b-instruct")
+    well = smallhold("doctor", "--index", example_index, "--json", cwd=tmp_path)
+    assert well.returncode == 0, well.stdout
+    assert {"embedder", "index", "generator"} <= {f["check"] for f in json.loads(well.stdout)}
+    ill = smallhold("doctor", "--index", "nowhere", cwd=tmp_path)
+    assert ill.returncode == 1
+    assert "smallhold index" in ill.stdout
+
+
+def test_no_index_is_exit_3_before_anything_is_loaded(tmp_path: Path) -> None:
+    located("all-MiniLM-L6-v2")
+    done = smallhold("ask", "Who?", "--index", tmp_path / "none", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "smallhold index PATH" in done.stderr
