@@ -16,8 +16,8 @@ from typing import Any
 from indexer.grouping import (
     CHARACTERS_PER_TOKEN,
     CUT,
-    CUT_AFTER_COLON,
     CUT_AFTER_HEADING,
+    CUT_AFTER_INTRODUCTION,
     Atom,
     Joint,
     cheapest_groups,
@@ -42,6 +42,7 @@ _MARKUP: dict[str, Markup] = {
     "adoc": "asciidoc",
     "asciidoc": "asciidoc",
 }
+_TABLE_RULE = re.compile(r"[|+ ]*[-=:]{3,}[|+:= -]*")
 _SMALLER = (re.compile(r"\S+"), re.compile(r"[^,;:|&)}\]>]*+[,;:|&)}\]>]+|[^,;:|&)}\]>]+"))
 
 
@@ -117,8 +118,8 @@ class Chunker:
             cut = CUT[joint]
             if atoms and atoms[-1].joint == "heading":
                 cut += CUT_AFTER_HEADING
-            elif atoms and joint != "sentence" and text[atoms[-1].end - 1] == ":":
-                cut += CUT_AFTER_COLON
+            elif atoms and joint != "sentence" and _introduces(text, atoms[-1], span):
+                cut += CUT_AFTER_INTRODUCTION
             atoms.append(Atom(*span, weight, joint, cut))
         return atoms
 
@@ -274,6 +275,15 @@ def _joint(text: str, end: int, start: int) -> Joint:
     if breaks > 1 or text.rfind("\n", max(0, end - _LONG_LINE), end) < 0 <= end - _LONG_LINE:
         return "paragraph"  # a long line is a paragraph of a text whose paragraphs are lines
     return "line"
+
+
+def _introduces(text: str, before: Atom, span: Span) -> bool:
+    """Whether `before` announces what follows: it ends in a colon, or belongs to the head of a table."""
+    return (
+        text[before.end - 1] == ":"
+        or bool(_TABLE_RULE.fullmatch(text, *span))
+        or bool(_TABLE_RULE.fullmatch(text, before.start, before.end))
+    )
 
 
 def _joint_of_words(text: str, end: int, start: int) -> Joint:

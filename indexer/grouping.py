@@ -24,7 +24,7 @@ CUT: dict[Joint, float] = {
 }
 _JOIN: dict[str, float] = {"heading": 0.8, "paragraph": 0.3}
 CUT_AFTER_HEADING = 2.0  # a heading alone says nothing
-CUT_AFTER_COLON = 0.3  # a list without the line that introduces it says little
+CUT_AFTER_INTRODUCTION = 0.3  # a list without the line that announces it, a table without its head, say little
 
 # A tokenizer counts a word of a megabyte as one unknown token; a chunk must stay small all the same.
 CHARACTERS_PER_TOKEN = 16

@@ -149,14 +149,17 @@ class _Worker:
         if self._process and self._process.poll() is None:
             return self._process
         self.stop()
-        self._process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=_environment(),
-            start_new_session=True,  # Ctrl-C in the terminal is for the parent, which ends the child
-        )
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C in the terminal is for the parent, which ends the child
+            )
+        except OSError as error:
+            raise Unavailable(f"the process that parses documents does not start: {error.strerror}") from error
         line, _ = self._exchange(self._process, None)
         if not line.endswith(b"\n"):
             raise Unavailable(

@@ -152,7 +152,7 @@ def serve(
     run_server(settings)
 
 
-def _mount_eval() -> None:
+def mount_eval() -> None:
     """Add `eval`, whose commands are told how to open a system; metrics and reports need none of that."""
     from eval.cli import make_app
 
@@ -190,7 +190,7 @@ def main() -> None:
     from rag.console import err, print_error
 
     try:
-        _mount_eval()
+        mount_eval()
         app(prog_name="smallhold")
     except SmallholdError as error:
         print_error(error)

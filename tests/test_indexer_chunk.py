@@ -176,6 +176,15 @@ def test_pages_are_those_where_chunks_start(words_file: Path) -> None:
     assert [chunk.metadata["page"] for chunk in chunks] == [1, 3]
 
 
+@pytest.mark.parametrize(("head", "tokens", "lines"), [("The items:", TOK, LIN), ("| x | y |\n| --- | --- |", 58, 6)])
+def test_a_list_keeps_its_introduction_and_a_table_its_head(
+    words_file: Path, head: str, tokens: int, lines: int
+) -> None:
+    text = "\n".join([*(f"a line {n} of text" for n in range(lines)), head, *(f"- item {n}" for n in range(12))])
+    chunks = Chunker(words_file, tokens, 0).chunk(document(text))
+    assert not any(chunk.text.endswith(tuple(head.split("\n"))) for chunk in chunks)  # where an even cut would fall
+
+
 def test_a_long_sentence_is_cut_at_a_clause_and_a_long_word_inside(words_file: Path) -> None:
     clauses = [" ".join(["word"] * 9) + "," for _ in range(5)]  # 10 tokens each
     chunks = Chunker(words_file, 32, 0).chunk(document(" ".join(clauses)))
