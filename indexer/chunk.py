@@ -18,9 +18,11 @@ from indexer.grouping import (
     CUT,
     CUT_AFTER_HEADING,
     CUT_AFTER_INTRODUCTION,
+    LEAST_PART,
     Atom,
     Joint,
     cheapest_groups,
+    coalesced,
 )
 from indexer.outline import Heading, Markup, find_headings, heading_paths, path_above
 from rag.datatypes import Chunk, Document, MetadataValue, Span
@@ -42,8 +44,9 @@ _MARKUP: dict[str, Markup] = {
     "adoc": "asciidoc",
     "asciidoc": "asciidoc",
 }
-_TABLE_RULE = re.compile(r"[|+ ]*[-=:]{3,}[|+:= -]*")
-_SMALLER = (re.compile(r"\S+"), re.compile(r"[^,;:|&)}\]>]*+[,;:|&)}\]>]+|[^,;:|&)}\]>]+"))
+_TABLE_RULE = re.compile(r"[|+ ]*+[-=:]{3,}+[|+:= -]*+")
+_MARKS = ",;:|&)}]>，；：、—"
+_SMALLER = (re.compile(r"\S+"), re.compile(rf"[^{re.escape(_MARKS)}]*+[{re.escape(_MARKS)}]+|[^{re.escape(_MARKS)}]+"))
 
 
 class Chunker:
@@ -126,6 +129,7 @@ class Chunker:
     def _group(self, text: str, atoms: Sequence[Atom], budget: int) -> list[list[Atom]]:
         """Group atoms into chunks within `budget`; what the tokenizer counts higher than its atoms is grouped again."""
         atoms = [smaller for atom in atoms for smaller in self._split(text, atom, budget)]
+        atoms = coalesced(atoms, budget // LEAST_PART)
         groups = [list(atoms[start:end]) for start, end in cheapest_groups(atoms, budget)]
         doubtful = [group for group in groups if not self._sums_up(group)]
         counts = iter(self._count([text[group[0].start : group[-1].end] for group in doubtful]))
@@ -237,27 +241,15 @@ def _markup(document: Document) -> Markup | None:
 
 def _pieces(text: str, headings: Sequence[Heading]) -> Iterator[tuple[Span, Joint]]:
     """Yield headings and sentences in order, each with the joint before it; that of a heading is "heading"."""
-    before = 0
-    for start, end, is_heading in _sections(headings, len(text)):
-        if is_heading:
-            span = _strip(text, start, end)
-            yield span, "heading"
-            before = span.end
-            continue
-        for sentence in sentence_spans(text[start:end]):
+    start = before = 0
+    for heading in [*headings, None]:
+        for sentence in sentence_spans(text[start : heading.start if heading else None]):
             span = Span(start + sentence.start, start + sentence.end)
             yield span, _joint(text, before, span.start)
             before = span.end
-
-
-def _sections(headings: Sequence[Heading], length: int) -> Iterator[tuple[int, int, bool]]:
-    """Yield the start and end of each heading, and of the text before, between and after them."""
-    end = 0
-    for heading in headings:
-        yield end, heading.start, False
-        yield heading.start, heading.end, True
-        end = heading.end
-    yield end, length, False
+        if heading:
+            yield _strip(text, heading.start, heading.end), "heading"
+            start = before = heading.end
 
 
 def _strip(text: str, start: int, end: int) -> Span:
@@ -289,7 +281,7 @@ def _introduces(text: str, before: Atom, span: Span) -> bool:
 def _joint_of_words(text: str, end: int, start: int) -> Joint:
     if "\n" in text[end:start]:
         return "line"
-    if text[end - 1] in ",;:，；：、—":
+    if text[end - 1] in _MARKS:
         return "clause"
     return "word" if start > end else "piece"
 

@@ -30,6 +30,10 @@ CUT_AFTER_INTRODUCTION = 0.3  # a list without the line that announces it, a tab
 CHARACTERS_PER_TOKEN = 16
 
 
+# Atoms lighter than this part of the budget are joined: the search takes time in proportion to how many fit in a chunk.
+LEAST_PART = 24
+
+
 class Atom(NamedTuple):
     """A run of text that is kept whole; `joint` says what stands before it, `weight` is in tokens."""
 
@@ -38,6 +42,27 @@ class Atom(NamedTuple):
     weight: int
     joint: Joint
     cut: float
+
+
+def coalesced(atoms: Sequence[Atom], least: int) -> list[Atom]:
+    """Return the atoms with neighbours joined up to a weight of `least`: a column of numbers stays quick to cut.
+
+    Headings stay alone, and so do pieces of a word, whose tokens do not add up.
+    """
+    joined: list[Atom] = []
+    for atom in atoms:
+        last = joined[-1] if joined else None
+        if (
+            last is None
+            or last.weight + atom.weight > least
+            or atom.end - last.start > least * CHARACTERS_PER_TOKEN
+            or last.joint == "heading"
+            or atom.joint in ("heading", "piece")
+        ):
+            joined.append(atom)
+        else:
+            joined[-1] = last._replace(end=atom.end, weight=last.weight + atom.weight)
+    return joined
 
 
 def cheapest_groups(atoms: Sequence[Atom], budget: int) -> list[tuple[int, int]]:

@@ -181,6 +181,6 @@ def _markdown(body: Tag) -> str:
         text = converter.convert_soup(body)
     except RecursionError:  # nested thousands deep: the words without their structure
         text = body.get_text("\n")
-    text = re.sub(r"[ \t]*\xa0[ \t\xa0]*", " ", printable(text))
-    text = re.sub(r"[ \t]+\n", "\n", text)
+    text = re.sub(r"(?<![ \t])[ \t]*+\xa0[ \t\xa0]*", " ", printable(text))
+    text = re.sub(r"(?<![ \t])[ \t]++\n", "\n", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip()

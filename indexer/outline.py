@@ -125,14 +125,18 @@ def _markdown_headings(text: str) -> Iterator[Heading]:
             fence = opening.group(1)
             line = _Line(line.start, "")
         elif atx := _ATX.match(line.text):
-            title = re.sub(r"(?:^|[ \t]+)#+$", "", line.text[atx.end() :].strip())
-            if title:
-                yield Heading(line.start, line.end, len(atx.group(1)), plain_title(title))
+            if title := plain_title(_without_closing_hashes(line.text[atx.end() :].strip())):
+                yield Heading(line.start, line.end, len(atx.group(1)), title)
             line = _Line(line.start, "")
         elif last.text and not before.text and _SETEXT.fullmatch(line.text) and not _NOT_SETEXT.match(last.text):
             yield Heading(last.start, line.end, 1 if "=" in line.text else 2, plain_title(last.text))
             line = _Line(line.start, "")
         before, last = last, line
+
+
+def _without_closing_hashes(title: str) -> str:
+    bare = title.rstrip("#")
+    return bare if not bare or bare[-1].isspace() else title
 
 
 def _rst_headings(text: str) -> Iterator[Heading]:

@@ -40,7 +40,7 @@ class DocumentLoader(Protocol):
         ...
 
     def load_file(self, path: Path, document_id: str, uri: str) -> Document:
-        """Read a file. Raises `UnreadableDocument`."""
+        """Read a file. Raises `UnreadableDocument`, also where the file cannot be opened."""
         ...
 
 

@@ -1,5 +1,6 @@
 """From the documents that should be in an index to its next generation, doing only what is not done already."""
 
+import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -139,8 +140,8 @@ class Update:
             with report.timed("read"), StoreWriter(folder / _INCOMING) as incoming:
                 self._read(fresh, incoming)
                 check({*report.unchanged, *report.added, *report.changed})
-                if not self._same_cut:
-                    self._cut_again(untouched, incoming)
+                if self._old and not self._same_cut:
+                    self._cut_again(self._old, untouched, incoming)
             wanted = {*untouched, *report.added, *report.changed}
             report.removed = [document_id for document_id in self._before if document_id not in wanted]
             if self._old and self._nothing_differs(self._old, roots):
@@ -156,21 +157,19 @@ class Update:
             self._progress("read", done, len(fresh))
             try:
                 document = _storable(source.read())
-                chunks = self._chunker.chunk(document)
             except UnsupportedFormat as error:
                 report.skipped.append((source.name, error.message))
             except UnreadableDocument as error:
                 report.failed.append((source.name, error.message))
             else:
-                incoming.add(document, chunks, source.original)
+                incoming.add(document, self._chunker.chunk(document), source.original)
                 (report.changed if source.id in self._before else report.added).append(source.id)
         self._progress("read", len(fresh), len(fresh))
 
-    def _cut_again(self, document_ids: Sequence[str], incoming: StoreWriter) -> None:
+    def _cut_again(self, old: Index, document_ids: Sequence[str], incoming: StoreWriter) -> None:
         """Cut documents anew, from the text in the old generation, for a chunker that has changed."""
-        assert self._old is not None or not document_ids
         for document_id in document_ids:
-            document = self._old.document(document_id)  # type: ignore[union-attr]
+            document = old.document(document_id)
             incoming.add(document, self._chunker.chunk(document), self._before[document_id].original)
 
     def _nothing_differs(self, old: Index, roots: Mapping[str, str]) -> bool:
@@ -225,8 +224,9 @@ class Update:
 
 def _storable(document: Document) -> Document:
     """Refuse what no file can hold: JSON and file names let lone surrogates through, UTF-8 does not."""
+    metadata = json.dumps(dict(document.metadata), ensure_ascii=False)
     try:
-        f"{document.id}{document.uri}{document.title}{document.text}{document.metadata}".encode()
+        f"{document.id}{document.uri}{document.title}{document.text}{metadata}".encode()
     except UnicodeEncodeError:
         raise UnreadableDocument("it holds characters that are no valid text (lone surrogates)") from None
     return document

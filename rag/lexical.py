@@ -29,29 +29,30 @@ _ACCENTS = re.compile("[\u0300-\u036f]")
 
 class Analyzer:
     """Text to terms, the same at indexing and at asking: words in lower case without accents, without stop words
-    (which include those that make a question of a sentence), as English Snowball stems.
-
-    Keeps the stem of every word it has seen; for one thread at a time.
+    (which include those that make a question of a sentence), as English Snowball stems. For one thread at a time.
     """
+
+    def __init__(self) -> None:
+        self._stems = _Stems()
+
+    def terms(self, text: str) -> list[str]:
+        """Return the terms of a text in order, repeated as they occur."""
+        return list(filter(None, map(self._stems.__getitem__, _WORD.findall(_plain(text)))))
+
+
+class _Stems(dict[str, str]):
+    """The stem of every word that was asked for, empty for stop words."""
 
     def __init__(self) -> None:
         import Stemmer
 
-        # PyStemmer's own cache is off: a dictionary is faster.
-        self._stem = Stemmer.Stemmer("english", 0).stemWord
-        self._terms: dict[str, str] = dict.fromkeys(STOP_WORDS, "")
+        super().__init__(dict.fromkeys(STOP_WORDS, ""))
+        self._stem = Stemmer.Stemmer("english", 0).stemWord  # 0: no cache of its own beside this one
 
-    def terms(self, text: str) -> list[str]:
-        """Return the terms of a text in order, repeated as they occur."""
-        known = self._terms
-        found = []
-        for word in _WORD.findall(_plain(text)):
-            term = known.get(word)
-            if term is None:
-                term = known[word] = self._stem(word)
-            if term:
-                found.append(term)
-        return found
+    def __missing__(self, word: str) -> str:
+        stem: str = self._stem(word)
+        self[word] = stem
+        return stem
 
 
 class LexicalIndex:

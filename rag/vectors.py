@@ -14,8 +14,8 @@ from rag.protocols import FloatArray, IntArray
 class FlatVectors:
     """A `VectorStore` over unit-length vectors, compared one by one (FAISS `IndexFlatIP`).
 
-    Exact search keeps the inner product equal to the cosine; on one core it reads about 10 GB/s, so 100,000 vectors
-    of 384 dimensions take some 15 ms.
+    Exact search keeps the inner product equal to the cosine. It reads every vector for every question: measured some
+    50 ms for 100,000 of 384 dimensions on two busy cores, a small part of what an answer takes.
     """
 
     def __init__(self, index: Any) -> None:

@@ -1,6 +1,7 @@
 """Chunks, with a tokenizer whose tokens are words and punctuation marks, so that budgets can be counted by hand."""
 
 import random
+import time
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from indexer.chunk import Chunker
-from indexer.grouping import Atom, Joint, cheapest_groups
+from indexer.grouping import Atom, Joint, cheapest_groups, coalesced
 from indexer.outline import find_headings, heading_paths, plain_title
 from rag.datatypes import Chunk, Document
 from rag.errors import ConfigError, ModelDamaged, ModelMissing
@@ -176,7 +177,7 @@ def test_pages_are_those_where_chunks_start(words_file: Path) -> None:
     assert [chunk.metadata["page"] for chunk in chunks] == [1, 3]
 
 
-@pytest.mark.parametrize(("head", "tokens", "lines"), [("The items:", TOK, LIN), ("| x | y |\n| --- | --- |", 58, 6)])
+@pytest.mark.parametrize(("head", "tokens", "lines"), [("The items:", 58, 7), ("| x | y |\n| --- | --- |", 58, 6)])
 def test_a_list_keeps_its_introduction_and_a_table_its_head(
     words_file: Path, head: str, tokens: int, lines: int
 ) -> None:
@@ -233,9 +234,9 @@ def test_invariants_hold_for_any_text(words_file: Path, bytes_file: Path, kind: 
     file = words_file if kind == "words" else bytes_file
     rng = random.Random(f"{kind} {name}")
     for _ in range(40):
-        tokens = rng.choice([16, 17, 25, 60])
+        tokens = rng.choice([16, 17, 25, 60, 200])
         overlap = rng.choice([0, 0, 5, tokens // 2])
-        text = "".join(rng.choice(PIECES) for _ in range(rng.randrange(200)))
+        text = "".join(rng.choice(PIECES) for _ in range(rng.randrange(400)))
         doc = document(text, name)
         check_invariants(Chunker(file, tokens, overlap).chunk(doc), doc, file, tokens)
 
@@ -273,7 +274,7 @@ def row(*weights_and_joints: tuple[int, Joint, float]) -> list[Atom]:
 
 
 def test_the_cheapest_grouping_by_hand() -> None:
-    even = row(*[(4, "sentence", 0.15)] * 3)
+    even = row((4, "sentence", 0.15), (4, "sentence", 0.15), (4, "sentence", 0.15))
     # Budget 8. 4+8: .5² + 0² + .15 = .40; 8+4 the same; 4+4+4: .75 + .30. The later start of the last chunk wins a tie.
     assert cheapest_groups(even, 8) in ([(0, 1), (1, 3)], [(0, 2), (2, 3)])
     paragraphs = row((4, "sentence", 0.15), (4, "sentence", 0.15), (4, "paragraph", 0.0))
@@ -283,12 +284,49 @@ def test_the_cheapest_grouping_by_hand() -> None:
     assert cheapest_groups([], 8) == []
 
 
+def test_light_atoms_are_joined_but_not_headings_or_pieces() -> None:
+    atoms = [
+        *row((2, "heading", 0.0), (2, "paragraph", 2.0), (2, "line", 0.1), (2, "line", 0.1), (5, "line", 0.1)),
+        Atom(18, 19, 1, "piece", 2.0),
+    ]
+    assert [(atom.start, atom.end, atom.weight, atom.joint) for atom in coalesced(atoms, 4)] == [
+        (0, 2, 2, "heading"),
+        (3, 8, 4, "paragraph"),
+        (9, 11, 2, "line"),
+        (12, 17, 5, "line"),
+        (18, 19, 1, "piece"),
+    ]
+    assert coalesced(atoms, 1) == atoms
+    far = [Atom(0, 1, 1, "sentence", 0.15), Atom(100, 101, 1, "word", 0.8)]  # more than 4 x 16 characters
+    assert coalesced(far, 4) == far
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "7\n" * 100_000,
+        "# a" + " " * 500_000 + "b\n\nc" * 100,
+        "# " + "#" * 300_000 + "x",
+        "x" * 500_000,
+        '{"a":1},' * 50_000,
+        "-" * 300_000 + "x\n" + "y " * 300,
+    ],
+)
+def test_no_text_takes_quadratic_time(words_file: Path, text: str) -> None:
+    start = time.perf_counter()
+    chunks = Chunker(words_file, 200, 0).chunk(document(text, "a.md"))
+    assert time.perf_counter() - start < 20  # linear: about a second; quadratic: many minutes
+    assert max(len(chunk.text) for chunk in chunks) <= 200 * 16
+
+
 def test_grouping_is_the_best_of_all_groupings() -> None:
     rng = random.Random(3)
     joints: list[Joint] = ["heading", "paragraph", "line", "sentence"]
     price = {"heading": 0.8, "paragraph": 0.3}
     for _ in range(50):
-        atoms = row(*[(rng.randrange(1, 9), rng.choice(joints), rng.random()) for _ in range(8)])
+        kinds: list[tuple[int, Joint, float]]
+        kinds = [(rng.randrange(1, 9), rng.choice(joints), rng.random()) for _ in range(8)]
+        atoms = row(*kinds)
 
         def cost(groups: list[tuple[int, int]], atoms: list[Atom] = atoms) -> float:
             total = 0.0

@@ -254,6 +254,24 @@ def test_a_file_that_may_not_be_read_is_reported(tmp_path: Path, write: Write, m
     assert run.report.added == ["a.txt"]
 
 
+def test_a_folder_that_may_not_be_listed_is_reported(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("docs/a.txt", "alpha")
+    write("docs/secret/b.txt", "mine")
+    scandir = os.scandir
+
+    def guarded(path: str) -> object:
+        if Path(path).name == "secret":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    run = Run(tmp_path, "docs")
+    assert run.report.failed == [(str(tmp_path / "docs/secret"), "Permission denied")]
+    assert run.report.added == ["a.txt"]
+
+
 def test_hidden_linked_and_special_files_are_left_out(tmp_path: Path, write: Write) -> None:
     write("docs/a.txt", "alpha")
     write("docs/.hidden.txt", "secret")
@@ -519,8 +537,9 @@ def test_two_records_of_one_id_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_record_that_is_no_text_is_reported(tmp_path: Path) -> None:
-    report, _ = make(tmp_path, record("a", "alpha"), record("b", "half \ud83d"))
-    assert [document_id for document_id, _ in report.failed] == ["b"]
+    in_metadata = Document("c", "corpus#c", "C", "gamma", {"author": "\udc80"})
+    report, _ = make(tmp_path, record("a", "alpha"), record("b", "half \ud83d"), in_metadata)
+    assert [document_id for document_id, _ in report.failed] == ["b", "c"]
     assert contents(tmp_path) == {"a": "alpha"}
 
 
