@@ -171,6 +171,20 @@ def _convert_app() -> typer.Typer:
 
         _say(beir_to_qaset(source, out, split=split, name=name, license_=license_ or UNKNOWN_LICENSE), out)
 
+    @app.command()
+    def foreign(
+        questions: Annotated[Path, typer.Argument(help="The QA set whose questions are asked.")],
+        corpus: Annotated[Path, typer.Argument(help="The QA set whose documents hold none of the answers.")],
+        out: Annotated[Path, typer.Argument(help="The new folder.")],
+    ) -> None:
+        """Put the questions of one QA set to the documents of another: all unanswerable, for `calibrate`.
+
+        Example: smallhold eval convert foreign questions-of-others my-set foreign-set
+        """
+        from eval.convert import foreign_to_qaset
+
+        _say(foreign_to_qaset(questions, corpus, out), out)
+
     return app
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from eval.convert import beir_to_qaset, squad_to_qaset
+from eval.convert import beir_to_qaset, foreign_to_qaset, squad_to_qaset
 from eval.files import atomic_writer
 from rag.errors import DataError
 
@@ -139,3 +139,19 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         file.write(b"new")
     assert target.read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_questions_of_one_set_over_the_documents_of_another(tmp_path: Path) -> None:
+    def qaset(name: str, document: str, question: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "meta.json").write_text(json.dumps({"name": name, "kind": "k", "license": name, "source": "s"}))
+        (folder / "corpus.jsonl").write_text(json.dumps({"id": "d", "title": "", "text": document}) + "\n")
+        row = {"id": "q", "question": question, "answers": ["x"], "answerable": True, "relevant": ["d"]}
+        (folder / "questions.jsonl").write_text(json.dumps(row) + "\n")
+        return folder
+
+    made = foreign_to_qaset(qaset("a", "ours x", "asked?"), qaset("b", "theirs x", "other?"), tmp_path / "out")
+    assert [d.text for d in made.documents()] == ["theirs x"]
+    (question,) = made.questions
+    assert (question.question, question.answerable, question.answers, question.relevant) == ("asked?", False, (), ())
