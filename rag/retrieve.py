@@ -45,7 +45,7 @@ class FusedRetriever:
     ("An Analysis of Fusion Functions for Hybrid Retrieval"): a cosine is at least -1 and a BM25 score at least 0.
     """
 
-    def __init__(self, index: Index, embedder: Embedder, candidates: int = 100, dense_weight: float = 0.5) -> None:
+    def __init__(self, index: Index, embedder: Embedder, candidates: int = 100, dense_weight: float = 0.75) -> None:
         self._index = index
         self._embedder = embedder
         self._candidates = candidates

@@ -1,7 +1,11 @@
 """Fakes at the seams, and fixtures that give the real weights where they are kept."""
 
 import hashlib
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +23,7 @@ from rag.protocols import FloatArray
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared" / "data"
+CORPUS = REPOSITORY / "examples" / "corpus"
 
 
 class WordEmbedder:
@@ -117,6 +122,25 @@ def tiny_llama(tiny_model: Path) -> Iterator[LlamaGenerator]:
     generator = LlamaGenerator(tiny_model, context=1024)
     yield generator
     generator.close()
+
+
+def smallhold(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from rag.cli import main; main()", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "120", **variables}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="session")
+def example_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example documents, indexed by the real command."""
+    located("all-MiniLM-L6-v2")
+    folder = tmp_path_factory.mktemp("example")
+    done = smallhold("index", CORPUS, "--index", folder / "index", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert len(report["added"]) == 37
+    assert report["failed"] == []
+    return folder / "index"
 
 
 @pytest.fixture(autouse=True)
