@@ -84,8 +84,9 @@ def _cpu_flags() -> str:
 def _fix(reason: str) -> str:
     if "crashed" in reason:
         return (
-            "If the file is whole (`smallhold models verify`), llama.cpp was built for another CPU. Run `make install`, "
-            "which compiles it for this one; where that crashes too, `make install LLAMA_BUILD=portable`."
+            "If the file is whole (`smallhold models verify`), llama.cpp was built for another CPU. Run "
+            "`make install`, which compiles it for this one; where that crashes too, "
+            "`make install LLAMA_BUILD=portable`."
         )
     return "`smallhold models verify` checks the weights; `smallhold models pull` replaces damaged ones."
 
