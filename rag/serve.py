@@ -1,5 +1,7 @@
 """`smallhold serve`: the HTTP endpoint on a socket, with everything it needs loaded behind it."""
 
+import contextlib
+import signal
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +27,10 @@ def run_server(settings: Settings) -> None:
         if not is_loopback(settings.server.host):
             err.print("[yellow]Anybody who can reach this address can ask: there are no API keys yet.[/]")
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10))
-        server.run(sockets=[listener])
+        # uvicorn ends in good order and then raises the signal anew; by then being told to end is no failure.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
 
 
 def load_service(settings: Settings) -> Service:

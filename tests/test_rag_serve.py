@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import CORPUS, REPOSITORY, located
 
 pytestmark = pytest.mark.model
-QUESTION = "How long does the Maud Ollerby take from Corrowick Quay to Pell Harrow?"
+QUESTION = "How much money did the Moot approve in 2023 for clearing the sand off Norrin Slip?"
 
 
 def start(index: Path, *arguments: str) -> tuple[subprocess.Popen[str], str]:
@@ -28,7 +28,9 @@ def start(index: Path, *arguments: str) -> tuple[subprocess.Popen[str], str]:
     assert server.stderr is not None
     line = server.stderr.readline()
     found = re.search(r"http://\S+:\d+", line)
-    assert found, line
+    if not found:
+        server.kill()
+        raise AssertionError(line + server.communicate()[1])
     return server, found[0]
 
 
@@ -49,9 +51,9 @@ def server(example_index: Path) -> Iterator[str]:
         yield address
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
-        assert process.stderr is not None
-        assert "Traceback" not in process.stderr.read()
+        said = process.communicate(timeout=30)[1]
+        assert process.returncode == 0
+        assert "Traceback" not in said
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def test_the_official_client_gets_an_answer_with_its_source(client: openai.OpenA
     reply = client.chat.completions.create(model="smallhold", messages=[{"role": "user", "content": QUESTION}])
     content = reply.choices[0].message.content
     assert content is not None
-    assert "1 hour and 50 minutes" in content
+    assert "26,300 crowns" in content
     assert content.endswith("[1]")
     assert reply.model_extra is not None
     (citation, *_) = reply.model_extra["citations"]
@@ -91,8 +93,9 @@ def test_a_question_from_another_world(client: openai.OpenAI) -> None:
 
 
 def test_a_prompt_too_long_is_openais_error(client: openai.OpenAI) -> None:
+    messages = [{"role": "user", "content": "why " * 4900}]
     with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(model="smallhold", messages=[{"role": "user", "content": "why " * 4900}])
+        client.chat.completions.create(model="smallhold", messages=messages, extra_body={"abstain": False})  # type: ignore[arg-type]
     assert caught.value.code == "context_length_exceeded"
 
 
@@ -128,4 +131,5 @@ def test_a_missing_index_is_told_while_the_server_stays_up(tmp_path: Path) -> No
         assert httpx.get(f"{address}/health").status_code == 200
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
+        process.communicate(timeout=30)
+        assert process.returncode == 0
