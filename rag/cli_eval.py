@@ -12,7 +12,6 @@ from rag.build import (
     build_generator,
     build_pipeline,
     build_retriever,
-    generator_file,
     model_store,
     open_index,
 )
@@ -29,6 +28,7 @@ from rag.prompt import load_prompt
 if TYPE_CHECKING:
     from eval.qaset import QASet
     from eval.systems import OpenSystem, PipelineSystem, SystemRow
+    from indexer.chunk import Chunker
     from rag.embedder import SentenceEmbedder
     from rag.protocols import Retriever
 
@@ -81,22 +81,28 @@ def _pipeline(
 
 
 def _corpus_index(qaset: "QASet", settings: Settings, embedder: "SentenceEmbedder", out: Path) -> Index:
-    from indexer.chunk import Chunker
     from indexer.sync import build
 
-    chunker = Chunker(embedder.tokenizer_file, settings.chunk.tokens, settings.chunk.overlap)
+    chunker = _chunker(settings, embedder)
     directory = out / "index" / _short(embedder.fingerprint, chunker.fingerprint)
     with stage_progress() as progress:
         build(directory, qaset.documents(), embedder=embedder, chunker=chunker, progress=progress)
     return open_index(settings, embedder, directory)
 
 
+def _chunker(settings: Settings, embedder: "SentenceEmbedder") -> "Chunker":
+    from indexer.chunk import Chunker
+
+    return Chunker(embedder.tokenizer_file, settings.chunk.tokens, settings.chunk.overlap)
+
+
 def _fingerprint(row: "SystemRow", settings: Settings) -> str:
-    """Hash what answers depend on besides settings and corpus: weights, prompt and fitted abstention."""
+    """Hash what answers depend on besides settings and corpus: weights, cutting, prompt and fitted abstention."""
     store = model_store(settings)
     parts = []
     if row.retrieval:
-        parts.append(store.locate(settings.embedder.model).fingerprint)
+        embedder = build_embedder(settings, store)
+        parts += [embedder.fingerprint, _chunker(settings, embedder).fingerprint]
     if row.generator:
         parts += [_weights(settings, store), load_prompt(settings.generator.prompt).model_dump_json()]
     if row.generator and row.retrieval and settings.abstention.enabled:
@@ -107,8 +113,10 @@ def _fingerprint(row: "SystemRow", settings: Settings) -> str:
 def _weights(settings: Settings, store: ModelStore) -> str:
     if settings.generator.endpoint:
         return f"{settings.generator.endpoint} {settings.generator.model}"
-    file = generator_file(settings, store)
-    return f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}"
+    if settings.generator.model.endswith(".gguf"):
+        file = Path(settings.generator.model).expanduser()
+        return f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" if file.is_file() else str(file)
+    return store.locate(settings.generator.model).fingerprint
 
 
 def _short(*parts: str) -> str:
