@@ -105,8 +105,9 @@ class _Numbers(NamedTuple):
 
 
 def _numbers(row: Row) -> _Numbers:
-    # A question that failed has no meaningful duration: it may have waited for a time-out or ended at once.
-    values = {**row.scores, COST: row.cost, SECONDS: None if row.failed else row.seconds}
+    # A question that failed has no meaningful duration: it may have waited for a time-out or ended at once. An answer
+    # recorded elsewhere has none of ours.
+    values = {**row.scores, COST: row.cost, SECONDS: None if row.failed or row.recorded else row.seconds}
     tokens = (row.usage.prompt, row.usage.cached, row.usage.completion)
     return _Numbers(values, tokens, row.failed, row.abstained)
 

@@ -44,6 +44,9 @@ class Tokens(Record):
 class Row(Record):
     """What one system made of one question. `seconds` are those of the answering alone, `cost` US dollars.
 
+    `human_right` is a person's verdict that came with the answer, `usage_estimated` says that the tokens were reckoned
+    from the texts. A `recorded` answer was given elsewhere: its `seconds` mean nothing.
+
     `system_fingerprint` covers the system, its settings, weights and corpus, `fingerprint` the question as well.
     `answer` is empty where the system abstained, failed (`error` says how) or only retrieves.
     """
@@ -71,6 +74,9 @@ class Row(Record):
     timings: dict[str, float | None] = {}
     cost: float | None = None
     error: str | None = None
+    human_right: bool | None = None
+    usage_estimated: bool = False
+    recorded: bool = False
     system_fingerprint: str
     fingerprint: str
 
