@@ -183,10 +183,11 @@ class Pipeline:
             if piece.tokens and "read" not in timings:
                 timings["read"] = self._clock.now - generate
             text += piece.text
-        stream.close()
+        generated = self._clock.now - generate
+        stream.close()  # after the stage, as in RagPipeline
         return Answer(
             text,
-            timings={**timings, "generate": self._clock.now - generate, "total": self._clock.now - began},
+            timings={**timings, "generate": generated, "total": self._clock.now - began},
         )
 
     def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
@@ -230,6 +231,30 @@ def test_waiting_for_a_turn_is_not_part_of_the_answer(cache: AnswerCache, clock:
     assert pipeline.answer("Where?").timings == timings
     assert clock.now == 12.5
     assert pipeline.answer("Where?").timings == {**timings, "replayed": 5.0}
+
+
+def test_looking_up_and_saving_are_not_part_of_the_answer(
+    cache: AnswerCache, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get, put = cache.get, cache.put
+
+    def slow_get(key: str) -> Recording | None:
+        clock.now += 10
+        return get(key)
+
+    def slow_put(key: str, recording: Recording) -> None:
+        clock.now += 20
+        put(key, recording)
+
+    monkeypatch.setattr(cache, "get", slow_get)
+    monkeypatch.setattr(cache, "put", slow_put)
+    generator = CachedGenerator(Model(clock), cache, "weights", keep_cut=True)
+    pipeline = CachedPipeline(Pipeline(generator, clock), generator)
+    first, again = pipeline.answer("Where?").timings, pipeline.answer("Where?").timings
+    assert first == {"retrieve": 0.5, "read": 2.0, "generate": 5.0, "total": 5.5}
+    assert again == {**first, "replayed": 5.0}
+    cut = CachedPipeline(Pipeline(generator, clock, pieces=3), generator).answer("How?").timings
+    assert cut == {"retrieve": 0.5, "read": 2.0, "generate": 3.0, "total": 3.5}
 
 
 def test_a_file_that_is_no_cache_is_named(tmp_path: Path) -> None:
