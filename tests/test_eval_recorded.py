@@ -50,7 +50,9 @@ def test_answers_verdicts_and_tokens_are_looked_up_by_id(tmp_path: Path) -> None
 
 
 def test_tokens_are_counted_with_the_tokenizer_that_is_given(tmp_path: Path) -> None:
-    system = RecordedSystem(write(tmp_path, {"id": "a", "answer": "by the river"}), lambda text: len(text.split()))
+    file = write(tmp_path, {"id": "a", "answer": "by the river"})
+    system = RecordedSystem(file, lambda: lambda text: len(text.split()))
+    system.prepare()
     history = (Message("user", "one two three"), Message("assistant", "four"))
     reply = system.ask(question("a", "Where is it?", history))
     assert reply is not None and reply.answer.usage == Usage(prompt=7, completion=3)
