@@ -27,7 +27,7 @@ FILE = "answers.sqlite"
 MAX_ANSWER = 4_000_000
 MAX_CACHE = 2_000_000_000
 
-_VERSION = 1
+_VERSION = 2
 _WAIT = 60.0  # seconds for another process to finish its write, which takes milliseconds
 _TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, checksum TEXT NOT NULL, answer TEXT NOT NULL)"
 
@@ -45,14 +45,10 @@ class Recording(NamedTuple):
     complete: bool
 
 
-class CutShort(Exception):
-    """A saved answer ends where its first reader had enough, and this one wants to read on. It has been dropped."""
-
-
 def request_key(model: str, messages: Sequence[Message], sampling: Sampling) -> str:
     """Return the SHA-256 of a request; `model` says which weights or endpoint answer it."""
     turns = [[message.role, message.content] for message in messages]
-    choice = [sampling.max_tokens, sampling.temperature, sampling.top_p, sampling.seed, list(sampling.stop)]
+    choice = [sampling.max_tokens, sampling.temperature, sampling.top_p, sampling.seed, list(sampling.stop), sampling.decline]
     return hashlib.sha256(json.dumps([_VERSION, model, turns, choice]).encode()).hexdigest()
 
 
@@ -134,7 +130,7 @@ class CachedGenerator:
 
     `identity` names the weights or endpoint and whatever else moves answers or seconds, such as the machine. `waited`
     tells the seconds that the model has so far spent on keeping to a rate limit, which are not the answer's. An answer
-    that its reader cut short is kept where `keep_cut` says so; then a later reader may meet `CutShort`.
+    that its reader cut short is kept as far as it goes; who reads on has it written anew from there.
     """
 
     def __init__(
@@ -144,15 +140,12 @@ class CachedGenerator:
         identity: str,
         *,
         waited: Callable[[], float] = lambda: 0.0,
-        keep_cut: bool = False,
     ) -> None:
         self._model = model
         self._cache = cache
         self._identity = identity
         self._waited = waited
-        self._keep_cut = keep_cut
         self.clock = Correction()
-        self.reads = True
 
     def count(self, text: str) -> int:
         """Return the number of tokens of `text`."""
@@ -162,19 +155,23 @@ class CachedGenerator:
         """Yield a saved answer, or have one written and save it."""
         began = time.perf_counter()
         key = request_key(self._identity, messages, sampling)
-        saved = self._cache.get(key) if self.reads else None
-        if saved is not None:
-            yield from self._replay(key, saved, began)
-        else:
-            yield from self._record(key, messages, sampling, began)
+        saved = self._cache.get(key)
+        try:
+            if saved is not None:
+                yield from self._replay(saved, began)
+            if saved is None or not saved.complete:
+                began = began if saved is None else time.perf_counter()
+                pieces = self._record(key, messages, sampling, began)
+                yield from _after(pieces, sum(piece.tokens for piece in saved.pieces) if saved else 0)
+        finally:
+            self.clock.end()
 
-    def _replay(self, key: str, saved: Recording, began: float) -> Generator[Piece, None, None]:
+    def _replay(self, saved: Recording, began: float) -> Generator[Piece, None, None]:
         for piece, seconds in zip(saved.pieces, saved.seconds, strict=True):
             self.clock.note(piece, seconds - (time.perf_counter() - began), replayed=seconds)
             yield piece
-        if not saved.complete:
-            self._cache.drop(key)
-            raise CutShort
+        if not saved.complete:  # what follows is written from the beginning, and takes its own time
+            self.clock.note(saved.pieces[-1], began - time.perf_counter())
 
     def _record(
         self, key: str, messages: Sequence[Message], sampling: Sampling, began: float
@@ -200,7 +197,7 @@ class CachedGenerator:
                     self.clock.note(piece, -lost)
                     yield piece
         except GeneratorExit:
-            if self._keep_cut and pieces and not complete:
+            if pieces and not complete:
                 now = time.perf_counter()
                 self._cache.put(key, Recording(tuple(pieces), tuple(seconds), complete=False))
                 self.clock.after -= time.perf_counter() - now
@@ -230,8 +227,10 @@ class Correction:
         if self._first:
             self.read = self.generate
             self._first = piece.tokens == 0
-        if piece.finish_reason is not None:  # a further request of the same question adds to this one
-            self._before, self._replayed_before = self.generate, self.replayed
+
+    def end(self) -> None:
+        """A request is through: a further one of the same question adds to it."""
+        self._before, self._replayed_before = self.generate, self.replayed
 
     def applied(self, timings: Mapping[str, float]) -> dict[str, float]:
         """Return the timings of an answer corrected, with `replayed` where part of it came from the cache."""
@@ -241,7 +240,7 @@ class Correction:
 
 
 class CachedPipeline:
-    """A pipeline over a `CachedGenerator` (with `keep_cut`), whose answers carry the seconds of their first time."""
+    """A pipeline over a `CachedGenerator`, whose answers carry the seconds of their first time."""
 
     def __init__(self, pipeline: Pipeline, generator: CachedGenerator) -> None:
         self._pipeline = pipeline
@@ -249,19 +248,23 @@ class CachedPipeline:
 
     def answer(self, question: str, history: Sequence[Message] = ()) -> Answer:
         """Answer one question, from the cache as far as it goes."""
-        try:
-            return self._answer(question, history, reads=True)
-        except CutShort:  # saved by a system that abstained after the first words, which this one wants to read whole
-            return self._answer(question, history, reads=False)
+        self._generator.clock = Correction()
+        answer = self._pipeline.answer(question, history)
+        return replace(answer, timings=self._generator.clock.applied(answer.timings))
 
     def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
         """Return the ranked chunks alone."""
         return self._pipeline.retrieve(question, history)
 
-    def _answer(self, question: str, history: Sequence[Message], *, reads: bool) -> Answer:
-        self._generator.reads, self._generator.clock = reads, Correction()
-        answer = self._pipeline.answer(question, history)
-        return replace(answer, timings=self._generator.clock.applied(answer.timings))
+
+def _after(pieces: Generator[Piece, None, None], tokens: int) -> Generator[Piece, None, None]:
+    """Pass over the pieces of the first `tokens` tokens, and what comes before them; yield the rest."""
+    with closing(pieces):
+        passed = 0
+        for piece in pieces:
+            if passed >= tokens:
+                yield piece
+            passed += piece.tokens
 
 
 def _checksum(key: str, answer: str) -> str:
@@ -276,6 +279,7 @@ def _encode(recording: Recording) -> str:
             piece.tokens,
             piece.finish_reason,
             None if piece.usage is None else [piece.usage.prompt, piece.usage.cached, piece.usage.completion],
+            piece.decline,
             round(seconds, 6),
         ]
         for piece, seconds in zip(recording.pieces, recording.seconds, strict=True)
@@ -286,7 +290,7 @@ def _encode(recording: Recording) -> str:
 def _decode(answer: str) -> Recording:
     saved: dict[str, Any] = json.loads(answer)
     pieces = tuple(
-        Piece(text, logprob, tokens, finish, None if usage is None else Usage(*usage))
-        for text, logprob, tokens, finish, usage, _ in saved["pieces"]
+        Piece(text, logprob, tokens, finish, None if usage is None else Usage(*usage), decline)
+        for text, logprob, tokens, finish, usage, decline, _ in saved["pieces"]
     )
     return Recording(pieces, tuple(piece[-1] for piece in saved["pieces"]), saved["complete"])

@@ -2,7 +2,7 @@
 
 A small model's own word is no signal (told to say "unanswerable" it does so on 2% of right and 10% of wrong
 passages), so the estimate is a logistic regression over measured signals. Its coefficients lie in
-`configs/abstention.toml`, fitted by `eval/calibration.py`.
+`configs/abstention`, fitted by `eval/calibration.py`.
 """
 
 import math
@@ -61,6 +61,17 @@ def retrieval_signals(question: str, passages: Sequence[ScoredChunk]) -> dict[st
     }
 
 
+def decline_signal(decline: float | None) -> dict[str, float]:
+    """Return what the model's first token says of the passages: the natural-log odds that it would decline.
+
+    Absent where the model cannot tell; kept within 12 either way, where float32 ends to tell probabilities from 0 or 1.
+    """
+    if decline is None:
+        return {}
+    odds = math.log(max(decline, 1e-9)) - math.log(max(1 - decline, 1e-9))
+    return {"decline": max(-12.0, min(12.0, odds))}
+
+
 def generation_signals(
     question: str, answer: str, passages: Sequence[ScoredChunk], logprobs: Sequence[float]
 ) -> dict[str, float]:
@@ -81,9 +92,9 @@ def generation_signals(
     return signals
 
 
-def load_abstention(file: Path | None = None, threshold: float | None = None) -> Abstention:
-    """Read the fitted estimate, by default the one shipped in `configs`. Raises `ConfigError`."""
-    source = file or resources.files("configs") / "abstention.toml"
+def load_abstention(file: Path | str = "extractive", threshold: float | None = None) -> Abstention:
+    """Read a fitted estimate: a file, or by name one of those shipped in `configs/abstention`. Raises `ConfigError`."""
+    source = file if isinstance(file, Path) else resources.files("configs") / "abstention" / f"{file}.toml"
     try:
         fitted = Abstention.model_validate(tomllib.loads(source.read_text(encoding="utf-8")))
     except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from rag.abstain import load_abstention
+from rag.abstain import Abstention, load_abstention
 from rag.config import Settings
 from rag.embedder import SentenceEmbedder
 from rag.errors import ConfigError
@@ -13,7 +13,7 @@ from rag.llama import LlamaGenerator
 from rag.models import ModelStore, default_directory
 from rag.pipeline import RagPipeline
 from rag.probe import runnable
-from rag.prompt import load_prompt
+from rag.prompt import Prompt, load_prompt
 from rag.protocols import LanguageModel, Retriever
 from rag.registry import load_registry
 from rag.remote import EndpointGenerator
@@ -73,23 +73,34 @@ def build_pipeline(
     retriever: Retriever | None,
 ) -> RagPipeline:
     """Assemble the query path. Without a retriever it is closed-book."""
-    abstention = (
-        load_abstention(settings.abstention.file, settings.abstention.threshold)
-        if settings.abstention.enabled
-        else None
-    )
+    prompt = build_prompt(settings)
     return RagPipeline(
         generator=generator,
         counter=generator,
-        prompt=load_prompt(settings.generator.prompt),
+        prompt=prompt,
         retriever=retriever,
-        abstention=abstention,
+        abstention=build_abstention(settings, prompt) if settings.abstention.enabled else None,
         candidates=settings.retrieval.candidates,
         passages=settings.evidence.passages,
+        apart=settings.evidence.apart,
+        enough=settings.evidence.enough,
         evidence_tokens=settings.evidence.tokens,
         history_tokens=settings.evidence.history_tokens,
         max_tokens=settings.generator.max_tokens,
     )
+
+
+def build_prompt(settings: Settings) -> Prompt:
+    """Return the prompt of the settings, or else the one that suits the model; endpoints get the common one."""
+    name = settings.generator.prompt
+    if not name and not settings.generator.endpoint and not settings.generator.model.endswith(".gguf"):
+        name = load_registry(settings.models.registry).get(settings.generator.model).prompt
+    return load_prompt(name or "extractive")
+
+
+def build_abstention(settings: Settings, prompt: Prompt) -> Abstention:
+    """Return the estimate of the settings, or else the one that was fitted to answers to this prompt."""
+    return load_abstention(settings.abstention.file or prompt.abstention, settings.abstention.threshold)
 
 
 @contextmanager

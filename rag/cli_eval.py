@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from rag.abstain import load_abstention
 from rag.build import (
+    build_abstention,
     build_embedder,
     build_generator,
     build_pipeline,
+    build_prompt,
     build_retriever,
     generator_file,
     model_store,
@@ -31,7 +32,6 @@ from rag.evidence import standalone_question
 from rag.index import Index
 from rag.llama import LlamaVocabulary
 from rag.models import ModelStore
-from rag.prompt import load_prompt
 from rag.remote import EndpointGenerator
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class _Assembly:
         model = self.opened.enter_context(closing(build_generator(self.settings, store)))
         waited = (lambda: model.waited) if isinstance(model, EndpointGenerator) else (lambda: 0.0)
         identity = _model_identity(self.settings, store)
-        generator = CachedGenerator(model, answers, identity, waited=waited, keep_cut=True)
+        generator = CachedGenerator(model, answers, identity, waited=waited)
         return CachedPipeline(build_pipeline(self.settings, generator, retriever), generator)
 
     def _search(self) -> "tuple[Index, SentenceEmbedder]":
@@ -170,9 +170,10 @@ def _fingerprint(row: "SystemRow", settings: Settings) -> str:
         embedder = build_embedder(settings, store)
         parts += [embedder.fingerprint, _chunker(settings, embedder).fingerprint]
     if row.generator:
-        parts += [_weights(settings, store), load_prompt(settings.generator.prompt).model_dump_json()]
-    if row.generator and row.retrieval and settings.abstention.enabled:
-        parts.append(load_abstention(settings.abstention.file, settings.abstention.threshold).model_dump_json())
+        prompt = build_prompt(settings)
+        parts += [_weights(settings, store), prompt.model_dump_json()]
+        if row.retrieval and settings.abstention.enabled:
+            parts.append(build_abstention(settings, prompt).model_dump_json())
     return _short(*parts)
 
 

@@ -60,7 +60,15 @@ class RetrievalSettings(_Section):
 class EvidenceSettings(_Section):
     """What the language model is given to read."""
 
-    passages: int = Field(1, ge=1, le=50, description="Passages put into the prompt.")
+    passages: int = Field(1, ge=1, le=50, description="Passages that may be read for one answer.")
+    apart: bool = Field(
+        True,
+        description="Read passages one after the other, each in a prompt of its own, until one holds the answer; "
+        "false puts them all into one prompt.",
+    )
+    enough: float = Field(
+        0.5, ge=0, le=1, description="Read on where the model would decline with more than this probability."
+    )
     tokens: int = Field(1024, ge=32, le=100_000, description="Token budget of all passages, in the generator's tokens.")
     history_tokens: int = Field(512, ge=0, le=100_000, description="Token budget of the conversation's earlier turns.")
 
@@ -76,7 +84,11 @@ class GeneratorSettings(_Section):
     context: int = Field(4096, ge=256, le=1_000_000, description="Context length in tokens.")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 takes all cores.")
     max_tokens: int = Field(96, ge=1, le=100_000, description="Longest answer, in tokens.")
-    prompt: str = Field("extractive", description="Name of a prompt in configs/prompts, or a path to a TOML file.")
+    prompt: str = Field(
+        "",
+        description="Name of a prompt in configs/prompts, or a path to a TOML file; unset takes the one that the "
+        "registry names for the model.",
+    )
     timeout: float = Field(120.0, gt=0, le=3600, description="Longest silence of an endpoint, in seconds.")
     deadline: float = Field(600.0, gt=0, le=86_400, description="Longest answer of an endpoint, in seconds.")
     retries: int = Field(4, ge=0, le=20, description="Further attempts at an endpoint that is busy, down or limiting.")
@@ -89,7 +101,7 @@ class AbstentionSettings(_Section):
     """When to say that the documents do not hold the answer."""
 
     enabled: bool = Field(True, description="Whether answers may be withheld.")
-    file: Path | None = Field(None, description="A fitted estimate; unset takes configs/abstention.toml.")
+    file: Path | None = Field(None, description="A fitted estimate; unset takes the one that suits the prompt.")
     threshold: float | None = Field(
         None,
         ge=0,

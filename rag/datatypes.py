@@ -107,13 +107,18 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to choose tokens. Temperature 0 is greedy; then `top_p` and `seed` have no effect."""
+    """How to choose tokens. Temperature 0 is greedy; then `top_p` and `seed` have no effect.
+
+    `decline` is the phrase with which this model was taught to say that the passage holds no answer. It is not
+    written: how likely it was comes in the first token's piece, and the answer begins with what is likeliest beside it.
+    """
 
     max_tokens: int = 64
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    decline: str = ""
 
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -124,6 +129,7 @@ class Piece:
     """A piece of generated text.
 
     `logprob` sums the natural-log probabilities of its `tokens` tokens (None where the backend does not tell).
+    `decline` is, in the piece of the first token, the probability of declining instead, where that was asked for.
     `usage` is what has been used so far, where it is known; the last piece of a stream, and only it, has a
     `finish_reason`, and it always has the `usage`.
     """
@@ -133,6 +139,7 @@ class Piece:
     tokens: int = 0
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    decline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,15 @@ from rag.errors import PromptTooLong
 
 
 class Evidence(NamedTuple):
-    """The chosen passages, best first, and the prompt tokens they take."""
+    """The chosen passages, best first, and the prompt tokens that each takes."""
 
     passages: tuple[ScoredChunk, ...]
-    tokens: int
+    costs: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        """What all passages take together."""
+        return sum(self.costs)
 
 
 def select_evidence(
@@ -22,18 +27,18 @@ def select_evidence(
     Raises `PromptTooLong` where not even the best chunk fits: cutting it would drop what a citation promises.
     """
     chosen: list[ScoredChunk] = []
-    used = 0
+    costs: list[int] = []
     for candidate in retrieved[:passages]:
         tokens = cost(candidate)
-        if used + tokens <= budget:
+        if sum(costs) + tokens <= budget:
             chosen.append(candidate)
-            used += tokens
+            costs.append(tokens)
         elif not chosen:
             raise PromptTooLong(
                 f"the best passage takes {tokens} tokens, more than the evidence budget of {budget}",
                 hint="Raise evidence.tokens, or index again with a smaller chunk.tokens.",
             )
-    return Evidence(tuple(chosen), used)
+    return Evidence(tuple(chosen), tuple(costs))
 
 
 def recent_turns(history: Sequence[Message], *, budget: int, count: Callable[[str], int]) -> list[Message]:

@@ -13,12 +13,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import resources
+from importlib.resources import as_file
 from pathlib import Path
 
 from filelock import FileLock
 
+from rag.adapter import adapt
 from rag.errors import ModelDamaged, ModelMissing
-from rag.registry import ModelSpec, Registry
+from rag.registry import ModelSpec, Registry, Source
 from rag.sources import Progress, fetched, local_files
 
 BLOCK = 1 << 20
@@ -55,7 +58,10 @@ class ModelStore:
             if model := self._kept(spec):
                 return model
             for source in spec.source:
-                if not source.hub and (files := local_files(spec, source, None)):
+                if source.base:
+                    if self.is_kept(source.base):
+                        return self._adapt(spec, source, self.locate(source.base), progress or _quiet)
+                elif not source.hub and (files := local_files(spec, source, None)):
                     self._take(spec, files, progress or _quiet, accept_unpinned=False)
                     return self._must_be_kept(spec)
         raise ModelMissing(f"the weights of {name} are not here", hint=f"Run `smallhold models pull {name}`.")
@@ -82,6 +88,9 @@ class ModelStore:
             answers = []
             for source in spec.source:
                 try:
+                    if source.base:
+                        base = self.pull(source.base, report, accept_unpinned=accept_unpinned)
+                        return self._adapt(spec, source, base, report)
                     with fetched(spec, source, report) as files:
                         self._take(spec, files, report, accept_unpinned=accept_unpinned)
                     return self._must_be_kept(spec)
@@ -143,6 +152,16 @@ class ModelStore:
                 _write_json(staging / "pins.json", pins)
             shutil.rmtree(folder, ignore_errors=True)
             staging.rename(folder)
+
+    def _adapt(self, spec: ModelSpec, source: Source, base: Model, report: Progress) -> Model:
+        """Make an adapted model from its base, a matter of seconds, and take it like one that was fetched."""
+        path = spec.files[0].path
+        packed = resources.files("configs") / "adapters" / source.adapter
+        with tempfile.TemporaryDirectory(prefix=".adapting-", dir=self.directory) as made, as_file(packed) as adapter:
+            out = Path(made) / Path(path).name
+            adapt(base.file, adapter, out, source.quantization, lambda n: report(f"adapting {source.base}", n))
+            self._take(spec, {path: [out]}, _quiet, accept_unpinned=False)
+        return self._must_be_kept(spec)
 
     def _wanted(self, spec: ModelSpec) -> dict[str, str]:
         """Return the hash each file must have, "" where nothing pins it yet."""

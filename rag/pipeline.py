@@ -1,24 +1,22 @@
 """The straight path from a question to an answer with citations, or an honest abstention."""
 
-import time
 from collections.abc import Generator as Stream
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
-from rag.abstain import Abstention, generation_signals, retrieval_signals
+from rag.abstain import Abstention, decline_signal, generation_signals, retrieval_signals
 from rag.cite import cite
-from rag.datatypes import Answer, Delta, FinishReason, Message, Piece, Sampling, ScoredChunk, Usage, Verdict
+from rag.clock import Clock
+from rag.datatypes import Answer, Delta, Message, Sampling, ScoredChunk, Usage, Verdict
+from rag.draft import Draft
 from rag.errors import InvalidRequest
 from rag.evidence import Evidence, recent_turns, select_evidence, standalone_question
 from rag.prompt import Prompt
 from rag.protocols import Generator, Reranker, Retriever, TokenCounter
+from rag.reading import Reading, read_apart
 
 ABSTENTION_TEXT = "The documents do not say."
-
-# An answer is judged on its first tokens, before any of it is shown, so that nothing shown is taken back. Most
-# answers are shorter than this; at 30 tokens a second a longer one is held back for half a second.
-JUDGED_TOKENS = 16
 
 MAX_QUESTION_CHARACTERS = 20_000
 
@@ -39,7 +37,9 @@ class AskOptions:
 class RagPipeline:
     """Answers questions. Without a retriever it is closed-book: the model answers from memory, citing nothing.
 
-    `abstention=None` gives every answer. Collaborators are passed in; `rag.build` assembles the usual ones.
+    `passages` are read `apart`, one after the other until the model declines one with a probability of at most
+    `enough`, or all in one prompt. `abstention=None` gives every answer. Collaborators are passed in; `rag.build`
+    assembles the usual ones.
     """
 
     def __init__(
@@ -53,6 +53,8 @@ class RagPipeline:
         abstention: Abstention | None = None,
         candidates: int = 100,
         passages: int = 1,
+        apart: bool = True,
+        enough: float = 0.5,
         evidence_tokens: int = 1024,
         history_tokens: int = 512,
         max_tokens: int = 96,
@@ -65,6 +67,8 @@ class RagPipeline:
         self._abstention = abstention
         self._candidates = candidates
         self._passages = passages
+        self._apart = apart
+        self._enough = enough
         self._evidence_tokens = evidence_tokens
         self._history_tokens = history_tokens
         self._max_tokens = max_tokens
@@ -90,26 +94,37 @@ class RagPipeline:
         Text comes once the answer is judged worth giving; until then empty deltas come, at which the iterator can be
         closed to cancel.
         """
-        clock = _Clock()
+        clock = Clock()
         retrieved = self._retrieve(question, history, clock)
         with clock.stage("evidence"):
             evidence = self._select(retrieved, options)
             signals = retrieval_signals(question, evidence.passages)
-            draft = Answer("", retrieved=tuple(retrieved), signals=signals, evidence_tokens=evidence.tokens)
+            answer = Answer("", retrieved=tuple(retrieved), signals=signals)
         judge = self._judge(options)
         if reason := self._too_little_found(evidence, signals, judge):
-            yield Delta(answer=self._abstain(draft, reason, judge, clock))
+            yield Delta(answer=self._abstain(answer, reason, judge, clock))
             return
         with clock.stage("prompt"):
             turns = recent_turns(history, budget=self._history_tokens, count=self._counter.count)
-            messages = self._prompt.messages(question, evidence.passages, turns)
-        yield from self._generate(question, messages, evidence, draft, judge, options, clock)
+        with clock.stage("generate"), self._readings(question, turns, evidence, options) as readings:
+            reading = yield from read_apart(readings, enough=self._enough)
+            answer = self._read(question, answer, reading, readings)
+            if judge is not None and not judge.trusts(answer.signals):
+                yield Delta(answer=self._abstain(answer, "no passage read holds the answer", judge, clock))
+                return
+            answer = yield from self._write(question, answer, reading, readings, judge, clock)
+        if judge is not None and not judge.trusts(answer.signals):
+            yield Delta(answer=self._abstain(answer, "the answer found is too unsure", judge, clock))
+            return
+        with clock.stage("cite"):
+            citations = cite(question, answer.text, reading.passages)
+        yield Delta(answer=replace(answer, citations=citations, timings=clock.timings()))
 
     def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
         """Return the ranked chunks alone, best first; empty for a closed-book pipeline."""
-        return self._retrieve(question, history, _Clock())
+        return self._retrieve(question, history, Clock())
 
-    def _retrieve(self, question: str, history: Sequence[Message], clock: "_Clock") -> list[ScoredChunk]:
+    def _retrieve(self, question: str, history: Sequence[Message], clock: Clock) -> list[ScoredChunk]:
         if not question.strip():
             raise InvalidRequest("the question is empty")
         if len(question) > MAX_QUESTION_CHARACTERS:
@@ -144,108 +159,82 @@ class RagPipeline:
             return "no passage is close enough to the question"
         return ""
 
-    def _generate(
+    @contextmanager
+    def _readings(
+        self, question: str, turns: Sequence[Message], evidence: Evidence, options: AskOptions
+    ) -> Iterator[list[Reading]]:
+        """Yield what may be read, in order: every passage by itself, or all of them at once; then free the model."""
+        sampling = Sampling(
+            max_tokens=options.max_tokens or self._max_tokens,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            seed=options.seed,
+            stop=options.stop,
+            decline=self._prompt.decline if evidence.passages else "",
+        )
+        whole = [(evidence.passages, evidence.tokens)]
+        single = [((passage,), cost) for passage, cost in zip(evidence.passages, evidence.costs, strict=True)]
+        readings = [
+            Reading(
+                passages,
+                lambda passages: self._generator.stream(self._prompt.messages(question, passages, turns), sampling),
+                tokens=tokens,
+            )
+            for passages, tokens in (single if self._apart and single else whole)
+        ]
+        try:
+            yield readings
+        finally:
+            for reading in readings:
+                reading.close()
+
+    def _read(self, question: str, answer: Answer, reading: Reading, readings: Sequence[Reading]) -> Answer:
+        """Note what was read to come to `reading`, and what that says about the answer to come."""
+        return replace(
+            answer,
+            signals={**retrieval_signals(question, reading.passages), **decline_signal(reading.decline)},
+            evidence_tokens=sum(other.tokens for other in readings if other.begun),
+            usage=sum((other.usage for other in readings), Usage()),
+        )
+
+    def _write(
         self,
         question: str,
-        messages: Sequence[Message],
-        evidence: Evidence,
-        draft: Answer,
+        answer: Answer,
+        reading: Reading,
+        readings: Sequence[Reading],
         judge: Abstention | None,
-        options: AskOptions,
-        clock: "_Clock",
-    ) -> Stream[Delta, None, None]:
-        sampling = Sampling(
-            options.max_tokens or self._max_tokens, options.temperature, options.top_p, options.seed, options.stop
-        )
-        written, withheld = _Written(), False
-        with closing(self._generator.stream(messages, sampling)) as pieces, clock.stage("generate"):
-            for piece in pieces:
-                written.add(piece, clock)
-                if not written.ready:
-                    yield Delta()
-                    continue
-                if not written.judged:
-                    written.judged = True
-                    draft = self._judged(question, draft, written, evidence, judge)
-                    if withheld := judge is not None and not judge.trusts(draft.signals):
-                        break
-                yield Delta(written.take())
-        draft = replace(draft, usage=written.usage, finish_reason=written.finish_reason)
-        if withheld:
-            yield Delta(answer=self._abstain(draft, "the answer found is too unsure", judge, clock))
-            return
-        with clock.stage("cite"):
-            text = written.text.strip()
-            citations = cite(question, text, evidence.passages)
-        yield Delta(answer=replace(draft, text=text, citations=citations, timings=clock.timings()))
+        clock: Clock,
+    ) -> Stream[Delta, None, Answer]:
+        """Write the answer, showing it once it is judged worth giving; break off where it is not."""
+        draft = Draft()
+        for piece in reading.pieces():
+            draft.add(piece, clock)
+            if not draft.ready:
+                yield Delta()
+                continue
+            if not draft.judged:
+                draft.judged = True
+                answer = self._judged(question, answer, draft, reading, judge)
+                if judge is not None and not judge.trusts(answer.signals):
+                    break
+            yield Delta(draft.take())
+        usage = draft.usage + sum((other.spent for other in readings), Usage())
+        return replace(answer, text=draft.text.strip(), usage=usage, finish_reason=draft.finish_reason)
 
     def _judged(
-        self, question: str, draft: Answer, written: "_Written", evidence: Evidence, judge: Abstention | None
+        self, question: str, answer: Answer, draft: Draft, reading: Reading, judge: Abstention | None
     ) -> Answer:
-        signals = {**draft.signals, **generation_signals(question, written.text, evidence.passages, written.logprobs)}
-        return replace(draft, signals=signals, confidence=judge.confidence(signals) if judge else None)
+        signals = {**answer.signals, **generation_signals(question, draft.text, reading.passages, draft.logprobs)}
+        return replace(answer, signals=signals, confidence=judge.confidence(signals) if judge else None)
 
-    def _abstain(self, draft: Answer, reason: str, judge: Abstention | None, clock: "_Clock") -> Answer:
-        confidence = judge.confidence(draft.signals) if judge else None
-        return replace(draft, verdict=Verdict.ABSTAINED, reason=reason, confidence=confidence, timings=clock.timings())
-
-
-@dataclass
-class _Written:
-    """What the model has written so far, and how much of it has been shown."""
-
-    text: str = ""
-    shown: int = 0
-    tokens: int = 0
-    judged: bool = False
-    logprobs: list[float] = field(default_factory=list)
-    usage: Usage = field(default_factory=Usage)
-    finish_reason: FinishReason = "cancelled"
-    finished: bool = False
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is enough to judge, or to go on showing."""
-        return self.judged or self.finished or self.tokens >= JUDGED_TOKENS
-
-    def add(self, piece: Piece, clock: "_Clock") -> None:
-        if piece.tokens and not self.tokens:
-            clock.mark("read", since="generate")
-        self.text = (self.text + piece.text).lstrip() if not self.shown else self.text + piece.text
-        self.tokens += piece.tokens
-        if piece.logprob is not None and len(self.logprobs) < JUDGED_TOKENS:
-            self.logprobs.append(piece.logprob)
-        if piece.usage is not None:
-            self.usage = piece.usage
-        if piece.finish_reason is None:
-            self.usage = replace(self.usage, completion=max(self.tokens, self.usage.completion))
-        else:  # what the backend says of the whole is believed; none told stays none
-            self.finished, self.finish_reason = True, piece.finish_reason
-
-    def take(self) -> str:
-        """Return the text that is new since the last call."""
-        new, self.shown = self.text[self.shown :], len(self.text)
-        return new
-
-
-class _Clock:
-    """Seconds by stage. `read` lies within `generate`: the time until the first token of the answer."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._since: dict[str, float] = {}
-        self._seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        self._since[name] = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._seconds[name] = time.perf_counter() - self._since[name]
-
-    def mark(self, name: str, *, since: str) -> None:
-        self._seconds[name] = time.perf_counter() - self._since[since]
-
-    def timings(self) -> dict[str, float]:
-        return {**self._seconds, "total": time.perf_counter() - self._began}
+    def _abstain(self, answer: Answer, reason: str, judge: Abstention | None, clock: Clock) -> Answer:
+        confidence = judge.confidence(answer.signals) if judge else None
+        return replace(
+            answer,
+            text="",
+            verdict=Verdict.ABSTAINED,
+            reason=reason,
+            confidence=confidence,
+            timings=clock.timings(),
+        )

@@ -27,7 +27,11 @@ class Example(BaseModel):
 
 
 class Prompt(BaseModel):
-    """How a model is asked. `passage` has the fields {title} and {text}, `user` {passages} and {question}."""
+    """How a model is asked. `passage` has the fields {title} and {text}, `user` {passages} and {question}.
+
+    `decline` is what a model that was taught to says where the passage holds no answer. `abstention` names the estimate
+    of `configs/abstention` that was fitted to answers to this prompt.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,6 +40,8 @@ class Prompt(BaseModel):
     passage: str
     user: str
     closed_book: str
+    decline: str = ""
+    abstention: str = "extractive"
     examples: tuple[Example, ...] = ()
 
     def messages(

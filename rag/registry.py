@@ -30,7 +30,11 @@ class ModelFile(_Record):
 
 
 class Source(_Record):
-    """One place a model can come from; exactly one of `path`, `distributions` and `hub`."""
+    """One place a model can come from; exactly one of `path`, `distributions`, `hub` and `base`.
+
+    `base` names another model of the registry, to which `adapter` (a file of `configs/adapters`) is added; its adapted
+    matrices become `quantization` (see `rag.adapter`).
+    """
 
     path: str = ""
     distributions: tuple[str, ...] = ()
@@ -38,11 +42,16 @@ class Source(_Record):
     parts: tuple[str, ...] = ()
     hub: str = ""
     revision: str = "main"
+    base: str = ""
+    adapter: str = Field("", pattern=r"^([A-Za-z0-9][A-Za-z0-9_.\-]*)?$")
+    quantization: str = "Q8_0"
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Source":
-        if sum(map(bool, (self.path, self.distributions, self.hub))) != 1:
-            raise ValueError("a source is one of path, distributions and hub")
+        if sum(map(bool, (self.path, self.distributions, self.hub, self.base))) != 1:
+            raise ValueError("a source is one of path, distributions, hub and base")
+        if bool(self.base) != bool(self.adapter):
+            raise ValueError("base and adapter belong together")
         if self.distributions and bool(self.folder) == bool(self.parts):
             raise ValueError("distributions need either folder or parts")
         return self
@@ -51,17 +60,20 @@ class Source(_Record):
         if self.distributions:
             more = f" and {len(self.distributions) - 1} more" if len(self.distributions) > 1 else ""
             return f"distribution {self.distributions[0]}{more}"
+        if self.base:
+            return f"{self.base} with {self.adapter}"
         return f"hub {self.hub}@{self.revision}" if self.hub else f"path {self.path}"
 
 
 class ModelSpec(_Record):
-    """One model of the registry."""
+    """One model of the registry. `prompt` names the prompt of `configs/prompts` that suits it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")
     kind: Literal["embedder", "generator"]
     license: str
     about: str
     default: bool = False
+    prompt: str = "extractive"
     files: tuple[ModelFile, ...] = Field(min_length=1)
     source: tuple[Source, ...] = Field(min_length=1)
 
@@ -69,6 +81,8 @@ class ModelSpec(_Record):
     def _parts_make_one_file(self) -> "ModelSpec":
         if len(self.files) > 1 and any(s.parts for s in self.source):
             raise ValueError("a source of parts makes one file, and this model has several")
+        if any(s.base for s in self.source) and (len(self.files) > 1 or self.kind != "generator"):
+            raise ValueError("an adapted model is a generator in one file")
         return self
 
     @property

@@ -1,4 +1,7 @@
-"""Where weights come from: a path, distributions that carry them as data, or a model hub."""
+"""Where weights come from: a path, distributions that carry them as data, or a model hub.
+
+Models made from another one are the business of `rag.models`, which has the other one.
+"""
 
 import subprocess
 import sys

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.cache import FILE, AnswerCache, CachedGenerator, CachedPipeline, CutShort, Recording, request_key
+from eval.cache import FILE, AnswerCache, CachedGenerator, CachedPipeline, Recording, request_key
 from rag.datatypes import Answer, Message, Piece, Sampling, ScoredChunk, Usage
 from rag.errors import EndpointFailed, Unavailable
 
@@ -125,13 +125,13 @@ def test_an_error_is_not_kept(cache: AnswerCache) -> None:
     model = Model()
     model.breaks_at = 2
     with pytest.raises(EndpointFailed):
-        list(CachedGenerator(model, cache, "weights", keep_cut=True).stream(ASK, Sampling()))
+        list(CachedGenerator(model, cache, "weights").stream(ASK, Sampling()))
     assert len(cache) == 0
 
 
 def test_a_reader_that_has_enough_leaves_a_beginning_that_another_one_may_want_to_go_beyond(cache: AnswerCache) -> None:
     model = Model()
-    generator = CachedGenerator(model, cache, "weights", keep_cut=True)
+    generator = CachedGenerator(model, cache, "weights")
 
     def read(pieces: int) -> list[Piece]:
         stream = generator.stream(ASK, Sampling())
@@ -141,19 +141,34 @@ def test_a_reader_that_has_enough_leaves_a_beginning_that_another_one_may_want_t
 
     assert read(2) == read(2) == list(PIECES[:2])
     assert (model.asked, model.closed) == (1, 1)
-    with pytest.raises(CutShort):
-        read(3)
-    assert len(cache) == 0  # what was cut short has made way
-    assert list(generator.stream(ASK, Sampling())) == list(PIECES)
-    assert read(2) == list(PIECES[:2])  # a whole answer serves both
+    assert list(generator.stream(ASK, Sampling())) == list(PIECES)  # the rest is written by asking again
+    assert model.asked == 2
+    assert read(2) == read(3)[:2] == list(PIECES[:2])  # a whole answer serves all
     assert model.asked == 2 and len(cache) == 1
 
 
-def test_a_beginning_is_not_kept_unless_asked_for(cache: AnswerCache) -> None:
-    stream = CachedGenerator(Model(), cache, "weights").stream(ASK, Sampling())
-    next(stream)
-    stream.close()
-    assert len(cache) == 0
+def test_how_likely_declining_was_is_kept_and_asked_for_by_the_key(cache: AnswerCache) -> None:
+    told = Recording((Piece("x", -0.5, 1, decline=0.25), Piece("", finish_reason="stop")), (1.0, 2.0), complete=True)
+    cache.put("key", told)
+    assert cache.get("key") == told
+    assert request_key("m", ASK, Sampling()) != request_key("m", ASK, Sampling(decline="unanswerable"))
+
+
+def test_several_requests_of_one_question_add_up(cache: AnswerCache, clock: Clock) -> None:
+    model = Model(clock)
+    generator = CachedGenerator(model, cache, "weights")
+
+    class TwoReadings(Pipeline):
+        def answer(self, question: str, history: Sequence[Message] = ()) -> Answer:
+            began = self._clock.now
+            given_up = self._generator.stream([Message("user", "first")], Sampling())
+            next(given_up), next(given_up), given_up.close()
+            list(self._generator.stream([Message("user", question)], Sampling()))
+            return Answer("", timings={"generate": self._clock.now - began})
+
+    pipeline = CachedPipeline(TwoReadings(generator, clock), generator)
+    assert pipeline.answer("Where?").timings == {"generate": 7.0}  # two pieces of the one, five of the other
+    assert pipeline.answer("Where?").timings == {"generate": 7.0, "replayed": 7.0}
 
 
 def test_a_complete_answer_stays_as_it_was_the_first_time(cache: AnswerCache) -> None:
@@ -196,7 +211,7 @@ class Pipeline:
 
 def test_a_replayed_answer_has_the_seconds_of_its_first_time(cache: AnswerCache, clock: Clock) -> None:
     model = Model(clock)
-    generator = CachedGenerator(model, cache, "weights", keep_cut=True)
+    generator = CachedGenerator(model, cache, "weights")
     pipeline = CachedPipeline(Pipeline(generator, clock), generator)
     first = pipeline.answer("Where?")
     assert first.timings == {"retrieve": 0.5, "read": 2.0, "generate": 5.0, "total": 5.5}
@@ -206,7 +221,7 @@ def test_a_replayed_answer_has_the_seconds_of_its_first_time(cache: AnswerCache,
 
 
 def test_a_reader_that_stops_early_gets_the_seconds_up_to_there(cache: AnswerCache, clock: Clock) -> None:
-    generator = CachedGenerator(Model(clock), cache, "weights", keep_cut=True)
+    generator = CachedGenerator(Model(clock), cache, "weights")
     CachedPipeline(Pipeline(generator, clock), generator).answer("Where?")
     early = CachedPipeline(Pipeline(generator, clock, pieces=3), generator).answer("Where?")
     assert early.timings == {"retrieve": 0.5, "read": 2.0, "generate": 3.0, "total": 3.5, "replayed": 3.0}
@@ -214,7 +229,7 @@ def test_a_reader_that_stops_early_gets_the_seconds_up_to_there(cache: AnswerCac
 
 def test_a_pipeline_that_reads_on_has_the_answer_written_again(cache: AnswerCache, clock: Clock) -> None:
     model = Model(clock)
-    generator = CachedGenerator(model, cache, "weights", keep_cut=True)
+    generator = CachedGenerator(model, cache, "weights")
     CachedPipeline(Pipeline(generator, clock, pieces=3), generator).answer("Where?")
     whole = CachedPipeline(Pipeline(generator, clock), generator).answer("Where?")
     assert model.asked == 2
@@ -224,7 +239,7 @@ def test_a_pipeline_that_reads_on_has_the_answer_written_again(cache: AnswerCach
 def test_waiting_for_a_turn_is_not_part_of_the_answer(cache: AnswerCache, clock: Clock) -> None:
     model = Model(clock)
     told = iter([0.0, *[7.0] * 5])  # before the request, and with each piece
-    generator = CachedGenerator(model, cache, "weights", waited=lambda: next(told), keep_cut=True)
+    generator = CachedGenerator(model, cache, "weights", waited=lambda: next(told))
     model.waited = 7.0
     pipeline = CachedPipeline(Pipeline(generator, clock), generator)
     timings = {"retrieve": 0.5, "read": 2.0, "generate": 5.0, "total": 5.5}
@@ -248,7 +263,7 @@ def test_looking_up_and_saving_are_not_part_of_the_answer(
 
     monkeypatch.setattr(cache, "get", slow_get)
     monkeypatch.setattr(cache, "put", slow_put)
-    generator = CachedGenerator(Model(clock), cache, "weights", keep_cut=True)
+    generator = CachedGenerator(Model(clock), cache, "weights")
     pipeline = CachedPipeline(Pipeline(generator, clock), generator)
     first, again = pipeline.answer("Where?").timings, pipeline.answer("Where?").timings
     assert first == {"retrieve": 0.5, "read": 2.0, "generate": 5.0, "total": 5.5}

@@ -2,8 +2,9 @@ import pytest
 
 from rag.abstain import Abstention, Signal
 from rag.datatypes import Message, Verdict
+from rag.draft import JUDGED_TOKENS
 from rag.errors import InvalidRequest, PromptTooLong
-from rag.pipeline import JUDGED_TOKENS, AskOptions, RagPipeline
+from rag.pipeline import AskOptions, RagPipeline
 from rag.prompt import Prompt
 from rag.protocols import Retriever
 from tests.conftest import ListRetriever, QueueGenerator, scored
