@@ -24,6 +24,15 @@ from eval.wording import (
 
 Report = dict[str, Any]
 
+TRUST_TITLES = {
+    "right_grounded": "right, by the cited text",
+    "right_remembered": "right, but not by the cited text",
+    "wrong_misread": "wrong, by the cited text",
+    "wrong_made_up": "wrong, made up",
+    "abstained_rightly": "abstained rightly",
+    "abstained_wrongly": "abstained wrongly",
+}
+
 
 def report_markdown(report: Report, *, plot: str) -> str:
     """Return the page; `plot` names the picture beside it, "" where there is none."""
@@ -40,6 +49,7 @@ def report_markdown(report: Report, *, plot: str) -> str:
         _meanings(report),
         "## Differences, paired by question",
         *_differences(report),
+        *_decision(report),
         "## Setting",
         _setting(report),
         "## The rows",
@@ -126,12 +136,57 @@ def _systems_table(report: Report) -> str:
     for metric in scored_metrics(report):
         rows.append([TITLES[metric], *(interval(system["metrics"][metric]) for system in systems.values())])
     rows.append(["cost of 1,000 questions", *(per_thousand(s["cost_per_question"]) for s in systems.values())])
+    rows += _further_rows(report)
     for name, key in (("seconds, mean", "mean"), ("seconds, median", "p50"), ("seconds, 95th percentile", "p95")):
         rows.append([name, *(seconds(system["seconds_per_question"][key]) for system in systems.values())])
     rows.append(["tokens a question, read + written", *(_tokens(system) for system in systems.values())])
     rows.append(["questions (failed, missing)", *(_counts(system) for system in systems.values())])
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|---|" + "---|" * len(systems), *lines[1:]])
+
+
+def _further_rows(report: Report) -> Iterator[list[str]]:
+    """What a right answer costs, takes and rests on: a row only where some system has it."""
+    figures: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+        ("cost of 1,000 right answers", lambda s: _priced(s["cost_per_right"])),
+        ("energy a question", lambda s: _energy(s["joules_per_question"])),
+        ("operations a question", lambda s: _operations(s["flops_per_question"])),
+        ("first token, median and 95th percentile", lambda s: _waits(s["latency"]["first_token"])),
+        ("score with -1 for a wrong answer", lambda s: _score(s["crag_score"])),
+        ("remembered against the documents", lambda s: _score(s["memorised_rate"])),
+        *((title, _share_of(name)) for name, title in TRUST_TITLES.items()),
+    ]
+    for title, write in figures:
+        cells = [write(system) for system in report["systems"].values()]
+        if any(cell != UNKNOWN for cell in cells):
+            yield [title, *cells]
+
+
+def _priced(figure: dict[str, Any] | None) -> str:
+    if figure is None:
+        return UNKNOWN
+    high = "no bound" if figure["high"] is None else per_thousand(figure["high"])
+    return f"{per_thousand(figure['value'])} ({per_thousand(figure['low'])} to {high})"
+
+
+def _energy(figure: dict[str, Any] | None) -> str:
+    return UNKNOWN if figure is None else f"{figure['value']:.3g} J {figure['kind']}"
+
+
+def _operations(flops: float | None) -> str:
+    return UNKNOWN if flops is None else f"{flops / 1e9:,.3g} G"
+
+
+def _waits(quantiles: dict[str, float | None]) -> str:
+    return UNKNOWN if quantiles["p50"] is None else f"{seconds(quantiles['p50'])}, {seconds(quantiles['p95'])}"
+
+
+def _score(figure: dict[str, Any] | None) -> str:
+    return UNKNOWN if figure is None else interval(figure)
+
+
+def _share_of(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda system: share(system["trust"][name]) if system["trust"] else UNKNOWN
 
 
 def _meanings(report: Report) -> str:
@@ -155,21 +210,28 @@ def _differences(report: Report) -> Iterator[str]:
     pairs: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for pair in told:
         pairs.setdefault((pair["system"], pair["baseline"]), {})[pair["metric"]] = pair
-    lines = [_difference_line(name, baseline, by, metric) for (name, baseline), by in pairs.items()]
+    p_of = {(p["system"], p["baseline"]): p["p_holm"] for p in told if p["metric"] == metric}
+    lines = [
+        _difference_line(name, baseline, by, metric, p_of.get((name, baseline)))
+        for (name, baseline), by in pairs.items()
+    ]
     if not lines:
         yield "One system alone has nothing to be compared with."
         return
-    yield "\n".join([f"| pair | {TITLES[metric]} | cost of 1,000 questions | seconds |", "|---|---|---|---|", *lines])
+    yield "\n".join(
+        [f"| pair | {TITLES[metric]} | p | cost of 1,000 questions | seconds |", "|---|---|---|---|---|", *lines]
+    )
     yield (
         "Both systems of a pair are resampled on the same questions. An interval that holds 0 shows no difference. "
-        "The intervals are not corrected for the number of pairs."
+        "The p values are corrected for the number of pairs (Holm), the intervals are not."
     )
 
 
-def _difference_line(name: str, baseline: str, by: dict[str, dict[str, Any]], metric: str) -> str:
+def _difference_line(name: str, baseline: str, by: dict[str, dict[str, Any]], metric: str, p: float | None) -> str:
     cells = [
         f"`{_cell(name)}` minus `{_cell(baseline)}`",
         difference(by[metric]) if metric in by else UNKNOWN,
+        UNKNOWN if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
         _signed(by.get(COST), per_thousand),
         _signed(by.get(SECONDS), seconds),
     ]
@@ -181,6 +243,40 @@ def _signed(pair: dict[str, Any] | None, write: Callable[[float], str]) -> str:
         return UNKNOWN
     value, low, high = (f"{'-' if pair[k] < 0 else '+'}{write(abs(pair[k]))}" for k in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
+
+
+def _decision(report: Report) -> Iterator[str]:
+    """What the questions can show, from how many questions a month the machine pays, what the small model is worth."""
+    lines = [*_power_lines(report["power"]), *map(_break_even_line, report["break_even"])]
+    lines += [f"- {entry['says']}" for entry in (report["scale"] or {}).get("systems", ())]
+    if lines:
+        yield "## What it takes"
+        yield "\n".join(lines)
+        ladder = (report["scale"] or {}).get("ladder", ())
+        rungs = [f"`{r['name']}` {r['parameters'] / 1e6:,.0f} M ({r['kind']}) {share(r['accuracy'])}" for r in ladder]
+        if rungs:
+            yield f"Closed-book systems by size, with the share they have right: {', '.join(rungs)}."
+
+
+def _power_lines(power: dict[str, Any] | None) -> Iterator[str]:
+    if power is None:
+        return
+    title = TITLES.get(power["metric"], power["metric"])
+    for pair in power["pairs"]:
+        smallest, more = pair["smallest_difference"], pair["more_needed"]
+        shows = "can show no difference" if smallest is None else f"can show a difference of {share(smallest)}"
+        wanted = f"; {more:,} more would show the observed {pair['observed']:+.3f}" if more else ""
+        yield f"- {title}, `{pair['b']}` minus `{pair['a']}`: {pair['n']:,} questions {shows}{wanted}."
+
+
+def _break_even_line(even: dict[str, Any]) -> str:
+    told = (
+        f"- The machine of `{even['local']}` at {dollars(even['monthly_price'])} a month costs less than "
+        f"`{even['endpoint']}` from {even['questions_a_month']:,.0f} questions a month on"
+    )
+    if even["within_capacity"]:
+        return f"{told}; it can answer {even['capacity_a_month']:,.0f}."
+    return f"{told}, but can answer {even['capacity_a_month']:,.0f} only: it is never cheaper."
 
 
 def _setting(report: Report) -> str:
@@ -197,6 +293,8 @@ def _setting(report: Report) -> str:
         "Where all questions score alike the bootstrap sees no spread, and an interval has no width.",
         "- Seconds are those of the answering alone, one question at a time, without loading; cost is what the prices "
         "above make of them. A machine that idles costs more per question.",
+        "- Energy that is estimated is what a power model makes of processor seconds; operations are 2 x parameters x "
+        "tokens, and attention.",
     ]
     return "\n".join(lines)
 
@@ -206,12 +304,22 @@ def _system_setting(system: dict[str, Any]) -> str:
     if isinstance(generator, dict):
         generator = f"{generator.get('model')} at {generator.get('endpoint')}"
     parts = [generator or "no language model", "with retrieval" if system["retrieval"] else "closed-book"]
-    prices = [
-        f"{dollars(price)} {key.removeprefix('price_').replace('_', ' ')}" for key, price in system["prices"].items()
-    ]
-    parts.append(", ".join(prices) if prices else "no price stated")
+    parts.append(_prices(system["prices"]))
     parts += [f"{key} = {json.dumps(value)}" for key, value in changed_settings(system["settings"]).items()]
     return _flat("; ".join(parts))
+
+
+def _prices(prices: dict[str, Any]) -> str:
+    told = [
+        f"{dollars(price)} {key.removeprefix('price_').replace('_', ' ')}"
+        for key, price in prices.items()
+        if key.startswith("price_")
+    ]
+    if "utilisation" in prices:
+        told.append(f"used {prices['utilisation']:.0%} of the time")
+    if "source" in prices:
+        told.append(f"by {prices['source']}")
+    return ", ".join(told) if told else "no price stated"
 
 
 def _cell(text: str) -> str:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from eval.energy import Meter
 from eval.machine import describe_machine
 from eval.qaset import QASet, Question
 from eval.results import (
@@ -25,7 +26,7 @@ from eval.results import (
     system_fingerprint,
     write_run,
 )
-from eval.rows import Row, empty_row, printable
+from eval.rows import Row, Work, empty_row, printable
 from eval.systems import OpenSystem, System, SystemRow
 from rag.config import Settings
 from rag.datatypes import Answer
@@ -243,7 +244,8 @@ def ask(question: Question, row: SystemRow, fingerprint: str, system: System) ->
     result = empty_row(
         question, row.name, generates=bool(row.generator), retrieves=row.retrieval, fingerprints=fingerprints
     )
-    began = time.perf_counter()
+    meter = Meter()
+    counters, began = meter.read(), time.perf_counter()
     try:
         answer = _answer(question, row, system)
         seconds = time.perf_counter() - began
@@ -251,7 +253,8 @@ def ask(question: Question, row: SystemRow, fingerprint: str, system: System) ->
     except SmallholdError as error:
         seconds = time.perf_counter() - began
         result = result.model_copy(update={"error": printable(str(error))})
-    return result.model_copy(update={"seconds": seconds}).judged(row.prices)
+    work = Work(**meter.since(counters)._asdict())
+    return result.model_copy(update={"seconds": seconds, "work": work}).judged(row.prices)
 
 
 def _answer(question: Question, row: SystemRow, system: System) -> Answer:

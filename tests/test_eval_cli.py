@@ -58,6 +58,12 @@ def pipelines() -> FakePipelines:
     return FakePipelines()
 
 
+@pytest.fixture(autouse=True)
+def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the header of real weights takes seconds."""
+    monkeypatch.setenv("SMALLHOLD_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def app(pipelines: FakePipelines) -> typer.Typer:
     main = typer.Typer()
