@@ -1,8 +1,7 @@
 """`smallhold eval run|report|compare|convert`. How a system is opened is passed in, so that this knows no builder."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -12,8 +11,17 @@ if TYPE_CHECKING:
     from eval.systems import OpenSystem, SystemRow
     from rag.config import Settings
 
-    # Makes the opener of systems for a QA set, once a run; it may build and keep the index of the corpus.
-    OpenSystems = Callable[[QASet, Settings, Path], OpenSystem]
+
+class OpenSystems(Protocol):
+    """Makes the opener of systems for a QA set, once a run.
+
+    It keeps indexes and answers in the folder `out`, or in `cache` where that is shared with other runs.
+    """
+
+    def __call__(self, qaset: "QASet", settings: "Settings", out: Path, cache: Path | None = None, /) -> "OpenSystem":
+        """Return what opens a row."""
+        ...
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Out = Annotated[Path, typer.Argument(help="The folder of a run.")]
@@ -38,8 +46,8 @@ Example: smallhold eval run --data my-set --system small+retrieval,large --out o
 """
 
 
-def make_app(open_systems: "OpenSystems") -> typer.Typer:
-    """Return the commands; `open_systems(qaset, settings, out)` gives what opens a row."""
+def make_app(open_systems: OpenSystems) -> typer.Typer:
+    """Return the commands; `open_systems(qaset, settings, out, cache)` gives what opens a row."""
     app = typer.Typer(no_args_is_help=True, help=HELP)
 
     @app.command()
@@ -49,14 +57,22 @@ def make_app(open_systems: "OpenSystems") -> typer.Typer:
         system: Annotated[
             list[str] | None,
             typer.Option(
-                help="A system, or several split by commas; may be repeated. Built in: small, small+retrieval, large, "
-                "large+retrieval, retrieval. Default: small+retrieval, or retrieval where the set has no answers."
+                help="A system, or several split by commas; may be repeated. Built in: tiny, small, large, each "
+                "also with +retrieval; small+oracle, large+oracle; retrieval. Default: small+retrieval, or retrieval "
+                "where the set has no answers."
             ),
         ] = None,
         limit: Annotated[int | None, typer.Option(min=1, help="Take the first N questions.")] = None,
         systems: Annotated[Path | None, typer.Option(help="A TOML file of further systems.")] = None,
         no_abstain: Annotated[bool, typer.Option("--no-abstain", help="Answer however unsure.")] = False,
         config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+        cache: Annotated[
+            Path | None,
+            typer.Option(help="A folder of answers and indexes to share with other runs. Default: the run's own."),
+        ] = None,
+        max_cost: Annotated[
+            float | None, typer.Option(min=0.0, help="Stop before the run's answers cost more US dollars than this.")
+        ] = None,
         fail_if: FailIf = None,
         fail_if_worse_than: FailIfWorse = None,
         as_json: Json = False,
@@ -64,32 +80,36 @@ def make_app(open_systems: "OpenSystems") -> typer.Typer:
         """Ask every question of every system, then report scores, cost and seconds with 95% intervals.
 
         Writes OUT/results.jsonl (a row for each question and system), report.json, report.md and a plot. Interrupt it
-        whenever you like: the same command goes on where it stopped. Only what has changed is asked again.
+        whenever you like: the same command goes on where it stopped. Only what has changed is asked again. Exit code 1
+        where --max-cost or the budget of an endpoint stopped it.
 
         Example: smallhold eval run --data squad2-small --system small,small+retrieval --system large --out out/squad2
 
         Example: smallhold eval run --data scifact --system retrieval --out out/scifact --fail-if "ndcg@10 < 0.7"
+
+        Example: smallhold eval run --data my-set --systems mine.toml --system gpt --max-cost 2.50 --out out/gpt
         """
         from eval.console import Bars
         from eval.qaset import load_qaset
         from eval.runner import run as run_systems
+        from eval.spending import Spending
         from rag.config import load_settings
 
         _check_conditions(fail_if, fail_if_worse_than)
         settings = load_settings(config, {"abstention": {"enabled": False}} if no_abstain else None)
         qaset = load_qaset(data).limited(limit)
         rows = _choose(system or [], qaset, systems)
+        spending = Spending(max_cost)
+        opener = open_systems(qaset, settings, out, cache)
         try:
-            finished = run_systems(
-                qaset, rows, out, open_systems(qaset, settings, out), settings=settings, progress=Bars()
-            )
+            finished = run_systems(qaset, rows, out, opener, settings=settings, progress=Bars(), spending=spending)
         except KeyboardInterrupt:
             typer.echo(
                 f"\nInterrupted. What is answered is kept in {out}; the same command goes on from there.", err=True
             )
             raise typer.Exit(130) from None
         made = _show(out, as_json=as_json, notes=False)  # they were shown as they came
-        _exit_if_stopped(finished, [row.name for row in rows])
+        _exit_if_stopped(finished, [row.name for row in rows], limited=spending.reached)
         _exit_if_failed(made, out, fail_if, fail_if_worse_than)
 
     @app.command()
@@ -208,10 +228,11 @@ def _convert_app() -> typer.Typer:
 
 
 def _choose(asked: list[str], qaset: "QASet", file: Path | None) -> "list[SystemRow]":
+    from eval.recorded import check_recorded
     from eval.systems import choose_systems, load_systems
 
     default = "retrieval" if qaset.retrieval_only else "small+retrieval"
-    return choose_systems(_split(asked) or [default], load_systems(file))
+    return check_recorded(choose_systems(_split(asked) or [default], load_systems(file)))
 
 
 def _show(out: Path, *, as_json: bool, notes: bool) -> dict[str, Any]:
@@ -254,11 +275,12 @@ def _exit_if_failed(report: dict[str, Any], out: Path, conditions: list[str] | N
         raise typer.Exit(1)
 
 
-def _exit_if_stopped(run: "Run", asked: list[str]) -> None:
+def _exit_if_stopped(run: "Run", asked: list[str], *, limited: bool) -> None:
     stopped = [name for name in asked if name in run.systems and run.systems[name].stopped]
     if stopped:
-        typer.echo(f"Not finished: {', '.join(stopped)}. The same command goes on from there.", err=True)
-        raise typer.Exit(3)
+        more = " with a higher limit" if limited else ""
+        typer.echo(f"Not finished: {', '.join(stopped)}. The same command{more} goes on from there.", err=True)
+        raise typer.Exit(1 if limited else 3)
 
 
 def _say(qaset: "QASet", out: Path) -> None:

@@ -102,10 +102,10 @@ class Measurements:
 
     @property
     def parameters(self) -> int | None:
-        """How large its model is, stated or read from the weights."""
+        """How many weights its model has: as stated (in billions), or read from the file."""
         stated = self.row.get("parameters")
         if stated is not None:
-            return int(stated)
+            return round(float(stated) * 1e9)
         return self.architecture.parameters if self.architecture else None
 
     def estimates(self) -> dict[str, Estimate]:
@@ -225,7 +225,7 @@ def _shapes(out: Path, rows: Mapping[str, SystemRow], locate: Locate) -> dict[st
     local = {row.generator for row in rows.values() if isinstance(row.generator, str) and row.generator}
     shapes = architectures(out, local, locate)
     return {
-        name: Architecture(parameters=row.parameters)
+        name: Architecture(parameters=round(row.parameters * 1e9))
         if row.parameters and (not isinstance(row.generator, str) or row.generator not in shapes)
         else shapes.get(row.generator if isinstance(row.generator, str) else "")
         for name, row in rows.items()
@@ -254,14 +254,15 @@ class _Reader:
         row = row.judged(self._prices)
         right = rightness(row.scores)
         # A question that failed has no meaningful duration: it may have waited for a time-out or ended at once.
-        timed = not row.failed
+        # Answers recorded elsewhere have none of ours.
+        timed = not row.failed and not row.recorded
         values = {
             **row.scores,
             RIGHT: right,
             COST: row.cost,
             SECONDS: row.seconds if timed else None,
             JOULES: self._joules(row) if timed else None,
-            FLOPS: self._flops(row) if timed else None,
+            FLOPS: None if row.failed else self._flops(row),
             FIRST_TOKEN: first_token_seconds(row.timings) if timed else None,
             TOTAL: row.seconds if timed else None,
             **_trust(row),

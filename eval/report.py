@@ -199,7 +199,7 @@ def _parameters_kind(measurements: Measurements) -> str | None:
     if measurements.parameters is None:
         return None
     stated = measurements.row.get("parameters") is not None
-    return str(measurements.row.get("parameters_kind", "estimated")) if stated else "known"
+    return str(measurements.row["parameters_kind"]) if stated else "known"
 
 
 def _power(systems: list[Measurements]) -> dict[str, Any] | None:

@@ -52,6 +52,9 @@ class Work(Record):
 class Row(Record):
     """What one system made of one question. `seconds` are those of the answering alone, `cost` US dollars.
 
+    `human_right` is a person's verdict that came with the answer, `usage_estimated` says that the tokens were reckoned
+    from the texts. A `recorded` answer was given elsewhere: its `seconds` mean nothing.
+
     `system_fingerprint` covers the system, its settings, weights and corpus, `fingerprint` the question as well.
     `work` is None where nobody measured it, as for recorded answers.
     `answer` is empty where the system abstained, failed (`error` says how) or only retrieves.
@@ -81,6 +84,9 @@ class Row(Record):
     work: Work | None = None
     cost: float | None = None
     error: str | None = None
+    human_right: bool | None = None
+    usage_estimated: bool = False
+    recorded: bool = False
     system_fingerprint: str
     fingerprint: str
 

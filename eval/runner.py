@@ -1,16 +1,18 @@
 """The run: every system in turn answers every question, each answer a row, scored when it comes.
 
 Systems are opened one after the other, so that one language model is in memory at a time. Rows of an earlier run that
-still count are not asked again; rows that ended in an error are.
+still count are not asked again; rows that ended in an error are. Rows are written as they come and read as a stream: no
+step holds all answers.
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from eval.energy import Meter
+from eval.energy import Meter, Spent
 from eval.machine import describe_machine
 from eval.qaset import QASet, Question
 from eval.results import (
@@ -27,7 +29,8 @@ from eval.results import (
     write_run,
 )
 from eval.rows import Row, Work, empty_row, printable
-from eval.systems import OpenSystem, System, SystemRow
+from eval.spending import LimitReached, Spending
+from eval.systems import OpenSystem, Reply, System, SystemRow
 from rag.config import Settings
 from rag.datatypes import Answer
 from rag.errors import DataError, InvalidRequest, SmallholdError, Unavailable
@@ -80,19 +83,21 @@ def run(
     *,
     settings: Settings,
     progress: Progress | None = None,
+    spending: Spending | None = None,
 ) -> Run:
     """Answer the questions of `qaset` with every system into the folder `out`; return what `run.json` then holds.
 
-    A system that is not available (weights missing, endpoint down) is noted as stopped and the next one goes on.
+    A system that is not available (weights missing, endpoint down), or whose next question might pass a limit of
+    `spending`, is noted as stopped and the next one goes on.
     Raises `DataError` where `out` belongs to another QA set, `Unavailable` where another process writes to it,
     `InvalidRequest` where no system has anything to do on a set for retrieval alone.
     """
-    progress = progress or Silent()
+    progress, spending = progress or Silent(), spending or Spending()
     parts = _runnable_parts(qaset, systems)
     with locked(out):
         state = _begin(qaset, systems, out, progress)
         for row in parts:
-            state = _run_system(qaset, row, out, open_system, settings, state, progress)
+            state = _run_system(qaset, row, out, open_system, settings, state, progress, spending)
             write_run(out, state)
         prices = {name: SystemRow.model_validate(system.row).prices for name, system in state.systems.items()}
         rewrite_rows(
@@ -100,7 +105,20 @@ def run(
             keep=lambda row: _belongs(row, state),
             change=lambda row: row.judged(prices[row.system]) if row.system in prices else row,
         )
+        state = state.model_copy(update={"notes": (*state.notes, *_not_recorded(out, state))})
+        write_run(out, state)
     return state
+
+
+def _not_recorded(out: Path, state: Run) -> list[str]:
+    """Say of which systems the file of recorded answers leaves questions out: they are unscored, not wrong."""
+    answered = Counter(row.system for row in read_rows(out) if row.recorded and state.counts(row))
+    missing = {
+        name: len(state.questions) - answered[name]
+        for name, system in state.systems.items()
+        if system.row.get("recorded")
+    }
+    return [f"{name}: no answer is recorded to {count:,} of the questions" for name, count in missing.items() if count]
 
 
 def _runnable_parts(qaset: QASet, systems: Sequence[SystemRow]) -> list[SystemRow]:
@@ -139,7 +157,7 @@ def _begin(qaset: QASet, systems: Sequence[SystemRow], out: Path, progress: Prog
 def _notes(qaset: QASet, systems: Sequence[SystemRow]) -> tuple[str, ...]:
     if not qaset.retrieval_only:
         return ()
-    reduced = [row.name for row in systems if row.generator and row.retrieval]
+    reduced = [row.name for row in systems if row.generates and row.retrieval]
     left_out = [row.name for row in systems if not row.retrieval]
     notes = []
     if reduced:
@@ -175,6 +193,7 @@ def _run_system(
     settings: Settings,
     state: Run,
     progress: Progress,
+    spending: Spending,
 ) -> Run:
     """Ask what is still to ask of one system. Returns the state with this system in it."""
     progress.note(f"{row.name}: opening")
@@ -183,18 +202,20 @@ def _run_system(
         with open_system(row) as system:
             fingerprint = system_fingerprint(identity, system.fingerprint, qaset.corpus_digest)
             state = state.with_system(row.name, _entry(row, identity, fingerprint, state.systems.get(row.name)))
-            pending = _pending(qaset, row.name, out, state)
+            spending.begin(row, settings)
+            pending = _pending(qaset, row.name, out, state, spending)
             if pending:
+                spending.check(row)
                 state = state.with_system(row.name, _entry(row, identity, fingerprint, None))
                 write_run(out, state)
                 system.prepare()
             progress.start(row.name, len(qaset.questions), len(qaset.questions) - len(pending))
             try:
                 with ResultsWriter(out) as writer:
-                    _ask_all(pending, row, fingerprint, system, writer, progress)
+                    _ask_all(pending, row, fingerprint, system, writer, progress, spending)
             finally:
                 progress.finish()
-    except Unavailable as error:
+    except (Unavailable, LimitReached) as error:
         progress.note(f"{row.name} stopped: {error}")
         entry = state.systems.get(row.name) or _entry(row, identity, "", None)
         state = state.with_system(row.name, entry.model_copy(update={"stopped": str(error)}))
@@ -212,8 +233,14 @@ def _entry(row: SystemRow, identity: dict[str, Any], fingerprint: str, earlier: 
     )
 
 
-def _pending(qaset: QASet, system: str, out: Path, state: Run) -> list[Question]:
-    done = {row.question_id for row in read_rows(out) if row.system == system and not row.failed and state.counts(row)}
+def _pending(qaset: QASet, system: str, out: Path, state: Run, spending: Spending) -> list[Question]:
+    """Return what is still to ask; what the rows of before have cost goes into the account."""
+    done = set()
+    for row in read_rows(out):
+        if row.system == system and _belongs(row, state):
+            spending.add(row)
+            if not row.failed and state.counts(row):
+                done.add(row.question_id)
     return [question for question in qaset.questions if question.id not in done]
 
 
@@ -224,11 +251,16 @@ def _ask_all(
     system: System,
     writer: ResultsWriter,
     progress: Progress,
+    spending: Spending,
 ) -> None:
     failures = 0
     for question in questions:
+        spending.check(row)
         result = ask(question, row, fingerprint, system)
+        if result is None:
+            continue
         writer.append(result)
+        spending.add(result)
         progress.advance(result)
         failures = failures + 1 if result.failed else 0
         if failures == FAILURES_IN_A_ROW:
@@ -238,29 +270,47 @@ def _ask_all(
             )
 
 
-def ask(question: Question, row: SystemRow, fingerprint: str, system: System) -> Row:
-    """Put one question to a system and judge what comes; an error of the system becomes a row as well."""
+def ask(question: Question, row: SystemRow, fingerprint: str, system: System) -> Row | None:
+    """Put one question to a system and judge what comes; an error of the system becomes a row as well.
+
+    None where the system has nothing to say of this question.
+    """
     fingerprints = (fingerprint, row_fingerprint(fingerprint, question.digest))
-    result = empty_row(
-        question, row.name, generates=bool(row.generator), retrieves=row.retrieval, fingerprints=fingerprints
-    )
+    result = empty_row(question, row.name, generates=row.generates, retrieves=row.retrieval, fingerprints=fingerprints)
     meter = Meter()
     counters, began = meter.read(), time.perf_counter()
     try:
-        answer = _answer(question, row, system)
+        reply = system.ask(question) if row.generates else _retrieved(question, system)
         seconds = time.perf_counter() - began
-        result = result.with_answer(answer)
+        if reply is None:
+            return None
+        # A replayed answer has its seconds with it: those of the first time.
+        seconds = 0.0 if reply.recorded else reply.answer.timings.get("total", seconds)
+        result = result.with_answer(reply.answer).model_copy(
+            update={
+                "human_right": reply.human_right,
+                "usage_estimated": reply.usage_estimated,
+                "recorded": reply.recorded,
+            }
+        )
     except SmallholdError as error:
         seconds = time.perf_counter() - began
         result = result.model_copy(update={"error": printable(str(error))})
-    work = Work(**meter.since(counters)._asdict())
+    work = _work(result, row, meter.since(counters))
     return result.model_copy(update={"seconds": seconds, "work": work}).judged(row.prices)
 
 
-def _answer(question: Question, row: SystemRow, system: System) -> Answer:
-    if row.generator:
-        return system.answer(question.question, question.history)
-    return Answer("", retrieved=tuple(system.retrieve(question.question, question.history)))
+def _work(result: Row, row: SystemRow, spent: Spent) -> Work | None:
+    """What the machine did for a question. Of a replayed answer it is reckoned: a model here keeps every core busy."""
+    if result.recorded:
+        return None
+    replayed = (result.timings.get("replayed") or 0.0) if isinstance(row.generator, str) else 0.0
+    joules = None if result.timings.get("replayed") else spent.joules
+    return Work(cpu_seconds=spent.cpu_seconds + replayed * spent.cores, cores=spent.cores, joules=joules)
+
+
+def _retrieved(question: Question, system: System) -> Reply:
+    return Reply(Answer("", retrieved=tuple(system.retrieve(question))))
 
 
 def _belongs(row: Row, state: Run) -> bool:

@@ -220,7 +220,7 @@ def _judged(system: Measurements) -> bool:
 
 
 def _kind(system: Measurements) -> str:
-    return str(system.row.get("parameters_kind", "estimated")) if system.row.get("parameters") else "known"
+    return str(system.row["parameters_kind"]) if system.row.get("parameters") else "known"
 
 
 def _crossing(intercept: float, slope: float, accuracy: float) -> float:

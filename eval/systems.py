@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from eval.cost import TABLE, Prices, TablePrices, endpoint_prices, table_prices
 from eval.energy import ACTIVE_WATTS, IDLE_WATTS
+from eval.qaset import Question
 from rag.config import Settings
 from rag.datatypes import Answer, Message, ScoredChunk
 from rag.errors import ConfigError, UnknownModel
@@ -24,17 +26,29 @@ _NOT_OF_A_SYSTEM = frozenset({"index", "models", "server"})
 # Said by `generator`, and only there.
 _OF_THE_GENERATOR = frozenset({"model", "endpoint", "api_key_env"})
 
+# How patiently an endpoint is asked changes no answer.
+_PATIENCE = frozenset({"timeout", "deadline", "retries", "requests_per_minute"})
+
 Price = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
 class Endpoint(BaseModel):
-    """A generator behind an OpenAI-compatible endpoint. The key is read from the named environment variable."""
+    """A generator behind an OpenAI-compatible endpoint. The key is read from the named environment variable.
+
+    `budget` is how many US dollars the answers of a run may cost; where the others are unset the settings of
+    `generator` of the same names hold.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     endpoint: str = Field(description="Base URL, for instance https://host/v1.")
     model: str = Field(min_length=1, description="Model name that the endpoint knows.")
     api_key_env: str = Field("", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$", description="Variable that holds the key.")
+    timeout: float | None = Field(None, gt=0, le=3600, description="Longest silence, in seconds.")
+    deadline: float | None = Field(None, gt=0, le=86_400, description="Longest answer, in seconds.")
+    retries: int | None = Field(None, ge=0, le=20, description="Further attempts.")
+    requests_per_minute: float | None = Field(None, ge=0, le=1_000_000, description="Most requests; 0 sets no limit.")
+    budget: Price | None = Field(None, description="Most US dollars that a run may spend on this system.")
 
     @field_validator("endpoint")
     @classmethod
@@ -65,6 +79,8 @@ class Watts(BaseModel):
 class SystemRow(BaseModel):
     """One system: what generates (`""`: nothing, a registry model, or an endpoint), whether it retrieves, its price.
 
+    With `oracle` the documents that are relevant to a question are read instead of retrieved ones. `recorded` names a
+    file of answers given elsewhere, instead of a generator. `parameters` is the size of the model in billions.
     `settings` overrides `rag` settings for this system alone, nested like the configuration file.
     """
 
@@ -73,6 +89,10 @@ class SystemRow(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+@:/-]{0,63}$")
     generator: str | Endpoint = ""
     retrieval: bool
+    oracle: bool = False
+    recorded: str = Field("", max_length=4096)
+    parameters: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    parameters_kind: Literal["known", "estimated"] | None = None
     price_per_hour: Price | None = None
     price_per_million_prompt: Price | None = None
     price_per_million_cached: Price | None = None
@@ -80,27 +100,49 @@ class SystemRow(BaseModel):
     settings: dict[str, dict[str, Any]] = {}
 
     # What it costs beyond the prices above (`prices` in the file; a property of that name has the prices in force),
-    # what it draws, how large it is.
+    # and what it draws.
     price_table: str | None = Field(None, alias="prices", pattern=rf"^{TABLE}[^/\s]{{1,64}}/\S{{1,200}}$")
     utilisation: Annotated[float, Field(gt=0, le=1)] = 1.0
     watts: Watts | None = None
-    parameters: Annotated[int, Field(gt=0, le=10**15)] | None = None
-    parameters_kind: Literal["known", "estimated"] = "estimated"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_what_follows(cls, row: Any) -> Any:
+        """An oracle's passages are read like retrieved ones, recorded answers are read by nobody of ours."""
+        if isinstance(row, dict) and "retrieval" not in row and (row.get("oracle") or row.get("recorded")):
+            return {**row, "retrieval": not row.get("recorded")}
+        return row
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "SystemRow":
-        if not self.generator and not self.retrieval:
+        if self.price_table:
+            _known_price(self.price_table)
+        if self.recorded:
+            self._check_recorded()
+        elif not self.generator and not self.retrieval:
             raise ValueError("without a generator and without retrieval there is nothing to run")
+        if self.oracle and not (self.generator and self.retrieval):
+            raise ValueError("an oracle needs a generator that reads its passages, and no retrieval = false")
+        if (self.parameters is None) != (self.parameters_kind is None):
+            raise ValueError("parameters and parameters_kind belong together")
+        if isinstance(self.generator, Endpoint) and self.generator.budget is not None and not self.prices.by_token:
+            raise ValueError("a budget needs price_per_million_prompt and price_per_million_completion")
         if (self.price_per_million_prompt is None) != (self.price_per_million_completion is None):
             raise ValueError("price_per_million_prompt and price_per_million_completion belong together")
         if self.price_per_million_cached is not None and self.price_per_million_prompt is None:
             raise ValueError("price_per_million_cached needs price_per_million_prompt")
-        if self.price_table and self.price_per_million_prompt is None:
-            _known_price(self.price_table)
         for key in sorted(_OF_THE_GENERATOR & set(self.settings.get("generator", {}))):
             raise ValueError(f"the model is named by `generator`, not by settings.generator.{key}")
         self._check_settings()
         return self
+
+    def _check_recorded(self) -> None:
+        """Somebody else's answers have tokens, but neither our seconds nor our settings nor our documents."""
+        for name in ("generator", "retrieval", "oracle", "settings"):
+            if getattr(self, name):
+                raise ValueError(f"recorded answers go without `{name}`")
+        if self.price_per_hour is not None:
+            raise ValueError("recorded answers have no seconds of ours: state prices per million tokens")
 
     def _check_settings(self) -> None:
         for section, values in self.settings.items():
@@ -108,6 +150,11 @@ class SystemRow(BaseModel):
                 known = ", ".join(sorted(set(Settings.model_fields) - _NOT_OF_A_SYSTEM))
                 raise ValueError(f"settings.{section} is not a section; there are {known}")
             _section_type(section).model_validate(values)
+
+    @property
+    def generates(self) -> bool:
+        """Whether there are answers, ours or recorded ones; else this is retrieval alone."""
+        return bool(self.generator or self.recorded)
 
     @property
     def listed(self) -> TablePrices | None:
@@ -139,13 +186,15 @@ class SystemRow(BaseModel):
 
     def without_generator(self) -> "SystemRow":
         """Return the retrieval part of this system, under the same name."""
-        return self.model_copy(update={"generator": ""})
+        return self.model_copy(update={"generator": "", "oracle": False})
 
     def apply(self, settings: Settings) -> Settings:
         """Return the settings that this system runs with: its overrides on top, its generator put in."""
         overrides = {section: dict(values) for section, values in self.settings.items()}
         if isinstance(self.generator, Endpoint):
-            overrides.setdefault("generator", {}).update(self.generator.model_dump())
+            overrides.setdefault("generator", {}).update(
+                self.generator.model_dump(exclude={"budget"}, exclude_none=True)
+            )
         elif self.generator:
             overrides.setdefault("generator", {}).update(model=self.generator, endpoint="")
         sections = {
@@ -156,11 +205,26 @@ class SystemRow(BaseModel):
 
     def identity(self, settings: Settings) -> dict[str, Any]:
         """Return what an answer depends on, as plain JSON values: not the price and not the name."""
-        return {
-            "generates": bool(self.generator),
-            "retrieves": self.retrieval,
-            "settings": self.apply(settings).model_dump(mode="json", exclude=set(_NOT_OF_A_SYSTEM)),
-        }
+        if self.recorded:
+            return {"recorded": True, "settings": {}}
+        plain = self.apply(settings).model_dump(mode="json", exclude=set(_NOT_OF_A_SYSTEM))
+        plain["generator"] = {key: value for key, value in plain["generator"].items() if key not in _PATIENCE}
+        identity = {"generates": bool(self.generator), "retrieves": self.retrieval, "settings": plain}
+        return {**identity, "oracle": True} if self.oracle else identity
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a system made of a question.
+
+    `human_right` is a person's verdict where one came with the answer, `usage_estimated` says that the tokens were
+    reckoned from the texts, not told by the model, `recorded` that there are no seconds of ours.
+    """
+
+    answer: Answer
+    human_right: bool | None = None
+    usage_estimated: bool = False
+    recorded: bool = False
 
 
 class System(Protocol):
@@ -175,11 +239,11 @@ class System(Protocol):
         """Load what answering needs; called once, and only where there is something to ask."""
         ...
 
-    def answer(self, question: str, history: Sequence[Message]) -> Answer:
-        """Answer one question."""
+    def ask(self, question: Question) -> Reply | None:
+        """Answer one question; None leaves it unscored."""
         ...
 
-    def retrieve(self, question: str, history: Sequence[Message]) -> list[ScoredChunk]:
+    def retrieve(self, question: Question) -> list[ScoredChunk]:
         """Return the ranked chunks alone, best first."""
         ...
 
@@ -201,11 +265,15 @@ class Pipeline(Protocol):
 
 
 class PipelineSystem:
-    """A system over a pipeline that is built when the first question is due."""
+    """A system over a pipeline that is built when the first question is due.
 
-    def __init__(self, fingerprint: str, build: Callable[[], Pipeline]) -> None:
+    `remote` is one behind an endpoint, which tells no tokens of an answer that is cut short.
+    """
+
+    def __init__(self, fingerprint: str, build: Callable[[], Pipeline], *, remote: bool = False) -> None:
         self._fingerprint = fingerprint
         self._build = build
+        self._remote = remote
         self._pipeline: Pipeline | None = None
 
     @property
@@ -217,13 +285,14 @@ class PipelineSystem:
         """Build the pipeline."""
         self._pipeline = self._build()
 
-    def answer(self, question: str, history: Sequence[Message]) -> Answer:
+    def ask(self, question: Question) -> Reply:
         """Answer one question with the pipeline's own options."""
-        return self._prepared().answer(question, history)
+        answer = self._prepared().answer(question.question, question.history)
+        return Reply(answer, usage_estimated=self._remote and answer.finish_reason == "cancelled")
 
-    def retrieve(self, question: str, history: Sequence[Message]) -> list[ScoredChunk]:
+    def retrieve(self, question: Question) -> list[ScoredChunk]:
         """Return the ranked chunks alone."""
-        return self._prepared().retrieve(question, history)
+        return self._prepared().retrieve(question.question, question.history)
 
     def _prepared(self) -> Pipeline:
         assert self._pipeline is not None, "prepare() comes first"
@@ -238,8 +307,13 @@ def load_systems(file: Path | None = None) -> dict[str, SystemRow]:
     built_in = resources.files("configs").joinpath("systems.toml").read_bytes()
     rows = _parse(built_in, "configs/systems.toml")
     if file is not None:
-        rows |= _parse(_read(file), str(file))
+        rows |= {name: _beside(row, file) for name, row in _parse(_read(file), str(file)).items()}
     return rows
+
+
+def _beside(row: SystemRow, file: Path) -> SystemRow:
+    """Take the name of a file of recorded answers as seen from the systems file."""
+    return row.model_copy(update={"recorded": str(file.parent / row.recorded)}) if row.recorded else row
 
 
 def choose_systems(names: Sequence[str], rows: Mapping[str, SystemRow]) -> list[SystemRow]:

@@ -14,7 +14,7 @@ from rag.models import ModelStore, default_directory
 from rag.pipeline import RagPipeline
 from rag.probe import runnable
 from rag.prompt import load_prompt
-from rag.protocols import Retriever
+from rag.protocols import LanguageModel, Retriever
 from rag.registry import load_registry
 from rag.remote import EndpointGenerator
 from rag.retrieve import FusedRetriever
@@ -42,7 +42,15 @@ def build_generator(settings: Settings, store: ModelStore) -> LlamaGenerator | E
     """
     wanted = settings.generator
     if wanted.endpoint:
-        return EndpointGenerator(wanted.endpoint, wanted.model, api_key_env=wanted.api_key_env)
+        return EndpointGenerator(
+            wanted.endpoint,
+            wanted.model,
+            api_key_env=wanted.api_key_env,
+            timeout=wanted.timeout,
+            deadline=wanted.deadline,
+            retries=wanted.retries,
+            requests_per_minute=wanted.requests_per_minute,
+        )
     path = generator_file(settings, store)
     repacked = runnable(path, store.directory / "probes.json")
     return LlamaGenerator(path, context=wanted.context, threads=wanted.threads, extra_buffers=repacked)
@@ -61,7 +69,7 @@ def generator_file(settings: Settings, store: ModelStore) -> Path:
 
 def build_pipeline(
     settings: Settings,
-    generator: LlamaGenerator | EndpointGenerator,
+    generator: LanguageModel,
     retriever: Retriever | None,
 ) -> RagPipeline:
     """Assemble the query path. Without a retriever it is closed-book."""

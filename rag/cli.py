@@ -156,10 +156,10 @@ def mount_eval() -> None:
     """Add `eval`, whose commands are told how to open a system; metrics and reports need none of that."""
     from eval.cli import make_app
 
-    def open_systems(qaset: Any, settings: Settings, out: Path) -> Any:
+    def open_systems(qaset: Any, settings: Settings, out: Path, cache: Path | None = None) -> Any:
         from rag.cli_eval import open_systems
 
-        return open_systems(qaset, settings, out)
+        return open_systems(qaset, settings, out, cache)
 
     app.add_typer(make_app(open_systems), name="eval")
 

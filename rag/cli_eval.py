@@ -1,10 +1,17 @@
-"""`smallhold eval`: what opens a system of the evaluation, with the corpus indexed beside the run's results."""
+"""`smallhold eval`: what opens a system of the evaluation, with the corpus indexed beside the run's results.
+
+Indexes of the corpus (one for each way to cut it) and the answers of language models are kept in the run's own folder,
+and go with it, or where asked for in a folder that several runs share.
+"""
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from rag.abstain import load_abstention
 from rag.build import (
@@ -22,30 +29,31 @@ from rag.errors import InvalidRequest
 from rag.evidence import standalone_question
 from rag.index import Index
 from rag.models import ModelStore
-from rag.pipeline import RagPipeline
 from rag.prompt import load_prompt
+from rag.remote import EndpointGenerator
 
 if TYPE_CHECKING:
+    from eval.cache import CachedPipeline
+    from eval.oracle import OracleRetriever
     from eval.qaset import QASet
-    from eval.systems import OpenSystem, PipelineSystem, SystemRow
+    from eval.systems import OpenSystem, Pipeline, System, SystemRow
     from indexer.chunk import Chunker
     from rag.embedder import SentenceEmbedder
     from rag.protocols import Retriever
 
 
-def open_systems(qaset: "QASet", settings: Settings, out: Path) -> "OpenSystem":
-    """Return what opens a system for a QA set. Indexes of the corpus lie in `out/index`, one for each way to cut it.
-
-    They belong to the run and go with its folder: no copy of the corpus stays elsewhere.
-    """
+def open_systems(qaset: "QASet", settings: Settings, out: Path, cache: Path | None = None) -> "OpenSystem":
+    """Return what opens a system for a QA set; indexes and answers are kept in `out`, or in the folder `cache`."""
 
     @contextmanager
-    def open_system(row: "SystemRow") -> "Iterator[PipelineSystem]":
-        from eval.systems import PipelineSystem
+    def open_system(row: "SystemRow") -> "Iterator[System]":
+        from eval.recorded import RecordedSystem
 
-        own = row.apply(settings)
         with ExitStack() as opened:
-            yield PipelineSystem(_fingerprint(row, own), lambda: _pipeline(row, own, qaset, out, opened))
+            if row.recorded:
+                yield RecordedSystem(Path(row.recorded))
+            else:
+                yield _Assembly(row, row.apply(settings), qaset, out, cache, opened).system()
 
     return open_system
 
@@ -64,30 +72,73 @@ class _RetrievalOnly:
         return self._retriever.retrieve(standalone_question(question, history), self._candidates)
 
 
-def _pipeline(
-    row: "SystemRow", settings: Settings, qaset: "QASet", out: Path, opened: ExitStack
-) -> "RagPipeline | _RetrievalOnly":
-    store = model_store(settings)
-    retriever = None
-    if row.retrieval:
-        embedder = build_embedder(settings, store)
-        index = opened.enter_context(_corpus_index(qaset, settings, embedder, out))
-        retriever = build_retriever(settings, index, embedder)
+@dataclass(frozen=True)
+class _Assembly:
+    """One system being put together; what is open while it answers is released by `opened`."""
+
+    row: "SystemRow"
+    settings: Settings
+    qaset: "QASet"
+    out: Path
+    cache: Path | None
+    opened: ExitStack
+
+    def system(self) -> "System":
+        """Return the system, nothing loaded yet."""
+        from eval.oracle import OracleSystem
+        from eval.systems import PipelineSystem
+
+        fingerprint, remote = _fingerprint(self.row, self.settings), bool(self.settings.generator.endpoint)
+        if self.row.oracle:
+            return OracleSystem(fingerprint, self._oracle, remote=remote)
+        return PipelineSystem(fingerprint, self._pipeline, remote=remote)
+
+    def _pipeline(self) -> "Pipeline":
+        if not self.row.retrieval:
+            return self._answering(None)
+        retriever = build_retriever(self.settings, *self._search())
+        if not self.row.generator:
+            return _RetrievalOnly(retriever, self.settings.retrieval.candidates)
+        return self._answering(retriever)
+
+    def _oracle(self) -> "tuple[Pipeline, OracleRetriever]":
+        from eval.oracle import OracleRetriever
+
+        retriever = OracleRetriever(*self._search(), self.settings.retrieval.dense_weight)
+        return self._answering(retriever), retriever
+
+    def _answering(self, retriever: "Retriever | None") -> "CachedPipeline":
+        """Load the model, and put the saved answers before it."""
+        from eval.cache import AnswerCache, CachedGenerator, CachedPipeline
+
+        store = model_store(self.settings)
+        answers = self.opened.enter_context(closing(AnswerCache(self.cache or self.out)))
+        model = self.opened.enter_context(closing(build_generator(self.settings, store)))
+        waited = (lambda: model.waited) if isinstance(model, EndpointGenerator) else (lambda: 0.0)
+        identity = _model_identity(self.settings, store)
+        generator = CachedGenerator(model, answers, identity, waited=waited, keep_cut=True)
+        return CachedPipeline(build_pipeline(self.settings, generator, retriever), generator)
+
+    def _search(self) -> "tuple[Index, SentenceEmbedder]":
+        """Index the corpus where that has not been done; return the open index and what embeds the questions."""
+        from indexer.sync import build
+
+        embedder = build_embedder(self.settings, model_store(self.settings))
+        chunker = _chunker(self.settings, embedder)
+        directory = self._index_directory(embedder, chunker)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        # Runs that share a folder wait for the one that indexes the corpus.
+        with FileLock(f"{directory}.lock"), stage_progress() as progress:
+            build(directory, self.qaset.documents(), embedder=embedder, chunker=chunker, progress=progress)
         embedder.embed(["warm"])  # importing torch is not part of the first question's seconds
-        if not row.generator:
-            return _RetrievalOnly(retriever, settings.retrieval.candidates)
-    generator = opened.enter_context(closing(build_generator(settings, store)))
-    return build_pipeline(settings, generator, retriever)
+        return self.opened.enter_context(open_index(self.settings, embedder, directory)), embedder
 
-
-def _corpus_index(qaset: "QASet", settings: Settings, embedder: "SentenceEmbedder", out: Path) -> Index:
-    from indexer.sync import build
-
-    chunker = _chunker(settings, embedder)
-    directory = out / "index" / _short(embedder.fingerprint, chunker.fingerprint)
-    with stage_progress() as progress:
-        build(directory, qaset.documents(), embedder=embedder, chunker=chunker, progress=progress)
-    return open_index(settings, embedder, directory)
+    def _index_directory(self, embedder: "SentenceEmbedder", chunker: "Chunker") -> Path:
+        """A run has one corpus, and a changed one is indexed by its changes; a shared folder has several."""
+        parts = [embedder.fingerprint, chunker.fingerprint]
+        if self.cache is not None:
+            parts.append(self.qaset.corpus_digest)
+        return (self.cache or self.out) / "index" / _short(*parts)
 
 
 def _chunker(settings: Settings, embedder: "SentenceEmbedder") -> "Chunker":
@@ -108,6 +159,17 @@ def _fingerprint(row: "SystemRow", settings: Settings) -> str:
     if row.generator and row.retrieval and settings.abstention.enabled:
         parts.append(load_abstention(settings.abstention.file, settings.abstention.threshold).model_dump_json())
     return _short(*parts)
+
+
+def _model_identity(settings: Settings, store: ModelStore) -> str:
+    """Name what answers a request, for the cache. A local model's seconds, and its last digits, are the machine's."""
+    if settings.generator.endpoint:
+        return _weights(settings, store)
+    from eval.machine import describe_machine
+
+    machine = describe_machine()
+    parts = (machine["cpu"], machine["cores"], machine["versions"].get("llama-cpp-python"), settings.generator.threads)
+    return _short(_weights(settings, store), *map(str, parts))
 
 
 def _weights(settings: Settings, store: ModelStore) -> str:

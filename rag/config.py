@@ -77,6 +77,12 @@ class GeneratorSettings(_Section):
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 takes all cores.")
     max_tokens: int = Field(96, ge=1, le=100_000, description="Longest answer, in tokens.")
     prompt: str = Field("extractive", description="Name of a prompt in configs/prompts, or a path to a TOML file.")
+    timeout: float = Field(120.0, gt=0, le=3600, description="Longest silence of an endpoint, in seconds.")
+    deadline: float = Field(600.0, gt=0, le=86_400, description="Longest answer of an endpoint, in seconds.")
+    retries: int = Field(4, ge=0, le=20, description="Further attempts at an endpoint that is busy, down or limiting.")
+    requests_per_minute: float = Field(
+        0.0, ge=0, le=1_000_000, description="Most requests sent to an endpoint in a minute; 0 sets no limit."
+    )
 
 
 class AbstentionSettings(_Section):

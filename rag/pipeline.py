@@ -217,8 +217,9 @@ class _Written:
             self.logprobs.append(piece.logprob)
         if piece.usage is not None:
             self.usage = piece.usage
-        self.usage = replace(self.usage, completion=max(self.tokens, self.usage.completion))
-        if piece.finish_reason is not None:
+        if piece.finish_reason is None:
+            self.usage = replace(self.usage, completion=max(self.tokens, self.usage.completion))
+        else:  # what the backend says of the whole is believed; none told stays none
             self.finished, self.finish_reason = True, piece.finish_reason
 
     def take(self) -> str:

@@ -63,3 +63,7 @@ class TokenCounter(Protocol):
     def count(self, text: str) -> int:
         """Return the number of tokens of `text`, special tokens not included."""
         ...
+
+
+class LanguageModel(Generator, TokenCounter, Protocol):
+    """A generator that counts in its own tokens."""

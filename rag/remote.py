@@ -7,28 +7,21 @@ left out from then on.
 
 import math
 import os
-import random
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 
-from rag.datatypes import Message, Piece, Sampling
+from rag.datatypes import Message, Piece, Sampling, Usage
 from rag.errors import ConfigError, EndpointFailed, PromptTooLong
+from rag.pacing import Pace, pause
 from rag.remote_stream import BadAnswer, StreamedAnswer, error_message
 
 # Bounds on what an endpoint may send; answers here are a few kilobytes.
 MAX_ANSWER_BYTES = 50_000_000
 MAX_ERROR_BYTES = 64_000
-
-# Seconds: the first pause, doubled each time up to the longest, and how long an endpoint may ask us to wait.
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 20.0
-LONGEST_RETRY_AFTER = 60.0
 
 # Beyond the common core. An endpoint that answers 400 naming some of these is asked again without them; one that names
 # none is asked without those that change no answer.
@@ -50,7 +43,7 @@ class EndpointGenerator:
 
     The key is read from the environment variable `api_key_env` for each request and kept nowhere; where the variable
     is unset none is sent. `timeout` is the longest silence and `deadline` the longest answer, in seconds; `retries`
-    counts further attempts.
+    counts further attempts. With `requests_per_minute` above 0 requests begin that far apart, repeated ones too.
     """
 
     def __init__(
@@ -62,7 +55,9 @@ class EndpointGenerator:
         timeout: float = 120.0,
         deadline: float = 600.0,
         retries: int = 4,
+        requests_per_minute: float = 0.0,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         url = _parse_url(endpoint)
         self._url = url.copy_with(path=url.path.rstrip("/") + "/chat/completions")
@@ -71,6 +66,7 @@ class EndpointGenerator:
         self._deadline = deadline
         self._retries = retries
         self._sleep = sleep
+        self._pace = Pace(requests_per_minute, sleep, clock)
         self._client = httpx.Client(timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)))
         self._refused: frozenset[str] = frozenset()
 
@@ -80,6 +76,11 @@ class EndpointGenerator:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    @property
+    def waited(self) -> float:
+        """Seconds that all requests so far have waited for their turn under `requests_per_minute`."""
+        return self._pace.waited
 
     def count(self, text: str) -> int:
         """Estimate the tokens of `text`: a third of its bytes, more than tokenizers make of prose in Latin script.
@@ -91,10 +92,12 @@ class EndpointGenerator:
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
         """Yield the answer as it comes; the last piece has `finish_reason` and `usage`.
 
-        `usage` is all zero where the endpoint tells none. Raises `EndpointFailed`, and `PromptTooLong` where the
-        endpoint says so.
+        That `usage` is all zero where the endpoint tells none. The first piece, without text, estimates the prompt's
+        tokens: an endpoint bills them also where the reader breaks off before the end, and then tells no usage.
+        Raises `EndpointFailed`, and `PromptTooLong` where the endpoint says so.
         """
         with closing(self._open(messages, sampling)) as response:
+            yield Piece("", usage=Usage(prompt=sum(self.count(message.content) for message in messages)))
             answer = StreamedAnswer()
             try:
                 if "json" in response.headers.get("Content-Type", ""):
@@ -113,6 +116,7 @@ class EndpointGenerator:
         failed = 0
         while True:
             failure, retry_after = None, ""
+            self._pace.wait()
             try:
                 response = self._client.send(self._request(messages, sampling), stream=True, auth=self._key)
             except _MAY_PASS as error:
@@ -129,7 +133,7 @@ class EndpointGenerator:
                 continue
             if failed == self._retries:
                 raise failure
-            self._sleep(_pause(failed, retry_after))
+            self._sleep(pause(failed, retry_after))
             failed += 1
 
     def _request(self, messages: Sequence[Message], sampling: Sampling) -> httpx.Request:
@@ -241,22 +245,6 @@ def _parse_url(endpoint: str) -> httpx.URL:
     if url.userinfo:
         raise ConfigError("the endpoint's URL must not hold a user or password", hint="Use an environment variable.")
     return url
-
-
-def _pause(failed: int, retry_after: str) -> float:
-    """Return seconds to wait: doubling, with jitter so that clients spread out, no less than the endpoint asks for."""
-    doubling: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**failed) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-    return max(doubling, min(LONGEST_RETRY_AFTER, _retry_after_seconds(retry_after)))
-
-
-def _retry_after_seconds(value: str) -> float:
-    """Read a Retry-After header, seconds or a date; 0 where it is neither."""
-    if value.strip().isdecimal():
-        return float(value)
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return 0.0
 
 
 def _encodable(text: str) -> str:

@@ -27,11 +27,13 @@ class FakePipelines:
     def __init__(self) -> None:
         self.settings: list[Settings] = []
         self.outs: list[Path] = []
+        self.caches: list[Path | None] = []
         self.rows: list[SystemRow] = []
         self.failure: BaseException | None = None
 
-    def __call__(self, qaset: QASet, settings: Settings, out: Path) -> OpenSystem:
+    def __call__(self, qaset: QASet, settings: Settings, out: Path, cache: Path | None = None) -> OpenSystem:
         self.settings.append(settings)
+        self.caches.append(cache)
         self.outs.append(out)
 
         @contextmanager

@@ -19,13 +19,16 @@ def row(text: str, tmp_path: Path) -> SystemRow:
 
 def test_the_built_in_systems() -> None:
     rows = load_systems()
-    assert list(rows) == ["small", "small+retrieval", "large", "large+retrieval", "retrieval"]
-    assert {name: (r.generator, r.retrieval) for name, r in rows.items()} == {
-        "small": ("qwen2.5-coder-0.5b-instruct", False),
-        "small+retrieval": ("qwen2.5-coder-0.5b-instruct", True),
-        "large": ("qwen2.5-coder-1.5b-instruct", False),
-        "large+retrieval": ("qwen2.5-coder-1.5b-instruct", True),
-        "retrieval": ("", True),
+    assert {name: (r.generator, r.retrieval, r.oracle) for name, r in rows.items()} == {
+        "tiny": ("smollm2-135m-instruct", False, False),
+        "tiny+retrieval": ("smollm2-135m-instruct", True, False),
+        "small": ("qwen2.5-coder-0.5b-instruct", False, False),
+        "small+retrieval": ("qwen2.5-coder-0.5b-instruct", True, False),
+        "small+oracle": ("qwen2.5-coder-0.5b-instruct", True, True),
+        "large": ("qwen2.5-coder-1.5b-instruct", False, False),
+        "large+retrieval": ("qwen2.5-coder-1.5b-instruct", True, False),
+        "large+oracle": ("qwen2.5-coder-1.5b-instruct", True, True),
+        "retrieval": ("", True, False),
     }
     assert all(r.prices.stated for r in rows.values())
 
@@ -41,7 +44,7 @@ def test_a_file_adds_and_replaces(tmp_path: Path) -> None:
     assert rows["small"].generator == "other" and not rows["small"].prices.stated
     assert rows["gpt"].generator == Endpoint(endpoint="https://host/v1", model="big", api_key_env="KEY")
     assert (rows["gpt"].prices.per_million_prompt, rows["gpt"].prices.by_token) == (2.0, True)
-    assert len(rows) == 6
+    assert len(rows) == 10
 
 
 @pytest.mark.parametrize(
@@ -62,6 +65,17 @@ def test_a_file_adds_and_replaces(tmp_path: Path) -> None:
         ('generator = {endpoint = "host", model = "m"}\nretrieval = true', "an http or https URL is wanted"),
         ('generator = {endpoint = "https://a:b@host", model = "m"}\nretrieval = true', "no user or password"),
         ('generator = {endpoint = "https://host", model = "m", api_key = "k"}\nretrieval = true', "api_key"),
+        ('generator = "m"\noracle = true\nretrieval = false', "an oracle needs a generator"),
+        ("oracle = true", "an oracle needs a generator"),
+        ('recorded = "a.jsonl"\ngenerator = "m"', "recorded answers go without `generator`"),
+        ('recorded = "a.jsonl"\nretrieval = true', "recorded answers go without `retrieval`"),
+        ('recorded = "a.jsonl"\nprice_per_hour = 1', "have no seconds of ours"),
+        ("retrieval = true\nparameters = 7", "parameters and parameters_kind belong together"),
+        ('retrieval = true\nparameters = 0\nparameters_kind = "known"', "parameters: Input should be greater than 0"),
+        ('retrieval = true\nparameters = 7\nparameters_kind = "guess"', "parameters_kind"),
+        (ENDPOINT.replace("}", ", budget = 1}") + "\nretrieval = true", "a budget needs price_per_million_prompt"),
+        (ENDPOINT.replace("}", ", retries = 21}") + "\nretrieval = true", "retries"),
+        (ENDPOINT.replace("}", ", timeout = 0}") + "\nretrieval = true", "timeout"),
         ("retrieval = = 1", "not valid TOML"),
     ],
 )
@@ -133,3 +147,33 @@ def test_identity_is_what_answers_depend_on(tmp_path: Path) -> None:
 def test_the_retrieval_part_keeps_name_and_price(tmp_path: Path) -> None:
     part = row('generator = "tiny"\nretrieval = true\nprice_per_hour = 2', tmp_path).without_generator()
     assert (part.name, part.generator, part.retrieval, part.prices.per_hour) == ("mine", "", True, 2.0)
+
+
+def test_recorded_answers_lie_beside_the_systems_file_and_follow_no_setting(tmp_path: Path) -> None:
+    mine = row('recorded = "answers/gpt.jsonl"\nparameters = 175\nparameters_kind = "known"', tmp_path)
+    assert mine.recorded == str(tmp_path / "answers" / "gpt.jsonl")
+    assert (mine.generates, mine.retrieval, mine.generator) == (True, False, "")
+    assert (mine.parameters, mine.parameters_kind) == (175.0, "known")
+    assert row('recorded = "/there/gpt.jsonl"', tmp_path).recorded == "/there/gpt.jsonl"
+    other = Settings(evidence={"passages": 4})  # type: ignore[arg-type]
+    assert mine.identity(Settings()) == mine.identity(other)
+    assert SystemRow.model_validate(mine.model_dump(exclude_none=True)) == mine  # as run.json holds it
+
+
+def test_an_oracle_is_another_system_than_retrieval(tmp_path: Path) -> None:
+    oracle = row('generator = "tiny"\noracle = true', tmp_path)
+    retrieval = row('generator = "tiny"\nretrieval = true', tmp_path)
+    assert oracle.retrieval and oracle.identity(Settings()) != retrieval.identity(Settings())
+    assert oracle.without_generator().oracle is False
+
+
+def test_how_patiently_an_endpoint_is_asked_changes_no_answer(tmp_path: Path) -> None:
+    plain = row(f"{ENDPOINT}\nretrieval = false", tmp_path)
+    patience = ", timeout = 9, deadline = 99, retries = 1, requests_per_minute = 30, budget = 0.5}"
+    prices = "price_per_million_prompt = 1\nprice_per_million_completion = 2"
+    patient = row(f"{ENDPOINT.replace('}', patience)}\nretrieval = false\n{prices}", tmp_path)
+    assert patient.identity(Settings()) == plain.identity(Settings())
+    own = patient.apply(Settings()).generator
+    assert (own.timeout, own.deadline, own.retries, own.requests_per_minute) == (9.0, 99.0, 1, 30.0)
+    settings = Settings(generator={"retries": 7})  # type: ignore[arg-type]
+    assert plain.apply(settings).generator.retries == 7  # what the row does not say stays

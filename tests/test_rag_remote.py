@@ -11,7 +11,8 @@ import pytest
 
 from rag.datatypes import Message, Piece, Sampling, Usage
 from rag.errors import ConfigError, EndpointFailed, PromptTooLong
-from rag.remote import EndpointGenerator, _pause
+from rag.pacing import Pace, pause
+from rag.remote import EndpointGenerator
 from rag.remote_stream import BadAnswer, split_lines
 
 KEY = "sk-very-secret-0123456789"
@@ -111,6 +112,7 @@ def text(pieces: list[Piece]) -> str:
 def test_streams_text_then_one_last_piece_with_reason_and_usage(endpoint: Endpoint) -> None:
     endpoint.replies = [GOOD]
     assert ask(generator(endpoint)) == [
+        Piece("", usage=Usage(prompt=9)),  # a third of 9 and of 18 characters: known before the endpoint tells
         Piece("By the ", tokens=1),
         Piece("river.", tokens=1),
         Piece("", finish_reason="stop", usage=Usage(prompt=20, cached=8, completion=3)),
@@ -141,7 +143,7 @@ def test_no_key_is_sent_where_the_variable_is_unset(endpoint: Endpoint, monkeypa
 
 def test_log_probabilities_are_summed_per_piece(endpoint: Endpoint) -> None:
     endpoint.replies = [events(delta("By the", logprobs=[-0.25, -0.5]), delta("", "length"))]
-    first, last = ask(generator(endpoint))
+    _, first, last = ask(generator(endpoint))
     assert (first.logprob, first.tokens) == (-0.75, 2)
     assert (last.finish_reason, last.usage) == ("length", Usage())  # no usage told: all zero
 
@@ -171,15 +173,44 @@ def test_500_for_ever_fails_after_the_retries_with_growing_pauses(endpoint: Endp
     with pytest.raises(EndpointFailed, match=r"/v1/chat/completions answered 500: the model crashed"):
         ask(generator(endpoint, pauses, retries=3))
     assert len(endpoint.bodies) == 4
-    for pause, longest in zip(pauses, (0.5, 1.0, 2.0), strict=True):
-        assert longest / 2 <= pause <= longest
+    for seconds, longest in zip(pauses, (0.5, 1.0, 2.0), strict=True):
+        assert longest / 2 <= seconds <= longest
 
 
 def test_pauses_are_bounded() -> None:
-    assert 10.0 <= _pause(30, "") <= 20.0
-    assert _pause(0, "86400") == 60.0
-    assert _pause(0, "Fri, 31 Dec 2100 23:59:59 GMT") == 60.0
-    assert _pause(0, "soon") <= 0.5
+    assert 10.0 <= pause(30, "") <= 20.0
+    assert pause(0, "86400") == 60.0
+    assert pause(0, "Fri, 31 Dec 2100 23:59:59 GMT") == 60.0
+    assert pause(0, "soon") <= 0.5
+
+
+def test_requests_keep_their_distance_and_repeated_ones_too(endpoint: Endpoint) -> None:
+    now, pauses = [100.0], []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        now[0] += seconds
+
+    endpoint.replies = [GOOD, refused(503, "busy", Retry_After="1"), GOOD]
+    model = EndpointGenerator(endpoint.url, "big", requests_per_minute=12, sleep=sleep, clock=lambda: now[0])
+    list(model.stream(ASK, GREEDY))  # at once
+    now[0] += 2
+    list(model.stream(ASK, GREEDY))  # due 5 s after the first; refused, waits 1 s, and then for its turn 5 s later
+    model.close()
+    assert pauses == [3.0, 1.0, 4.0]
+    assert model.waited == 7.0  # the pause that the endpoint asked for is not of our making
+
+
+def test_a_turn_is_given_once(endpoint: Endpoint) -> None:
+    slept: list[float] = []
+    pace = Pace(60, slept.append, lambda: 0.0)  # a clock that stands still: three requests at the same moment
+    for _ in range(3):
+        pace.wait()
+    assert slept == [1.0, 2.0]
+    unlimited = Pace(0, slept.append, lambda: 0.0)
+    unlimited.wait()
+    unlimited.wait()
+    assert slept == [1.0, 2.0] and unlimited.waited == 0.0
 
 
 def test_no_connection_is_tried_again_then_named(endpoint: Endpoint) -> None:
@@ -209,7 +240,7 @@ def test_a_broken_stream_fails_after_its_pieces_and_is_not_repeated(endpoint: En
     endpoint.replies = [cut]
     model = generator(endpoint)
     stream = model.stream(ASK, Sampling())
-    assert next(stream).text == "By the "
+    assert [next(stream).text, next(stream).text] == ["", "By the "]
     with pytest.raises(EndpointFailed, match="broke off its answer"):
         next(stream)
     model.close()
