@@ -94,7 +94,7 @@ def _failures(report: dict[str, Any], condition: Condition) -> list[str]:
     if not judged:
         raise InvalidRequest(f"{condition}: {condition.metric} was not scored, so the condition cannot be judged")
     return [
-        f"{name}: {condition.metric} is {value:.4g}, and {condition.operator} {condition.number:g} was to fail"
+        f"{name}: {condition.metric} is {value:.4g}, which is {condition.operator} {condition.number:g}"
         for name, value in judged.items()
         if _OPERATORS[condition.operator](value, condition.number)
     ]

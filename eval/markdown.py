@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from eval.markdown_decision import decision, further_rows
 from eval.measurements import COST, SECONDS
 from eval.systems import changed_settings
 from eval.wording import (
@@ -24,15 +25,6 @@ from eval.wording import (
 
 Report = dict[str, Any]
 
-TRUST_TITLES = {
-    "right_grounded": "right, by the cited text",
-    "right_remembered": "right, but not by the cited text",
-    "wrong_misread": "wrong, by the cited text",
-    "wrong_made_up": "wrong, made up",
-    "abstained_rightly": "abstained rightly",
-    "abstained_wrongly": "abstained wrongly",
-}
-
 
 def report_markdown(report: Report, *, plot: str) -> str:
     """Return the page; `plot` names the picture beside it, "" where there is none."""
@@ -49,7 +41,7 @@ def report_markdown(report: Report, *, plot: str) -> str:
         _meanings(report),
         "## Differences, paired by question",
         *_differences(report),
-        *_decision(report),
+        *decision(report),
         "## Setting",
         _setting(report),
         "## The rows",
@@ -136,57 +128,13 @@ def _systems_table(report: Report) -> str:
     for metric in scored_metrics(report):
         rows.append([TITLES[metric], *(interval(system["metrics"][metric]) for system in systems.values())])
     rows.append(["cost of 1,000 questions", *(per_thousand(s["cost_per_question"]) for s in systems.values())])
-    rows += _further_rows(report)
+    rows += further_rows(report)
     for name, key in (("seconds, mean", "mean"), ("seconds, median", "p50"), ("seconds, 95th percentile", "p95")):
         rows.append([name, *(seconds(system["seconds_per_question"][key]) for system in systems.values())])
     rows.append(["tokens a question, read + written", *(_tokens(system) for system in systems.values())])
     rows.append(["questions (failed, missing)", *(_counts(system) for system in systems.values())])
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|---|" + "---|" * len(systems), *lines[1:]])
-
-
-def _further_rows(report: Report) -> Iterator[list[str]]:
-    """What a right answer costs, takes and rests on: a row only where some system has it."""
-    figures: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
-        ("cost of 1,000 right answers", lambda s: _priced(s["cost_per_right"])),
-        ("energy a question", lambda s: _energy(s["joules_per_question"])),
-        ("operations a question", lambda s: _operations(s["flops_per_question"])),
-        ("first token, median and 95th percentile", lambda s: _waits(s["latency"]["first_token"])),
-        ("score with -1 for a wrong answer", lambda s: _score(s["crag_score"])),
-        ("remembered against the documents", lambda s: _score(s["memorised_rate"])),
-        *((title, _share_of(name)) for name, title in TRUST_TITLES.items()),
-    ]
-    for title, write in figures:
-        cells = [write(system) for system in report["systems"].values()]
-        if any(cell != UNKNOWN for cell in cells):
-            yield [title, *cells]
-
-
-def _priced(figure: dict[str, Any] | None) -> str:
-    if figure is None:
-        return UNKNOWN
-    high = "no bound" if figure["high"] is None else per_thousand(figure["high"])
-    return f"{per_thousand(figure['value'])} ({per_thousand(figure['low'])} to {high})"
-
-
-def _energy(figure: dict[str, Any] | None) -> str:
-    return UNKNOWN if figure is None else f"{figure['value']:.3g} J {figure['kind']}"
-
-
-def _operations(flops: float | None) -> str:
-    return UNKNOWN if flops is None else f"{flops / 1e9:,.3g} G"
-
-
-def _waits(quantiles: dict[str, float | None]) -> str:
-    return UNKNOWN if quantiles["p50"] is None else f"{seconds(quantiles['p50'])}, {seconds(quantiles['p95'])}"
-
-
-def _score(figure: dict[str, Any] | None) -> str:
-    return UNKNOWN if figure is None else interval(figure)
-
-
-def _share_of(name: str) -> Callable[[dict[str, Any]], str]:
-    return lambda system: share(system["trust"][name]) if system["trust"] else UNKNOWN
 
 
 def _meanings(report: Report) -> str:
@@ -243,40 +191,6 @@ def _signed(pair: dict[str, Any] | None, write: Callable[[float], str]) -> str:
         return UNKNOWN
     value, low, high = (f"{'-' if pair[k] < 0 else '+'}{write(abs(pair[k]))}" for k in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
-
-
-def _decision(report: Report) -> Iterator[str]:
-    """What the questions can show, from how many questions a month the machine pays, what the small model is worth."""
-    lines = [*_power_lines(report["power"]), *map(_break_even_line, report["break_even"])]
-    lines += [f"- {entry['says']}" for entry in (report["scale"] or {}).get("systems", ())]
-    if lines:
-        yield "## What it takes"
-        yield "\n".join(lines)
-        ladder = (report["scale"] or {}).get("ladder", ())
-        rungs = [f"`{r['name']}` {r['parameters'] / 1e6:,.0f} M ({r['kind']}) {share(r['accuracy'])}" for r in ladder]
-        if rungs:
-            yield f"Closed-book systems by size, with the share they have right: {', '.join(rungs)}."
-
-
-def _power_lines(power: dict[str, Any] | None) -> Iterator[str]:
-    if power is None:
-        return
-    title = TITLES.get(power["metric"], power["metric"])
-    for pair in power["pairs"]:
-        smallest, more = pair["smallest_difference"], pair["more_needed"]
-        shows = "can show no difference" if smallest is None else f"can show a difference of {share(smallest)}"
-        wanted = f"; {more:,} more would show the observed {pair['observed']:+.3f}" if more else ""
-        yield f"- {title}, `{pair['b']}` minus `{pair['a']}`: {pair['n']:,} questions {shows}{wanted}."
-
-
-def _break_even_line(even: dict[str, Any]) -> str:
-    told = (
-        f"- The machine of `{even['local']}` at {dollars(even['monthly_price'])} a month costs less than "
-        f"`{even['endpoint']}` from {even['questions_a_month']:,.0f} questions a month on"
-    )
-    if even["within_capacity"]:
-        return f"{told}; it can answer {even['capacity_a_month']:,.0f}."
-    return f"{told}, but can answer {even['capacity_a_month']:,.0f} only: it is never cheaper."
 
 
 def _setting(report: Report) -> str:

@@ -134,7 +134,7 @@ def _equivalent(
     own = float(system.parameters or 0)
     beaten = [rung for rung, below in zip(rungs, ladder, strict=True) if _less_accurate(below, system, places)]
     bound = max((rung.parameters for rung in beaten), default=None)
-    largest = max(rung.parameters for rung in rungs)
+    smallest, largest = (pick(rung.parameters for rung in rungs) for pick in (min, max))
     found: dict[str, Any] = {
         "system": system.name,
         "parameters": int(own),
@@ -150,7 +150,7 @@ def _equivalent(
         return found
     value, low, high = curve.size_at(accuracy, system.draws(places)[:, column])
     times = {name: _times(size, own) for name, size in (("value", value), ("low", low), ("high", high))}
-    found["supported"] = len(rungs) >= MINIMUM_RUNGS and value <= math.log10(largest)
+    found["supported"] = len(rungs) >= MINIMUM_RUNGS and math.log10(smallest) <= value <= math.log10(largest)
     found["times" if found["supported"] else "extrapolated"] = times
     found["says"] = _says(system.name, found, len(rungs), largest, own)
     return found
@@ -159,10 +159,10 @@ def _equivalent(
 def _says(name: str, found: dict[str, Any], rungs: int, largest: int, own: float) -> str:
     if found["supported"]:
         times = found["times"]
-        high = f"{times['high']:.2g}" if times["high"] is not None else "more than can be told"
-        low = f"{times['low']:.2g}" if times["low"] is not None else "less than can be told"
+        high = _written(times["high"]) if times["high"] is not None else "more than can be told"
+        low = _written(times["low"]) if times["low"] is not None else "less than can be told"
         return (
-            f"A closed-book model would have to be {times['value']:.2g} times as large to match {name} "
+            f"A closed-book model would have to be {_written(times['value'])} times as large to match {name} "
             f"(95% interval {low} to {high}), by a curve through {rungs} closed-book systems."
         )
     if found["lower_bound"] is None:
@@ -171,8 +171,8 @@ def _says(name: str, found: dict[str, Any], rungs: int, largest: int, own: float
             "less accurate."
         )
     return (
-        f"A closed-book model would have to be more than {found['lower_bound']:.2g} times as large to match {name}: a "
-        f"lower bound, as {rungs} closed-book systems of up to {largest / own:.2g} times its size support no estimate."
+        f"A closed-book model would have to be more than {_written(found['lower_bound'])} times as large to match {name}: a "
+        f"lower bound, as {rungs} closed-book systems of up to {_written(largest / own)} times its size support no estimate."
     )
 
 
@@ -185,9 +185,14 @@ def _says_no_curve(name: str, bound: int | None, own: float, curve: Curve) -> st
     if bound is None:
         return f"What {name} is worth in parameters cannot be told: {why}."
     return (
-        f"A closed-book model would have to be more than {bound / own:.2g} times as large to match {name}: "
+        f"A closed-book model would have to be more than {_written(bound / own)} times as large to match {name}: "
         f"a lower bound, as {why}."
     )
+
+
+def _written(times: float) -> str:
+    """Two figures, for no more are known."""
+    return f"{float(f'{times:.2g}'):,.10g}"
 
 
 def _less_accurate(below: Measurements, system: Measurements, places: Places) -> bool:

@@ -1,0 +1,52 @@
+"""Tests of differences against binomials worked by hand and scipy."""
+
+import numpy as np
+import pytest
+
+from eval.paired import Difference, compare_scores, corrected, discordant, holm, mcnemar_p
+from eval.statistics import Estimate
+
+NAN = float("nan")
+
+
+def test_mcnemar_is_a_sign_test_on_the_discordant_questions() -> None:
+    # 1 against 9: two-sided, 2 x (1 + 10) of the 1024 ways in which ten coins fall.
+    assert mcnemar_p(1, 9) == mcnemar_p(9, 1) == pytest.approx(22 / 1024)
+    assert mcnemar_p(0, 5) == pytest.approx(2 / 32)
+    assert mcnemar_p(3, 3) == 1.0
+    assert mcnemar_p(0, 0) == 1.0
+
+
+def test_mcnemar_agrees_with_scipy() -> None:
+    from scipy import stats
+
+    for only_a, only_b in ((2, 11), (14, 30), (70, 45)):
+        assert mcnemar_p(only_a, only_b) == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue)
+
+
+def test_right_or_wrong_is_counted_and_other_scores_are_drawn() -> None:
+    a, b = np.array([1.0, 0, 0, 1, NAN]), np.array([0.0, 1, 1, 1, NAN])
+    assert discordant(a, b) == (1, 2)
+    draws = np.array([1.0] * 999)
+    assert compare_scores(a, b, draws) == (pytest.approx(1.0), (1, 2))
+    assert compare_scores(a, b * 0.5, draws) == (pytest.approx(0.002), None)
+    # Scored for other questions, as ratios are: the questions do not pair up.
+    assert compare_scores(np.array([1.0, NAN]), np.array([NAN, 0.0]), -draws) == (pytest.approx(0.002), None)
+    assert compare_scores(np.array([NAN]), np.array([1.0]), draws) == (None, None)
+
+
+def test_holm_by_hand() -> None:
+    # Sorted 0.01, 0.03, 0.04 times 3, 2, 1, each no smaller than the one before.
+    assert holm([0.01, 0.04, None, 0.03]) == [pytest.approx(0.03), pytest.approx(0.06), None, pytest.approx(0.06)]
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([None]) == [None] and holm([]) == []
+
+
+def test_each_metric_is_corrected_by_itself() -> None:
+    figure = Estimate(0.1, 0.0, 0.2, 9)
+    one = Difference("f1", "a", "b", figure, 0.03, None)
+    others = [one._replace(b="c", p=0.01), one._replace(metric="right", p=0.03, discordant=(1, 8))]
+    found = corrected([one, *others])
+    assert [d.p_holm for d in found] == [pytest.approx(0.03), pytest.approx(0.02), pytest.approx(0.03)]
+    assert [d.significant for d in found] == [True, True, True]
+    assert not one._replace(p_holm=0.06).significant and not one._replace(p=None).significant
