@@ -160,7 +160,7 @@ def _compare(
                 a.name,
                 b.name,
                 changes[m],
-                *compare_scores(values_a[:, m], values_b[:, m], draws_b[:, m] - draws_a[:, m]),
+                *compare_scores(values_a[:, m], values_b[:, m], draws_b[:, m] - draws_a[:, m], groups),
             ),
             paired_power(values_a[:, m], values_b[:, m], groups),
         )

@@ -217,7 +217,11 @@ def _system_setting(system: dict[str, Any]) -> str:
     generator = system["generator"]
     if isinstance(generator, dict):
         generator = f"{generator.get('model')} at {generator.get('endpoint')}"
-    parts = [generator or "no language model", "with retrieval" if system["retrieval"] else "closed-book"]
+    if system["recorded"]:
+        parts = ["answers recorded elsewhere"]
+    else:
+        reads = "the relevant documents handed over" if system["oracle"] else "with retrieval"
+        parts = [generator or "no language model", reads if system["retrieval"] else "closed-book"]
     parts.append(_prices(system["prices"]))
     parts += [f"{key} = {json.dumps(value)}" for key, value in changed_settings(system["settings"]).items()]
     return _flat("; ".join(parts))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from eval.measurements import HUMAN
 from eval.wording import TITLES, UNKNOWN, dollars, interval, per_thousand, seconds, share
 
 Report = dict[str, Any]
@@ -20,6 +21,7 @@ TRUST_TITLES = {
 def further_rows(report: Report) -> Iterator[list[str]]:
     """What a right answer costs, takes and rests on: a row only where some system has it."""
     figures: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+        ("right, by a person's verdict", lambda s: _score(s["metrics"][HUMAN])),
         ("cost of 1,000 right answers", lambda s: _priced(s["cost_per_right"])),
         ("energy a question", lambda s: _energy(s["joules_per_question"])),
         ("operations a question", lambda s: _operations(s["flops_per_question"])),
@@ -54,7 +56,7 @@ def _waits(quantiles: dict[str, float | None]) -> str:
 
 
 def _score(figure: dict[str, Any] | None) -> str:
-    return UNKNOWN if figure is None else interval(figure)
+    return UNKNOWN if figure is None or figure["value"] is None else interval(figure)
 
 
 def _share_of(name: str) -> Callable[[dict[str, Any]], str]:

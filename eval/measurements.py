@@ -31,6 +31,7 @@ from eval.statistics import (
 from eval.systems import SystemRow
 
 RIGHT = "right"
+HUMAN = "human_right"
 MEMORISED = "memorised"
 COST = "cost_per_question"
 SECONDS = "seconds"
@@ -39,8 +40,8 @@ FLOPS = "flops"
 FIRST_TOKEN = "first_token"  # noqa: S105 - a column, no secret
 TOTAL = "total"
 
-# Names of what scores a row beyond the metrics of every question: only a counterfactual run fills in the last.
-SCORES = tuple(dict.fromkeys((*METRICS, RIGHT, "crag", "grounded", MEMORISED)))
+# What scores a row. A person's verdict comes with recorded answers, the last one with a counterfactual run.
+SCORES = tuple(dict.fromkeys((*METRICS, RIGHT, HUMAN, "crag", "grounded", MEMORISED)))
 # What two systems are compared in.
 COLUMNS = (*SCORES, COST, SECONDS)
 
@@ -132,13 +133,14 @@ class Measurements:
         ours, theirs = self.at(common)[:, : len(COLUMNS)], baseline.at(common)[:, : len(COLUMNS)]
         our_draws, their_draws = self.draws(common)[:, : len(COLUMNS)], baseline.draws(common)[:, : len(COLUMNS)]
         figures = paired_difference(theirs, ours, their_draws, our_draws)
+        groups = renumbered(self.groups[common])
         return [
             Difference(
                 name,
                 baseline.name,
                 self.name,
                 figures[m],
-                *compare_scores(theirs[:, m], ours[:, m], our_draws[:, m] - their_draws[:, m]),
+                *compare_scores(theirs[:, m], ours[:, m], our_draws[:, m] - their_draws[:, m], groups),
             )
             for m, name in enumerate(COLUMNS)
         ]
@@ -259,6 +261,7 @@ class _Reader:
         values = {
             **row.scores,
             RIGHT: right,
+            HUMAN: None if row.human_right is None else float(row.human_right),
             COST: row.cost,
             SECONDS: row.seconds if timed else None,
             JOULES: self._joules(row) if timed else None,

@@ -76,7 +76,7 @@ def build_report(measured: Measured) -> Report:
             "resamples": RESAMPLES,
             "seed": SEED,
             "clusters": measured.clusters,
-            "tests": "McNemar's exact test where scores are 0 and 1, paired bootstrap otherwise",
+            "tests": "McNemar's exact test where scores are 0 and 1 (by cluster), paired bootstrap otherwise",
             "correction": "Holm, within each metric over the pairs of systems",
         },
         "systems": {name: _system(system, len(run.questions)) for name, system in systems.items()},
@@ -122,6 +122,8 @@ def _system(measurements: Measurements, asked: int) -> dict[str, Any]:
         "prices": _prices(row),
         "parameters": measurements.parameters,
         "parameters_kind": _parameters_kind(measurements),
+        "recorded": bool(measurements.row.get("recorded")),
+        "oracle": bool(measurements.row.get("oracle")),
         "generator": measurements.system.row.get("generator", ""),
         "retrieval": measurements.system.row.get("retrieval"),
         "settings": measurements.system.settings,
@@ -286,8 +288,8 @@ def _cluster_note(measured: Measured) -> list[str]:
     if measured.clusters >= questions:
         return []
     return [
-        f"{questions:,} questions share documents and fall into {measured.clusters:,} clusters: intervals are drawn by "
-        "cluster, p values of McNemar's test take the questions as independent"
+        f"{questions:,} questions share documents and fall into {measured.clusters:,} clusters: intervals and tests "
+        "take these as the units"
     ]
 
 

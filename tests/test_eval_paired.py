@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eval.paired import Difference, compare_scores, corrected, discordant, holm, mcnemar_p
+from eval.paired import Difference, clustered_p, compare_scores, corrected, discordant, holm, mcnemar_p
 from eval.statistics import Estimate
 
 NAN = float("nan")
@@ -33,6 +33,33 @@ def test_right_or_wrong_is_counted_and_other_scores_are_drawn() -> None:
     # Scored for other questions, as ratios are: the questions do not pair up.
     assert compare_scores(np.array([1.0, NAN]), np.array([NAN, 0.0]), -draws) == (pytest.approx(0.002), None)
     assert compare_scores(np.array([NAN]), np.array([1.0]), draws) == (None, None)
+
+
+def test_clusters_change_sides_as_a_whole() -> None:
+    # Leads of 2, 1 and 1 for b: the coins add up to 4 in 1 of 8 ways, to -4 in another.
+    differences = np.array([1.0, 1, 1, 1, 0])
+    assert clustered_p(differences, np.array([0, 0, 1, 2, 2])) == pytest.approx(2 / 8)
+    # Leads 2, 1 and 1, one of them a's: the sum 2 is reached by 2+1-1, 2-1+1 (and 4): 3 ways, and as many below.
+    assert clustered_p(np.array([1.0, 1, 1, -1]), np.array([0, 0, 1, 2])) == pytest.approx(6 / 8)
+    # Within a cluster a question each: it leads nowhere.
+    assert clustered_p(np.array([1.0, -1]), np.array([0, 0])) == 1.0
+
+
+def test_discordant_questions_of_clusters_of_their_own_are_mcnemars() -> None:
+    differences = np.array([1.0] * 9 + [-1.0] + [0.0] * 5)
+    assert clustered_p(differences, np.array([*range(10), 0, 1, 1, 2, 2])) == pytest.approx(22 / 1024)
+
+
+def test_heavy_coins_agree_with_a_simulation_and_with_the_normal_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(2)
+    groups = random.integers(0, 60, size=200)
+    differences = random.choice([-1.0, 0.0, 1.0], size=200, p=[0.15, 0.6, 0.25])
+    sums = np.bincount(groups, weights=differences)
+    flipped = np.abs((random.choice([-1.0, 1.0], size=(100_000, len(sums))) * sums).sum(axis=1))
+    exact = clustered_p(differences, groups)
+    assert exact == pytest.approx((flipped >= abs(sums.sum())).mean(), abs=0.006)
+    monkeypatch.setattr("eval.paired.MOST_EXACT", 10)
+    assert clustered_p(differences, groups) == pytest.approx(exact, abs=0.02)
 
 
 def test_holm_by_hand() -> None:
