@@ -172,8 +172,8 @@ def _says(name: str, found: dict[str, Any], rungs: int, largest: int, own: float
         )
     return (
         f"A closed-book model would have to be more than {_written(found['lower_bound'])} times as large to match "
-        f"{name}: a lower bound, as {rungs} closed-book systems of up to {_written(largest / own)} times its size support "
-        "no estimate."
+        f"{name}: a lower bound, as {rungs} closed-book systems of up to {_written(largest / own)} times its size "
+        "support no estimate."
     )
 
 
