@@ -160,15 +160,15 @@ class CachedGenerator:
 
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
         """Yield a saved answer, or have one written and save it."""
+        began = time.perf_counter()
         key = request_key(self._identity, messages, sampling)
         saved = self._cache.get(key) if self.reads else None
         if saved is not None:
-            yield from self._replay(key, saved)
+            yield from self._replay(key, saved, began)
         else:
-            yield from self._record(key, messages, sampling)
+            yield from self._record(key, messages, sampling, began)
 
-    def _replay(self, key: str, saved: Recording) -> Generator[Piece, None, None]:
-        began = time.perf_counter()
+    def _replay(self, key: str, saved: Recording, began: float) -> Generator[Piece, None, None]:
         for piece, seconds in zip(saved.pieces, saved.seconds, strict=True):
             self.clock.note(piece, seconds - (time.perf_counter() - began), replayed=seconds)
             yield piece
@@ -176,26 +176,34 @@ class CachedGenerator:
             self._cache.drop(key)
             raise CutShort
 
-    def _record(self, key: str, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
-        began, waited_before = time.perf_counter(), self._waited()
+    def _record(
+        self, key: str, messages: Sequence[Message], sampling: Sampling, began: float
+    ) -> Generator[Piece, None, None]:
+        # Seconds that are not the answer's: looking up and saving here, and waiting for a turn.
+        ours = time.perf_counter() - began
+        waited_before = self._waited()
         pieces: list[Piece] = []
         seconds: list[float] = []
         complete = False
         try:
             with closing(self._model.stream(messages, sampling)) as stream:
                 for piece in stream:
-                    waited = self._waited() - waited_before
+                    now = time.perf_counter()
+                    lost = ours + self._waited() - waited_before
                     pieces.append(piece)
-                    seconds.append(time.perf_counter() - began - waited)
-                    self.clock.note(piece, -waited)
+                    seconds.append(now - began - lost)
                     # Before the last piece is handed on: whoever reads it need not come back for more.
                     if piece.finish_reason is not None:
                         complete = True
                         self._cache.put(key, Recording(tuple(pieces), tuple(seconds), complete=True))
+                        lost += time.perf_counter() - now
+                    self.clock.note(piece, -lost)
                     yield piece
         except GeneratorExit:
             if self._keep_cut and pieces and not complete:
+                now = time.perf_counter()
                 self._cache.put(key, Recording(tuple(pieces), tuple(seconds), complete=False))
+                self.clock.after -= time.perf_counter() - now
             raise
 
 
@@ -203,11 +211,13 @@ class CachedGenerator:
 class Correction:
     """Seconds to add to the measured ones so that they are those of the first time, without waits of our own making.
 
-    `read` is for the time to the first token, `generate` for all of it, `replayed` how many seconds were not spent.
+    `read` is for the time to the first token, `generate` for all of it, `after` for what follows until the generator is
+    closed; `replayed` is how many seconds were not spent.
     """
 
     read: float = 0.0
     generate: float = 0.0
+    after: float = 0.0
     replayed: float = 0.0
     _before: float = 0.0
     _replayed_before: float = 0.0
@@ -225,7 +235,7 @@ class Correction:
 
     def applied(self, timings: Mapping[str, float]) -> dict[str, float]:
         """Return the timings of an answer corrected, with `replayed` where part of it came from the cache."""
-        shifts = {"read": self.read, "generate": self.generate, "total": self.generate}
+        shifts = {"read": self.read, "generate": self.generate, "total": self.generate + self.after}
         corrected = {name: max(0.0, seconds + shifts.get(name, 0.0)) for name, seconds in timings.items()}
         return {**corrected, "replayed": self.replayed} if self.replayed else corrected
 

@@ -26,6 +26,9 @@ CHARACTERS_PER_TOKEN = 4
 _HINT = 'A line is {"id": "...", "answer": "...", "judged_right": true or false}; the last key may be missing.'
 
 
+Count = Callable[[str], int]
+
+
 def estimate_tokens(text: str) -> int:
     """Return the tokens of a text where no tokenizer is at hand: a quarter of its characters, rounded up."""
     return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
@@ -46,13 +49,15 @@ class RecordedSystem:
     """A system whose answers stand in `file`; the answers stay there, only their places are held.
 
     A question that the file has no answer to is left unscored; an empty answer is an abstention. Tokens that the file
-    does not tell are estimated with `count`: the question's and the answer's, without whatever else the prompt held.
+    does not tell are estimated, with what `counter` returns when it is first needed: the question's and the answer's,
+    without whatever else the prompt held.
     Making one raises `DataError` with file, line and what is wrong.
     """
 
-    def __init__(self, file: Path, count: Callable[[str], int] = estimate_tokens) -> None:
+    def __init__(self, file: Path, counter: Callable[[], Count] = lambda: estimate_tokens) -> None:
         self._file = file
-        self._count = count
+        self._counter = counter
+        self._count: Count = estimate_tokens
         self._places = _find_answers(file)
 
     @cached_property
@@ -62,7 +67,8 @@ class RecordedSystem:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def prepare(self) -> None:
-        """Nothing is to be loaded."""
+        """Load what counts tokens."""
+        self._count = self._counter()
 
     def ask(self, question: Question) -> Reply | None:
         """Look up the answer to a question; None where there is none."""

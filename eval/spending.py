@@ -51,14 +51,14 @@ class Spending:
     def add(self, answered: Row) -> None:
         """Take note of an answer, of now or of an earlier run."""
         account = self._accounts[answered.system]
-        if answered.recorded or answered.timings.get("replayed"):
+        if answered.recorded:
             return
         if answered.failed:
             account.spent += account.next
         elif answered.cost is None:
             account.unknown = True
-        else:
-            account.spent += answered.cost
+        elif answered.cost > 0:  # an abstention before the model was asked tells nothing of the next question
+            account.spent += 0.0 if answered.timings.get("replayed") else answered.cost
             account.dearest = max(account.dearest or 0.0, answered.cost)
 
     def check(self, row: SystemRow) -> None:

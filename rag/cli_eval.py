@@ -5,7 +5,7 @@ and go with it, or where asked for in a folder that several runs share.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +19,17 @@ from rag.build import (
     build_generator,
     build_pipeline,
     build_retriever,
+    generator_file,
     model_store,
     open_index,
 )
 from rag.config import Settings
 from rag.console import stage_progress
 from rag.datatypes import Answer, Message, ScoredChunk
-from rag.errors import InvalidRequest
+from rag.errors import InvalidRequest, Unavailable
 from rag.evidence import standalone_question
 from rag.index import Index
+from rag.llama import LlamaVocabulary
 from rag.models import ModelStore
 from rag.prompt import load_prompt
 from rag.remote import EndpointGenerator
@@ -51,11 +53,24 @@ def open_systems(qaset: "QASet", settings: Settings, out: Path, cache: Path | No
 
         with ExitStack() as opened:
             if row.recorded:
-                yield RecordedSystem(Path(row.recorded))
+                yield RecordedSystem(Path(row.recorded), lambda: _token_counter(settings, opened))
             else:
                 yield _Assembly(row, row.apply(settings), qaset, out, cache, opened).system()
 
     return open_system
+
+
+def _token_counter(settings: Settings, opened: ExitStack) -> Callable[[str], int]:
+    """Return the count of the configured model's tokenizer, or an estimate where that model is not here."""
+    from eval.recorded import estimate_tokens
+
+    if settings.generator.endpoint:
+        return estimate_tokens
+    try:
+        file = generator_file(settings, model_store(settings))
+        return opened.enter_context(closing(LlamaVocabulary(file))).count
+    except Unavailable:
+        return estimate_tokens
 
 
 class _RetrievalOnly:

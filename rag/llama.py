@@ -149,11 +149,7 @@ class LlamaGenerator:
         return self._tokenize(part.text, special=part.trusted)
 
     def _tokenize(self, text: str, *, special: bool) -> list[int]:
-        data = text.encode("utf-8", "replace")
-        room = len(data) + 8
-        tokens = (ctypes.c_int32 * room)()
-        n = self._llama.llama_tokenize(self._vocab, data, len(data), tokens, room, False, special)
-        return tokens[:n]
+        return _tokenize(self._llama, self._vocab, text, special=special)
 
     def _token_bytes(self, token: int) -> bytes:
         buffer = ctypes.create_string_buffer(256)
@@ -164,14 +160,7 @@ class LlamaGenerator:
         parameters = self._llama.llama_model_default_params()
         parameters.n_gpu_layers = 0
         parameters.use_extra_bufts = extra_buffers
-        model = self._llama.llama_model_load_from_file(os.fsencode(self.path), parameters)
-        if not model:
-            raise ModelLoadFailed(
-                f"llama.cpp cannot load {self.path}",
-                hint="The file is damaged or of a kind this llama.cpp does not know; "
-                "`smallhold models verify` checks the weights of the registry.",
-            )
-        return model
+        return _load(self._llama, self.path, parameters)
 
     def _create_context(self, threads: int) -> Any:
         parameters = self._llama.llama_context_default_params()
@@ -204,6 +193,47 @@ class LlamaGenerator:
 
     def _token_text(self, token: int) -> str:
         return self._llama.llama_vocab_get_text(self._vocab, token).decode() if token >= 0 else ""
+
+
+class LlamaVocabulary:
+    """The tokenizer of a GGUF model without its weights, loaded in a moment. Implements `TokenCounter`.
+
+    Raises `ModelLoadFailed` where llama.cpp refuses the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._llama = _bindings()
+        parameters = self._llama.llama_model_default_params()
+        parameters.vocab_only = True
+        self._model = _load(self._llama, path, parameters)
+        self._vocab = self._llama.llama_model_get_vocab(self._model)
+
+    def count(self, text: str) -> int:
+        """Return the number of tokens of `text` (control tokens spelt in it are plain text)."""
+        return len(_tokenize(self._llama, self._vocab, text, special=False))
+
+    def close(self) -> None:
+        """Free it. Do not use it any further."""
+        self._llama.llama_model_free(self._model)
+
+
+def _load(llama: Any, path: Path, parameters: Any) -> Any:
+    model = llama.llama_model_load_from_file(os.fsencode(path), parameters)
+    if not model:
+        raise ModelLoadFailed(
+            f"llama.cpp cannot load {path}",
+            hint="The file is damaged or of a kind this llama.cpp does not know; "
+            "`smallhold models verify` checks the weights of the registry.",
+        )
+    return model
+
+
+def _tokenize(llama: Any, vocab: Any, text: str, *, special: bool) -> list[int]:
+    data = text.encode("utf-8", "replace")
+    room = len(data) + 8
+    tokens = (ctypes.c_int32 * room)()
+    n: int = llama.llama_tokenize(vocab, data, len(data), tokens, room, False, special)
+    return tokens[:n]
 
 
 class StopText:

@@ -17,7 +17,7 @@ from eval.metrics import METRICS
 from eval.qaset import QASet
 from eval.systems import OpenSystem, PipelineSystem, SystemRow, load_systems
 from rag.config import Settings
-from rag.datatypes import Answer, Chunk, Message, ScoredChunk, Span
+from rag.datatypes import Answer, Chunk, Message, ScoredChunk, Span, Usage
 from rag.errors import DataError, EndpointFailed, InvalidRequest, UnknownModel
 
 
@@ -31,6 +31,7 @@ class FakePipelines:
         self.rows: list[SystemRow] = []
         self.failure: BaseException | None = None
         self.text = "mill"
+        self.usage = Usage()
 
     def __call__(self, qaset: QASet, settings: Settings, out: Path, cache: Path | None = None) -> OpenSystem:
         self.settings.append(settings)
@@ -50,7 +51,7 @@ class FakePipelines:
     def answer(self, question: str, history: Sequence[Message] = ()) -> Answer:
         if self.failure is not None:
             raise self.failure
-        return Answer(self.text, retrieved=tuple(self.retrieve(question)))
+        return Answer(self.text, retrieved=tuple(self.retrieve(question)), usage=self.usage)
 
     def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
         return [ScoredChunk(Chunk("d1/0", "d1", "The mill.", Span(0, 9)), 1.0)]
@@ -175,6 +176,45 @@ def test_a_stopped_system_is_reported_with_exit_code_3(
     invoke(app, "run", "--data", data, "--out", tmp_path / "out")
 
 
+def test_max_cost_stops_with_exit_code_1_and_keeps_what_is_done(
+    app: typer.Typer, pipelines: FakePipelines, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    file = tmp_path / "mine.toml"
+    prices = "price_per_million_prompt = 1000\nprice_per_million_completion = 1000\n"
+    file.write_text(
+        '[[system]]\nname = "gpt"\nretrieval = false\ngenerator = {endpoint = "https://h/v1", model = "m"}\n' + prices
+    )
+    arguments = ("run", "--data", data, "--out", out, "--systems", file, "--system", "gpt")
+    pipelines.usage = Usage(prompt=900, completion=100)  # a dollar; the first one might cost 1.12
+    stopped = invoke(app, *arguments, "--max-cost", 1.5, code=1)
+    assert "the limit of $1.5 would be passed: $1 spent, and the next question may cost $1" in stopped.stderr
+    assert "Not finished: gpt. The same command with a higher limit goes on from there." in stopped.stderr
+    assert "1 missing" in stopped.stdout  # the report covers what there is
+    assert len((out / "results.jsonl").read_text().splitlines()) == 1
+    invoke(app, *arguments, "--max-cost", 2)
+    invoke(app, *arguments, "--max-cost", -1, code=2)
+
+
+def test_the_cache_is_the_folder_that_is_named(
+    app: typer.Typer, pipelines: FakePipelines, data: Path, tmp_path: Path
+) -> None:
+    invoke(app, "run", "--data", data, "--out", tmp_path / "out")
+    invoke(app, "run", "--data", data, "--out", tmp_path / "out", "--cache", tmp_path / "cache")
+    assert pipelines.caches == [None, tmp_path / "cache"]
+
+
+def test_recorded_answers_are_checked_before_anything_is_asked(
+    app: typer.Typer, pipelines: FakePipelines, data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.toml").write_text('[[system]]\nname = "gpt"\nrecorded = "gpt.jsonl"\n')
+    (tmp_path / "gpt.jsonl").write_text('{"id": "q0"}\n')
+    arguments = ("run", "--data", data, "--out", tmp_path / "out", "--systems", tmp_path / "mine.toml")
+    refused = invoke(app, *arguments, "--system", "small,gpt", code=1)
+    assert isinstance(refused.exception, DataError) and "gpt.jsonl:1: 'answer'" in refused.exception.message
+    assert pipelines.rows == []
+
+
 def test_compare_prints_differences(app: typer.Typer, data: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         invoke(app, "run", "--data", data, "--out", tmp_path / name)
@@ -260,3 +300,12 @@ def test_importing_the_commands_loads_nothing_heavy() -> None:
     root = Path(__file__).resolve().parents[1]
     loaded = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
+
+
+def test_the_recorded_systems_of_the_documentation_are_systems(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "evaluation.md").read_text()
+    example = page[page.index('    [[system]]\n    name = "GPT-3.5"') : page.index("and then\n")]
+    (tmp_path / "systems.toml").write_text(example)
+    rows = load_systems(tmp_path / "systems.toml")
+    assert rows["GPT-4"].recorded == str(tmp_path / "recorded" / "gpt4.jsonl") and rows["GPT-4"].prices.by_token
+    assert (rows["GPT-3.5"].parameters_kind, rows["Bing"].prices.stated) == ("estimated", False)

@@ -7,7 +7,7 @@ import pytest
 
 from rag.datatypes import Message, Sampling
 from rag.errors import ModelLoadFailed, PromptTooLong
-from rag.llama import LlamaGenerator, StopText, choose_token
+from rag.llama import LlamaGenerator, LlamaVocabulary, StopText, choose_token
 
 
 def test_greedy_choice_and_its_probability() -> None:
@@ -135,3 +135,19 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     bad.write_bytes(b"GGUF" + b"\x00" * 100)
     with pytest.raises(ModelLoadFailed, match=r"cannot load .*bad\.gguf"):
         LlamaGenerator(bad)
+
+
+@pytest.mark.model
+def test_the_vocabulary_alone_counts_like_the_model(tiny_model: Path, tiny_llama: LlamaGenerator) -> None:
+    vocabulary = LlamaVocabulary(tiny_model)
+    for text in ("", "The mill by the river, 1,200 years old.", "<|im_start|>system", "Mühle \U0001f600"):
+        assert vocabulary.count(text) == tiny_llama.count(text)
+    assert vocabulary.count("The mill by the river") == 5
+    vocabulary.close()
+
+
+@pytest.mark.model
+def test_a_file_that_is_no_model_has_no_vocabulary(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"not a model")
+    with pytest.raises(ModelLoadFailed, match="cannot load"):
+        LlamaVocabulary(tmp_path / "x.gguf")

@@ -1,0 +1,296 @@
+"""Answers that are kept: by the content of the request, with the seconds of their first time."""
+
+import multiprocessing
+import sqlite3
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from eval.cache import FILE, AnswerCache, CachedGenerator, CachedPipeline, CutShort, Recording, request_key
+from rag.datatypes import Answer, Message, Piece, Sampling, ScoredChunk, Usage
+from rag.errors import EndpointFailed, Unavailable
+
+ASK = [Message("system", "Be short."), Message("user", "Where is the mill?")]
+PIECES = (
+    Piece("", usage=Usage(20, 8, 0)),
+    Piece("By ", -0.25, 1),
+    Piece("the ", -0.5, 1),
+    Piece("ri\ud800ver", None, 1),
+    Piece("", finish_reason="stop", usage=Usage(20, 8, 3)),
+)
+
+
+class Clock:
+    """Stands still unless told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    fixed = Clock()
+    monkeypatch.setattr("eval.cache.time.perf_counter", fixed)
+    return fixed
+
+
+class Model:
+    """Writes `PIECES`, a second each, and counts how often it was asked and closed."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock
+        self.asked = 0
+        self.closed = 0
+        self.waited = 0.0
+        self.breaks_at: int | None = None
+
+    def count(self, text: str) -> int:
+        return len(text.split())
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
+        self.asked += 1
+        if self.clock is not None:
+            self.clock.now += self.waited
+        try:
+            for place, piece in enumerate(PIECES):
+                if place == self.breaks_at:
+                    raise EndpointFailed("broke off")
+                if self.clock is not None:
+                    self.clock.now += 1
+                yield piece
+        finally:
+            self.closed += 1
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[AnswerCache]:
+    opened = AnswerCache(tmp_path)
+    yield opened
+    opened.close()
+
+
+def test_the_second_time_the_model_is_not_asked_and_says_the_same(cache: AnswerCache) -> None:
+    model = Model()
+    generator = CachedGenerator(model, cache, "weights")
+    first = list(generator.stream(ASK, Sampling()))
+    again = list(generator.stream(ASK, Sampling()))
+    assert first == list(PIECES) and again == first
+    assert (model.asked, model.closed, len(cache)) == (1, 1, 1)
+    assert generator.count("one two") == 2
+
+
+def test_whatever_moves_an_answer_is_part_of_the_request() -> None:
+    base = request_key("weights", ASK, Sampling())
+    assert request_key("weights", list(ASK), Sampling()) == base
+    others = [
+        request_key("other", ASK, Sampling()),
+        request_key("weights", ASK[1:], Sampling()),
+        request_key("weights", [ASK[0], Message("assistant", ASK[1].content)], Sampling()),
+        request_key("weights", ASK, Sampling(max_tokens=65)),
+        request_key("weights", ASK, Sampling(temperature=0.5)),
+        request_key("weights", ASK, Sampling(seed=1)),
+        request_key("weights", ASK, Sampling(top_p=0.5)),
+        request_key("weights", ASK, Sampling(stop=("\n",))),
+    ]
+    assert len({base, *others}) == 9
+
+
+def test_answers_outlive_the_process_and_hold_no_request(tmp_path: Path) -> None:
+    first = AnswerCache(tmp_path)
+    list(CachedGenerator(Model(), first, "https://host/?key=secret").stream(ASK, Sampling()))
+    first.close()
+    content = (tmp_path / FILE).read_bytes()
+    assert b"secret" not in content and b"Where is the mill" not in content
+    second, model = AnswerCache(tmp_path), Model()
+    assert list(CachedGenerator(model, second, "https://host/?key=secret").stream(ASK, Sampling())) == list(PIECES)
+    assert model.asked == 0
+    second.close()
+
+
+def test_what_is_damaged_is_asked_again(cache: AnswerCache, tmp_path: Path) -> None:
+    model = Model()
+    generator = CachedGenerator(model, cache, "weights")
+    list(generator.stream(ASK, Sampling()))
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        connection.execute("UPDATE answers SET answer = replace(answer, 'By', 'At')")
+    assert [piece.text for piece in generator.stream(ASK, Sampling())][1] == "By "
+    assert model.asked == 2
+
+
+def test_an_error_is_not_kept(cache: AnswerCache) -> None:
+    model = Model()
+    model.breaks_at = 2
+    with pytest.raises(EndpointFailed):
+        list(CachedGenerator(model, cache, "weights", keep_cut=True).stream(ASK, Sampling()))
+    assert len(cache) == 0
+
+
+def test_a_reader_that_has_enough_leaves_a_beginning_that_another_one_may_want_to_go_beyond(cache: AnswerCache) -> None:
+    model = Model()
+    generator = CachedGenerator(model, cache, "weights", keep_cut=True)
+
+    def read(pieces: int) -> list[Piece]:
+        stream = generator.stream(ASK, Sampling())
+        read = [next(stream) for _ in range(pieces)]
+        stream.close()
+        return read
+
+    assert read(2) == read(2) == list(PIECES[:2])
+    assert (model.asked, model.closed) == (1, 1)
+    with pytest.raises(CutShort):
+        read(3)
+    assert len(cache) == 0  # what was cut short has made way
+    assert list(generator.stream(ASK, Sampling())) == list(PIECES)
+    assert read(2) == list(PIECES[:2])  # a whole answer serves both
+    assert model.asked == 2 and len(cache) == 1
+
+
+def test_a_beginning_is_not_kept_unless_asked_for(cache: AnswerCache) -> None:
+    stream = CachedGenerator(Model(), cache, "weights").stream(ASK, Sampling())
+    next(stream)
+    stream.close()
+    assert len(cache) == 0
+
+
+def test_a_complete_answer_stays_as_it_was_the_first_time(cache: AnswerCache) -> None:
+    whole = Recording(PIECES, (1.0, 2.0, 3.0, 4.0, 5.0), complete=True)
+    cache.put("key", Recording(PIECES[:1], (9.0,), complete=False))
+    cache.put("key", whole)
+    cache.put("key", Recording(PIECES, (0.0,) * 5, complete=True))
+    cache.put("key", Recording(PIECES[:1], (9.0,), complete=False))
+    assert cache.get("key") == whole
+    cache.drop("key")
+    assert cache.get("key") is None
+
+
+class Pipeline:
+    """Reads as many pieces as it is told to; its clock is the model's."""
+
+    def __init__(self, generator: CachedGenerator, clock: Clock, pieces: int = 5) -> None:
+        self._generator, self._clock, self.pieces = generator, clock, pieces
+
+    def answer(self, question: str, history: Sequence[Message] = ()) -> Answer:
+        began = self._clock.now
+        self._clock.now += 0.5  # retrieval, which is not replayed
+        generate, timings, text = self._clock.now, {"retrieve": 0.5}, ""
+        stream = self._generator.stream([Message("user", question)], Sampling())
+        for _ in range(self.pieces):
+            piece = next(stream)
+            if piece.tokens and "read" not in timings:
+                timings["read"] = self._clock.now - generate
+            text += piece.text
+        generated = self._clock.now - generate
+        stream.close()  # after the stage, as in RagPipeline
+        return Answer(
+            text,
+            timings={**timings, "generate": generated, "total": self._clock.now - began},
+        )
+
+    def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
+        return []
+
+
+def test_a_replayed_answer_has_the_seconds_of_its_first_time(cache: AnswerCache, clock: Clock) -> None:
+    model = Model(clock)
+    generator = CachedGenerator(model, cache, "weights", keep_cut=True)
+    pipeline = CachedPipeline(Pipeline(generator, clock), generator)
+    first = pipeline.answer("Where?")
+    assert first.timings == {"retrieve": 0.5, "read": 2.0, "generate": 5.0, "total": 5.5}
+    again = pipeline.answer("Where?")
+    assert again.timings == {"retrieve": 0.5, "read": 2.0, "generate": 5.0, "total": 5.5, "replayed": 5.0}
+    assert (again.text, model.asked, clock.now) == (first.text, 1, 6.0)  # 5.5 seconds, then half a second
+
+
+def test_a_reader_that_stops_early_gets_the_seconds_up_to_there(cache: AnswerCache, clock: Clock) -> None:
+    generator = CachedGenerator(Model(clock), cache, "weights", keep_cut=True)
+    CachedPipeline(Pipeline(generator, clock), generator).answer("Where?")
+    early = CachedPipeline(Pipeline(generator, clock, pieces=3), generator).answer("Where?")
+    assert early.timings == {"retrieve": 0.5, "read": 2.0, "generate": 3.0, "total": 3.5, "replayed": 3.0}
+
+
+def test_a_pipeline_that_reads_on_has_the_answer_written_again(cache: AnswerCache, clock: Clock) -> None:
+    model = Model(clock)
+    generator = CachedGenerator(model, cache, "weights", keep_cut=True)
+    CachedPipeline(Pipeline(generator, clock, pieces=3), generator).answer("Where?")
+    whole = CachedPipeline(Pipeline(generator, clock), generator).answer("Where?")
+    assert model.asked == 2
+    assert whole.timings == {"retrieve": 0.5, "read": 2.0, "generate": 5.0, "total": 5.5}
+
+
+def test_waiting_for_a_turn_is_not_part_of_the_answer(cache: AnswerCache, clock: Clock) -> None:
+    model = Model(clock)
+    told = iter([0.0, *[7.0] * 5])  # before the request, and with each piece
+    generator = CachedGenerator(model, cache, "weights", waited=lambda: next(told), keep_cut=True)
+    model.waited = 7.0
+    pipeline = CachedPipeline(Pipeline(generator, clock), generator)
+    timings = {"retrieve": 0.5, "read": 2.0, "generate": 5.0, "total": 5.5}
+    assert pipeline.answer("Where?").timings == timings
+    assert clock.now == 12.5
+    assert pipeline.answer("Where?").timings == {**timings, "replayed": 5.0}
+
+
+def test_looking_up_and_saving_are_not_part_of_the_answer(
+    cache: AnswerCache, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get, put = cache.get, cache.put
+
+    def slow_get(key: str) -> Recording | None:
+        clock.now += 10
+        return get(key)
+
+    def slow_put(key: str, recording: Recording) -> None:
+        clock.now += 20
+        put(key, recording)
+
+    monkeypatch.setattr(cache, "get", slow_get)
+    monkeypatch.setattr(cache, "put", slow_put)
+    generator = CachedGenerator(Model(clock), cache, "weights", keep_cut=True)
+    pipeline = CachedPipeline(Pipeline(generator, clock), generator)
+    first, again = pipeline.answer("Where?").timings, pipeline.answer("Where?").timings
+    assert first == {"retrieve": 0.5, "read": 2.0, "generate": 5.0, "total": 5.5}
+    assert again == {**first, "replayed": 5.0}
+    cut = CachedPipeline(Pipeline(generator, clock, pieces=3), generator).answer("How?").timings
+    assert cut == {"retrieve": 0.5, "read": 2.0, "generate": 3.0, "total": 3.5}
+
+
+def test_a_file_that_is_no_cache_is_named(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("something else, long enough to be looked at" * 100)
+    with pytest.raises(Unavailable, match=r"answers.sqlite cannot be used: file is not a database"):
+        AnswerCache(tmp_path)
+
+
+def test_the_oldest_make_way(tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path, max_bytes=100_000)
+    for number in range(100):
+        cache.put(f"key {number}", Recording((Piece("x" * 4000, finish_reason="stop"),), (1.0,), complete=True))
+    assert (tmp_path / FILE).stat().st_size < 130_000
+    assert cache.get("key 0") is None and cache.get("key 99") is not None
+    cache.put("huge", Recording((Piece("x" * 4_000_001),), (1.0,), complete=True))
+    assert cache.get("huge") is None
+    cache.close()
+
+
+def write_many(folder: str, name: str) -> None:
+    cache = AnswerCache(Path(folder))
+    for number in range(50):
+        cache.put(f"{name} {number}", Recording(PIECES, (1.0,) * 5, complete=True))
+        cache.put(f"shared {number}", Recording(PIECES, (1.0,) * 5, complete=True))
+    cache.close()
+
+
+def test_two_processes_write_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=write_many, args=(str(tmp_path), name)) for name in "ab"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    cache = AnswerCache(tmp_path)
+    assert len(cache) == 150
+    assert all(cache.get(f"{name} {i}") is not None for name in ("a", "b", "shared") for i in range(50))
+    cache.close()

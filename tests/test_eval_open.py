@@ -1,0 +1,116 @@
+"""What opens the systems of a run: answers and indexes in the run's folder, or in one that is shared."""
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+import pytest
+
+from eval.results import read_rows
+from eval.rows import Row
+from eval.runner import run
+from eval.systems import Endpoint, SystemRow
+from rag.cli_eval import open_systems
+from rag.config import Settings
+from rag.datatypes import Message, Piece, Sampling, Usage
+from rag.embedder import SentenceEmbedder
+from tests.conftest import REPOSITORY
+from tests.test_eval_runner import N, write_qaset
+
+GPT = SystemRow(
+    name="gpt",
+    generator=Endpoint(endpoint="https://host/v1", model="m"),
+    retrieval=False,
+    price_per_million_prompt=1.0,
+    price_per_million_completion=1.0,
+)
+
+
+class Model:
+    """Answers every request with "answer 0"; counts the requests of all its kind."""
+
+    asked = 0
+    closed = 0
+
+    def count(self, text: str) -> int:
+        return len(text.split())
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
+        Model.asked += 1
+        yield Piece("answer 0", -0.1, 2)
+        yield Piece("", finish_reason="stop", usage=Usage(10, 0, 2))
+
+    def close(self) -> None:
+        Model.closed += 1
+
+
+@pytest.fixture(autouse=True)
+def _model(monkeypatch: pytest.MonkeyPatch) -> None:
+    Model.asked = Model.closed = 0
+    monkeypatch.setattr("rag.cli_eval.build_generator", lambda settings, store: Model())
+
+
+def go(tmp_path: Path, out: str, row: SystemRow = GPT, cache: str = "", settings: Settings | None = None) -> list[Row]:
+    qaset, settings = write_qaset(tmp_path / "set"), settings or Settings()
+    opener = open_systems(qaset, settings, tmp_path / out, tmp_path / cache if cache else None)
+    run(qaset, [row], tmp_path / out, opener, settings=settings)
+    return list(read_rows(tmp_path / out))
+
+
+def test_runs_with_a_common_cache_ask_once_and_cost_the_same(tmp_path: Path) -> None:
+    first = go(tmp_path, "one", cache="cache")
+    second = go(tmp_path, "two", cache="cache")
+    assert (Model.asked, Model.closed) == (N, 2)
+    assert [row.cost for row in second] == [row.cost for row in first] == [pytest.approx(12e-6)] * N
+    assert [row.usage for row in second] == [row.usage for row in first]
+    assert all("replayed" in row.timings for row in second) and not any("replayed" in row.timings for row in first)
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {"answers.sqlite"}
+
+
+def test_runs_of_their_own_ask_for_themselves(tmp_path: Path) -> None:
+    go(tmp_path, "one")
+    go(tmp_path, "two")
+    assert Model.asked == 2 * N
+    assert (tmp_path / "one" / "answers.sqlite").is_file()
+
+
+def test_rows_that_are_lost_or_belong_to_other_settings_come_out_of_the_cache(tmp_path: Path) -> None:
+    go(tmp_path, "out")
+    (tmp_path / "out" / "results.jsonl").unlink()
+    assert len(go(tmp_path, "out")) == N and Model.asked == N
+    go(tmp_path, "out", settings=Settings(abstention={"enabled": False}))  # type: ignore[arg-type]
+    assert Model.asked == N
+    go(tmp_path, "out", settings=Settings(generator={"max_tokens": 7}))  # type: ignore[arg-type]
+    assert Model.asked == 2 * N
+
+
+def test_another_endpoint_is_another_model(tmp_path: Path) -> None:
+    go(tmp_path, "out", cache="cache")
+    other = GPT.model_copy(update={"generator": Endpoint(endpoint="https://other/v1", model="m")})
+    go(tmp_path, "out", other, cache="cache")
+    assert Model.asked == 2 * N
+
+
+def test_recorded_answers_load_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMALLHOLD_CACHE", str(tmp_path / "no-models"))
+    (tmp_path / "r.jsonl").write_text('{"id": "q0", "answer": "answer 0", "judged_right": true}\n')
+    row = SystemRow(name="big", retrieval=False, recorded=str(tmp_path / "r.jsonl"))
+    elsewhere = Settings(generator={"endpoint": "https://host/v1"})  # type: ignore[arg-type]
+    (answered,) = go(tmp_path, "out", row, settings=elsewhere)
+    assert (answered.scores["exact_match"], answered.human_right, Model.asked) == (1.0, True, 0)
+    assert answered.usage.prompt == 3 and answered.usage.completion == 2  # a quarter of 10 and of 8 characters
+
+
+@pytest.mark.model
+def test_an_oracle_reads_the_relevant_document_of_a_real_index(tmp_path: Path, embedder: SentenceEmbedder) -> None:
+    from eval.qaset import load_qaset
+
+    qaset = load_qaset(REPOSITORY / "examples" / "qa").limited(3)
+    row = GPT.model_copy(update={"retrieval": True, "oracle": True})
+    settings = Settings(abstention={"enabled": False})  # type: ignore[arg-type]
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    run(qaset, [row], out, open_systems(qaset, settings, out, cache), settings=settings)
+    rows = list(read_rows(out))
+    assert len(rows) == 3
+    for answered in rows:
+        assert {document.document_id for document in answered.retrieved} == set(answered.relevant)
+    assert (cache / "index").is_dir() and not (out / "index").exists()

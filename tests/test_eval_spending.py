@@ -1,0 +1,163 @@
+"""Limits on what answers may cost."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from eval.qaset import Question
+from eval.results import read_rows, read_run
+from eval.rows import Row, Tokens, empty_row
+from eval.runner import run
+from eval.spending import LimitReached, Spending
+from eval.systems import Endpoint, PipelineSystem, SystemRow
+from rag.config import Settings
+from rag.datatypes import Answer, Message, ScoredChunk, Usage
+from tests.test_eval_runner import write_qaset
+
+# 1,000 prompt tokens or 500 of an answer cost a dollar.
+PRICES = {"price_per_million_prompt": 1000.0, "price_per_million_completion": 2000.0}
+
+
+def remote(name: str = "gpt", budget: float | None = None, **more: object) -> SystemRow:
+    generator = Endpoint(endpoint="https://host/v1", model="m", budget=budget)
+    return SystemRow.model_validate({"name": name, "generator": generator, "retrieval": False, **PRICES, **more})
+
+
+def answered(system: str, cost: float | None, **more: object) -> Row:
+    question = Question("q", "Where?", ("mill",), True, ())
+    row = empty_row(question, system, generates=True, retrieves=False, fingerprints=("s", "f"))
+    return row.model_copy(update={"cost": cost, "usage": Tokens(prompt=1), **more})
+
+
+def begun(row: SystemRow, limit: float | None = None) -> Spending:
+    spending = Spending(limit)
+    spending.begin(row, Settings())
+    return spending
+
+
+def test_the_next_question_may_cost_as_much_as_the_dearest() -> None:
+    spending = begun(remote(), limit=10.0)
+    for cost in (1.0, 4.0, 0.5):
+        spending.add(answered("gpt", cost))
+    spending.check(remote())  # 5.5 and 4 make 9.5
+    spending.add(answered("gpt", 0.75))
+    with pytest.raises(LimitReached, match=r"the limit of \$10 would be passed: \$6.25 spent, .* may cost \$4"):
+        spending.check(remote())
+    assert spending.reached
+
+
+def test_the_first_question_may_cost_what_the_token_budgets_allow() -> None:
+    # 512 for the instructions, 512 for the history, 96 for the answer; with retrieval 1,024 more.
+    dearest = (512 + 512) / 1000 + 96 / 500
+    begun(remote(), limit=dearest + 1e-9).check(remote())
+    with pytest.raises(LimitReached):
+        begun(remote(), limit=dearest - 1e-9).check(remote())
+    with pytest.raises(LimitReached):
+        begun(remote(retrieval=True), limit=dearest + 1.023).check(remote(retrieval=True))
+
+
+def test_what_cost_nothing_now_is_not_counted_but_tells_the_next() -> None:
+    spending = begun(remote(), limit=2.0)
+    spending.add(answered("gpt", 0.9, timings={"replayed": 3.0}))
+    spending.add(answered("gpt", 0.0))  # abstained before the model was asked
+    spending.check(remote())
+    spending.add(answered("gpt", 0.9))
+    spending.check(remote())  # 0.9 spent, 0.9 next
+    spending.add(answered("gpt", 0.3))
+    with pytest.raises(LimitReached, match=r"\$1.2 spent"):
+        spending.check(remote())
+
+
+def test_a_failure_counts_like_the_dearest() -> None:
+    spending = begun(remote(), limit=3.0)
+    spending.add(answered("gpt", 1.0))
+    spending.add(answered("gpt", None, error="broke off"))
+    spending.check(remote())
+    spending.add(answered("gpt", None, error="broke off"))
+    with pytest.raises(LimitReached, match=r"\$3 spent"):
+        spending.check(remote())
+
+
+def test_a_budget_is_of_one_endpoint_and_the_limit_of_all() -> None:
+    spending = Spending(5.0)
+    tight, other = remote("tight", budget=2.0), remote("other")
+    for row in (tight, other):
+        spending.begin(row, Settings())
+        spending.add(answered(row.name, 1.5))
+    with pytest.raises(LimitReached, match=r"the budget of \$2 would be passed: \$1.5 spent"):
+        spending.check(tight)
+    spending.check(other)  # 3 and 1.5 make 4.5
+    spending.add(answered("other", 1.0))
+    with pytest.raises(LimitReached, match=r"the limit of \$5 would be passed: \$4 spent"):
+        spending.check(other)
+
+
+def test_an_endpoint_whose_cost_cannot_be_known_is_not_asked_under_a_limit() -> None:
+    free = SystemRow(name="gpt", generator=Endpoint(endpoint="https://host/v1", model="m"), retrieval=False)
+    with pytest.raises(LimitReached, match="gpt states no prices per million tokens"):
+        begun(free, limit=1e9).check(free)
+    begun(free).check(free)  # without a limit it is
+    spending = begun(remote(), limit=1e9)
+    spending.add(answered("gpt", None))
+    with pytest.raises(LimitReached, match="the endpoint of gpt tells no tokens"):
+        spending.check(remote())
+
+
+def test_recorded_answers_and_free_machines_know_no_limit() -> None:
+    recorded = SystemRow.model_validate({"name": "gpt", "recorded": "x.jsonl", **PRICES})
+    spending = begun(recorded, limit=0.0)
+    spending.add(answered("gpt", 9.0, recorded=True))
+    spending.check(recorded)
+    local = SystemRow(name="local", generator="tiny", retrieval=False)
+    begun(local, limit=0.0).check(local)
+
+
+class Paid:
+    """A pipeline whose answers take 250, 500, 250 and 500 prompt tokens: a quarter and half a dollar."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.prepared = 0
+
+    @contextmanager
+    def __call__(self, row: SystemRow) -> Iterator[PipelineSystem]:
+        yield PipelineSystem("weights", self._build)
+
+    def _build(self) -> "Paid":
+        self.prepared += 1
+        return self
+
+    def answer(self, question: str, history: Sequence[Message] = ()) -> Answer:
+        self.asked.append(question)
+        return Answer("answer", usage=Usage(prompt=500 if question[-1] in "13" else 250))
+
+    def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
+        return []
+
+
+def test_a_run_stops_before_the_limit_keeps_its_rows_and_goes_on_with_a_higher_one(tmp_path: Path) -> None:
+    qaset, out = write_qaset(tmp_path / "set"), tmp_path / "out"
+    first, spending = Paid(), Spending(1.3)
+    run(qaset, [remote()], out, first, settings=Settings(), spending=spending)
+    # 0.25, 0.75 (the first estimate, 1.216, is replaced by what was seen), and 0.75 + 0.5 fits 1.3; 1 + 0.5 does not.
+    assert first.asked == ["question 0", "question 1", "question 2"]
+    assert sum(row.cost or 0 for row in read_rows(out)) == 1.0
+    assert spending.reached and read_run(out).systems["gpt"].stopped.startswith("the limit of $1.3 would be passed")
+    same, spending = Paid(), Spending(1.3)
+    run(qaset, [remote()], out, same, settings=Settings(), spending=spending)
+    assert (same.asked, same.prepared, spending.reached) == ([], 0, True)  # what was spent before counts
+    higher, spending = Paid(), Spending(1.5)
+    run(qaset, [remote()], out, higher, settings=Settings(), spending=spending)
+    assert higher.asked == ["question 3"] and not spending.reached
+    assert read_run(out).systems["gpt"].stopped == "" and len(list(read_rows(out))) == 4
+
+
+def test_a_stopped_system_lets_the_next_one_go_on(tmp_path: Path) -> None:
+    paid, out = Paid(), tmp_path / "out"
+    row = remote("tight", budget=0.0)
+    run(write_qaset(tmp_path / "set"), [row, remote("other")], out, paid, settings=Settings(), spending=Spending())
+    assert len(paid.asked) == 4 and {r.system for r in read_rows(out)} == {"other"}
+    assert json.loads((out / "run.json").read_text())["systems"]["tight"]["stopped"].startswith("the budget of $0")
