@@ -147,6 +147,7 @@ def _compare(
     draws_a, draws_b = bootstrap_means(values_a, groups), bootstrap_means(values_b, groups)
     figures_a, figures_b = estimate(values_a, draws_a), estimate(values_b, draws_b)
     changes = paired_difference(values_a, values_b, draws_a, draws_b)
+    verdicts = compare_scores(values_a, values_b, draws_b - draws_a, groups)
     return [
         Comparison(
             a.name,
@@ -155,13 +156,7 @@ def _compare(
             int(both.sum()),
             figures_a[m],
             figures_b[m],
-            Difference(
-                metric,
-                a.name,
-                b.name,
-                changes[m],
-                *compare_scores(values_a[:, m], values_b[:, m], draws_b[:, m] - draws_a[:, m], groups),
-            ),
+            Difference(metric, a.name, b.name, changes[m], *verdicts[m]),
             paired_power(values_a[:, m], values_b[:, m], groups),
         )
         for m, metric in enumerate(metrics)

@@ -26,8 +26,6 @@ def further_rows(report: Report) -> Iterator[list[str]]:
         ("energy a question", lambda s: _energy(s["joules_per_question"])),
         ("operations a question", lambda s: _operations(s["flops_per_question"])),
         ("first token, median and 95th percentile", lambda s: _waits(s["latency"]["first_token"])),
-        ("score with -1 for a wrong answer", lambda s: _score(s["crag_score"])),
-        ("remembered against the documents", lambda s: _score(s["memorised_rate"])),
         *((title, _share_of(name)) for name, title in TRUST_TITLES.items()),
     ]
     for title, write in figures:

@@ -134,15 +134,10 @@ class Measurements:
         our_draws, their_draws = self.draws(common)[:, : len(COLUMNS)], baseline.draws(common)[:, : len(COLUMNS)]
         figures = paired_difference(theirs, ours, their_draws, our_draws)
         groups = renumbered(self.groups[common])
+        verdicts = compare_scores(theirs, ours, our_draws - their_draws, groups)
         return [
-            Difference(
-                name,
-                baseline.name,
-                self.name,
-                figures[m],
-                *compare_scores(theirs[:, m], ours[:, m], our_draws[:, m] - their_draws[:, m], groups),
-            )
-            for m, name in enumerate(COLUMNS)
+            Difference(name, baseline.name, self.name, figure, *verdict)
+            for name, figure, verdict in zip(COLUMNS, figures, verdicts, strict=True)
         ]
 
     def at(self, places: Places) -> Floats:

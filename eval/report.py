@@ -76,7 +76,7 @@ def build_report(measured: Measured) -> Report:
             "resamples": RESAMPLES,
             "seed": SEED,
             "clusters": measured.clusters,
-            "tests": "McNemar's exact test where scores are 0 and 1 (by cluster), paired bootstrap otherwise",
+            "tests": "McNemar's exact test where scores are 0 and 1, else randomisation of signs; by cluster",
             "correction": "Holm, within each metric over the pairs of systems",
         },
         "systems": {name: _system(system, len(run.questions)) for name, system in systems.items()},

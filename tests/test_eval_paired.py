@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eval.paired import Difference, clustered_p, compare_scores, corrected, discordant, holm, mcnemar_p
+from eval.paired import Difference, clustered_p, compare_scores, corrected, discordant, holm, mcnemar_p, randomised_ps
 from eval.statistics import Estimate
 
 NAN = float("nan")
@@ -24,15 +24,40 @@ def test_mcnemar_agrees_with_scipy() -> None:
         assert mcnemar_p(only_a, only_b) == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue)
 
 
-def test_right_or_wrong_is_counted_and_other_scores_are_drawn() -> None:
-    a, b = np.array([1.0, 0, 0, 1, NAN]), np.array([0.0, 1, 1, 1, NAN])
-    assert discordant(a, b) == (1, 2)
-    draws = np.array([1.0] * 999)
-    assert compare_scores(a, b, draws) == (pytest.approx(1.0), (1, 2))
-    assert compare_scores(a, b * 0.5, draws) == (pytest.approx(0.002), None)
-    # Scored for other questions, as ratios are: the questions do not pair up.
-    assert compare_scores(np.array([1.0, NAN]), np.array([NAN, 0.0]), -draws) == (pytest.approx(0.002), None)
-    assert compare_scores(np.array([NAN]), np.array([1.0]), draws) == (None, None)
+def test_each_column_has_the_test_that_suits_it() -> None:
+    a = np.array([[1.0, 0.5, 1.0, NAN], [0, 0.5, NAN, NAN], [0, 0.5, NAN, NAN], [1, 0.5, NAN, NAN]])
+    b = np.array([[0.0, 0.6, NAN, 1.0], [1, 0.7, NAN, NAN], [1, 0.8, NAN, NAN], [1, 0.9, 0.0, NAN]])
+    draws = np.ones((999, 4))
+    assert discordant(a[:, 0], b[:, 0]) == (1, 2)
+    right, score, of_others, unscored = compare_scores(a, b, draws, np.arange(4))
+    assert right == (pytest.approx(1.0), (1, 2))
+    # All four in favour: of 16 ways to sign them only this one and its mirror go as far.
+    assert score == (pytest.approx(2 / 16), None)
+    # Scored for other questions, as ratios are: nothing pairs up, and the bootstrap decides.
+    assert of_others == (pytest.approx(0.002), None)
+    assert unscored == (None, None)
+
+
+def test_signs_are_enumerated_by_hand() -> None:
+    # 3, 1 and -1 sum to 3. |+-3 +-1 +-1| is 5, 3, 3 or 1 for either sign of the 3: 6 of 8 reach 3.
+    differences = np.array([[3.0], [1.0], [-1.0]])
+    assert randomised_ps(differences, np.arange(3)).tolist() == [pytest.approx(6 / 8)]
+    # The last two share a document and cancel out: whichever sign the 3 has, the sum is as far.
+    assert randomised_ps(differences, np.array([0, 1, 1])).tolist() == [1.0]
+    assert randomised_ps(np.zeros((3, 1)), np.arange(3)).tolist() == [1.0]
+    assert randomised_ps(np.empty((0, 2)), np.empty(0, dtype=np.int64)).tolist() == [1.0, 1.0]
+
+
+def test_random_signs_agree_with_scipy() -> None:
+    from scipy import stats
+
+    differences = np.random.default_rng(4).normal(0.12, 0.5, size=60)
+    (ours,) = randomised_ps(differences[:, None], np.arange(60))
+    theirs = stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=20_000, rng=3
+    ).pvalue
+    assert ours == pytest.approx(theirs, abs=0.012)
+    assert ours == pytest.approx(stats.ttest_1samp(differences, 0.0).pvalue, abs=0.015)
 
 
 def test_clusters_change_sides_as_a_whole() -> None:
