@@ -81,7 +81,9 @@ def _power_lines(power: dict[str, Any] | None) -> Iterator[str]:
     for pair in power["pairs"]:
         smallest, more = pair["smallest_difference"], pair["more_needed"]
         shows = "can show no difference" if smallest is None else f"can show a difference of {share(smallest)}"
-        wanted = f"; {more:,} more would show the observed {pair['observed']:+.3f}" if more else ""
+        wanted = (
+            f"; {more:,} more would show the observed {pair['observed']:+.3f}" if more and not pair["shown"] else ""
+        )
         yield f"- {title}, `{pair['b']}` minus `{pair['a']}`: {pair['n']:,} questions {shows}{wanted}."
 
 

@@ -67,6 +67,7 @@ def write_report(out: Path, locate: Locate = locate_weights) -> Report:
 def build_report(measured: Measured) -> Report:
     """Reduce the measurements of a run to its report."""
     run, systems = measured.run, measured.systems
+    found = differences(list(systems.values()))
     return {
         "data": run.data,
         "machine": _machine(run),
@@ -80,8 +81,8 @@ def build_report(measured: Measured) -> Report:
             "correction": "Holm, within each metric over the pairs of systems",
         },
         "systems": {name: _system(system, len(run.questions)) for name, system in systems.items()},
-        "differences": [_difference(found) for found in differences(list(systems.values()))],
-        "power": _power(list(systems.values())),
+        "differences": [_difference(difference) for difference in found],
+        "power": _power(list(systems.values()), found),
         "break_even": _break_even(list(systems.values())),
         "scale": equivalent_scale(list(systems.values())),
         "notes": _notes(measured),
@@ -204,24 +205,25 @@ def _parameters_kind(measurements: Measurements) -> str | None:
     return str(measurements.row["parameters_kind"]) if stated else "known"
 
 
-def _power(systems: list[Measurements]) -> dict[str, Any] | None:
+def _power(systems: list[Measurements], told: Sequence[Difference]) -> dict[str, Any] | None:
     """What these questions can show for each pair, in rightness, or without it in nDCG@10; None without a pair.
 
     `smallest_difference` is the one that would show for every pair, `questions_needed` those that would show the
     differences that were observed and not shown.
     """
     metric = RIGHT if any(np.isfinite(system.column(RIGHT)).any() for system in systems) else "ndcg@10"
+    shown = {(one.a, one.b) for one in told if one.metric == metric and one.significant}
     pairs = []
     for a, b in itertools.combinations(systems, 2):
         common = np.intersect1d(a.places, b.places)
         column = COLUMNS.index(metric)
         found = paired_power(a.at(common)[:, column], b.at(common)[:, column], renumbered(a.groups[common]))
         if found is not None:
-            pairs.append(_pair_power(a.name, b.name, found))
+            pairs.append({**_pair_power(a.name, b.name, found), "shown": (a.name, b.name) in shown})
     if not pairs:
         return None
     smallest = [pair["smallest_difference"] for pair in pairs]
-    needed = [pair["questions_needed"] for pair in pairs if pair["more_needed"]]
+    needed = [pair["questions_needed"] for pair in pairs if pair["questions_needed"] and not pair["shown"]]
     return {
         "metric": metric,
         "alpha": ALPHA,

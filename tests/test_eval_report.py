@@ -488,6 +488,7 @@ def test_pairs_are_tested_corrected_and_weighed(tmp_path: Path) -> None:
     assert power["pairs"][0]["discordant_rate"] == power["pairs"][0]["observed"] == 0.5
     # (1.95996 sqrt 0.5 + 0.84162 sqrt 0.25)^2 / 0.25 = 13.06
     assert (power["pairs"][0]["questions_needed"], power["pairs"][0]["more_needed"]) == (14, 10)
+    assert [pair["shown"] for pair in power["pairs"]] == [False, False, False]
     assert power["questions_needed"] == max(pair["questions_needed"] for pair in power["pairs"])
 
 
