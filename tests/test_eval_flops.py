@@ -16,6 +16,8 @@ def write_gguf(path: Path, *, tied: bool = True, head: int | None = None) -> Pat
     writer.add_head_count(4)
     if head is not None:
         writer.add_key_length(head)
+    writer.add_token_list(["a", "", "word", "\u00e9"])
+    writer.add_token_scores([0.1, 0.2, 0.3, 0.4])
     writer.add_tensor("token_embd.weight", np.zeros((10, 8), dtype=np.float32))
     writer.add_tensor("blk.0.attn_q.weight", np.zeros((8, 8), dtype=np.float32))
     if not tied:
@@ -57,6 +59,14 @@ def test_what_is_no_weights_is_refused(tmp_path: Path) -> None:
             read_architecture(tmp_path / name)
     with pytest.raises(ValueError, match="no GGUF"):
         read_architecture(tmp_path / "missing")
+
+
+def test_a_file_cut_within_its_vocabulary_is_refused(tmp_path: Path) -> None:
+    whole = write_gguf(tmp_path / "whole").read_bytes()
+    cut = whole.index(b"word") + 2
+    (tmp_path / "cut").write_bytes(whole[:cut])
+    with pytest.raises(ValueError, match="no GGUF"):
+        read_architecture(tmp_path / "cut")
 
 
 def test_a_shape_is_read_once_and_kept_with_the_run(tmp_path: Path) -> None:
