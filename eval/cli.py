@@ -1,7 +1,7 @@
 """`smallhold eval run|report|compare|convert`. How a system is opened is passed in, so that this knows no builder."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -25,6 +25,18 @@ class OpenSystems(Protocol):
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Out = Annotated[Path, typer.Argument(help="The folder of a run.")]
+FailIf = Annotated[
+    list[str] | None,
+    typer.Option(
+        help='Exit with 1 where this holds of a system: "f1 < 0.6", or of one alone "small: f1 < 0.6". May be repeated.'
+    ),
+]
+FailIfWorse = Annotated[
+    Path | None,
+    typer.Option(
+        "--fail-if-worse-than", help="Exit with 1 where a score is worse than in this run, paired, beyond chance."
+    ),
+]
 
 HELP = """Measure systems on questions of your own, offline.
 
@@ -61,6 +73,8 @@ def make_app(open_systems: OpenSystems) -> typer.Typer:
         max_cost: Annotated[
             float | None, typer.Option(min=0.0, help="Stop before the run's answers cost more US dollars than this.")
         ] = None,
+        fail_if: FailIf = None,
+        fail_if_worse_than: FailIfWorse = None,
         as_json: Json = False,
     ) -> None:
         """Ask every question of every system, then report scores, cost and seconds with 95% intervals.
@@ -71,7 +85,7 @@ def make_app(open_systems: OpenSystems) -> typer.Typer:
 
         Example: smallhold eval run --data squad2-small --system small,small+retrieval --system large --out out/squad2
 
-        Example: smallhold eval run --data scifact --system retrieval --out out/scifact
+        Example: smallhold eval run --data scifact --system retrieval --out out/scifact --fail-if "ndcg@10 < 0.7"
 
         Example: smallhold eval run --data my-set --systems mine.toml --system gpt --max-cost 2.50 --out out/gpt
         """
@@ -81,6 +95,7 @@ def make_app(open_systems: OpenSystems) -> typer.Typer:
         from eval.spending import Spending
         from rag.config import load_settings
 
+        _check_conditions(fail_if, fail_if_worse_than)
         settings = load_settings(config, {"abstention": {"enabled": False}} if no_abstain else None)
         qaset = load_qaset(data).limited(limit)
         rows = _choose(system or [], qaset, systems)
@@ -93,16 +108,18 @@ def make_app(open_systems: OpenSystems) -> typer.Typer:
                 f"\nInterrupted. What is answered is kept in {out}; the same command goes on from there.", err=True
             )
             raise typer.Exit(130) from None
-        _show(out, as_json=as_json, notes=False)  # they were shown as they came
+        made = _show(out, as_json=as_json, notes=False)  # they were shown as they came
         _exit_if_stopped(finished, [row.name for row in rows], limited=spending.reached)
+        _exit_if_failed(made, out, fail_if, fail_if_worse_than)
 
     @app.command()
-    def report(out: Out, as_json: Json = False) -> None:
-        """Make the report of a run anew from its rows, by the scorers of now.
+    def report(out: Out, fail_if: FailIf = None, fail_if_worse_than: FailIfWorse = None, as_json: Json = False) -> None:
+        """Make the report of a run anew from its rows, by the scorers and prices of now.
 
-        Example: smallhold eval report out/squad2
+        Example: smallhold eval report out/squad2 --fail-if "small+retrieval: f1 < 0.6" --fail-if-worse-than out/last
         """
-        _show(out, as_json=as_json, notes=True)
+        _check_conditions(fail_if, fail_if_worse_than)
+        _exit_if_failed(_show(out, as_json=as_json, notes=True), out, fail_if, fail_if_worse_than)
 
     @app.command()
     def compare(
@@ -115,7 +132,9 @@ def make_app(open_systems: OpenSystems) -> typer.Typer:
     ) -> None:
         """Compare two runs over the questions that both asked: B minus A, paired, with 95% intervals.
 
-        Systems of the same name are compared, or the only system of each run.
+        Systems of the same name are compared, or the only system of each run. Beside each difference stand its p
+        value (McNemar's test for right or wrong, corrected by Holm for several systems), the smallest difference that
+        so many questions can show, and how many more would show the one observed.
 
         Example: smallhold eval compare out/before out/after --metric f1
         """
@@ -216,7 +235,8 @@ def _choose(asked: list[str], qaset: "QASet", file: Path | None) -> "list[System
     return check_recorded(choose_systems(_split(asked) or [default], load_systems(file)))
 
 
-def _show(out: Path, *, as_json: bool, notes: bool) -> None:
+def _show(out: Path, *, as_json: bool, notes: bool) -> dict[str, Any]:
+    """Make the report and print it."""
     from eval.console import print_table, report_table
     from eval.report import REPORT_MARKDOWN, write_report
     from rag.console import print_json
@@ -224,11 +244,35 @@ def _show(out: Path, *, as_json: bool, notes: bool) -> None:
     report = write_report(out)
     if as_json:
         print_json(report)
-        return
+        return report
     print_table(report_table(report))
     for note in report["notes"] if notes else ():
         typer.echo(f"Note: {note}", err=True)
     typer.echo(f"Report: {out / REPORT_MARKDOWN}", err=True)
+    return report
+
+
+def _check_conditions(conditions: list[str] | None, baseline: Path | None) -> None:
+    """Refuse what cannot be checked before hours are spent on a run."""
+    from eval.conditions import parse_condition
+    from eval.results import read_run
+
+    for condition in conditions or []:
+        parse_condition(condition)
+    if baseline is not None:
+        read_run(baseline)
+
+
+def _exit_if_failed(report: dict[str, Any], out: Path, conditions: list[str] | None, baseline: Path | None) -> None:
+    from eval.compare import worsened
+    from eval.conditions import failures, parse_condition
+
+    reasons = failures(report, [parse_condition(condition) for condition in conditions or []])
+    reasons += worsened(baseline, out) if baseline is not None else []
+    for reason in reasons:
+        typer.echo(f"Failed: {reason}", err=True)
+    if reasons:
+        raise typer.Exit(1)
 
 
 def _exit_if_stopped(run: "Run", asked: list[str], *, limited: bool) -> None:

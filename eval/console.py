@@ -91,11 +91,11 @@ def comparison_table(comparisons: list[Comparison]) -> Table:
     table = Table(title="B minus A, paired by question (95% interval)", title_justify="left")
     for title in ("A", "B", "metric"):
         table.add_column(title)
-    for title in ("A", "B", "B - A", "questions"):
+    for title in ("A", "B", "B - A", "p (Holm)", "can show", "more needed", "questions"):
         table.add_column(title, justify="right")
     for c in comparisons:
-        figures = (_number(c.a.value), _number(c.b.value), _difference(c), f"{c.difference.n:,}")
-        table.add_row(escape(c.system_a), escape(c.system_b), TITLES[c.metric], *figures)
+        figures = (_number(c.a.value), _number(c.b.value), _difference(c), _p(c), *_power(c), f"{c.difference.n:,}")
+        table.add_row(escape(c.system_a), escape(c.system_b), TITLES.get(c.metric, c.metric), *figures)
     return table
 
 
@@ -117,6 +117,22 @@ def _difference(comparison: Comparison) -> str:
     if figure.value is None or figure.low is None or figure.high is None:
         return UNKNOWN
     return f"{_signed(figure.value)} ({_signed(figure.low)} to {_signed(figure.high)})"
+
+
+def _p(comparison: Comparison) -> str:
+    p = comparison.test.p_holm
+    if p is None:
+        return UNKNOWN
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _power(comparison: Comparison) -> tuple[str, str]:
+    """The smallest difference that the questions can show, and how many more the observed one would take."""
+    power = comparison.power
+    if power is None:
+        return UNKNOWN, UNKNOWN
+    smallest = UNKNOWN if power.smallest_difference is None else f"{power.smallest_difference:.3g}"
+    return smallest, UNKNOWN if power.more_needed is None else f"{power.more_needed:,}"
 
 
 def _number(value: float | None) -> str:

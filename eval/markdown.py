@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from eval.markdown_decision import decision, further_rows
 from eval.measurements import COST, SECONDS
 from eval.systems import changed_settings
 from eval.wording import (
@@ -40,6 +41,7 @@ def report_markdown(report: Report, *, plot: str) -> str:
         _meanings(report),
         "## Differences, paired by question",
         *_differences(report),
+        *decision(report),
         "## Setting",
         _setting(report),
         "## The rows",
@@ -126,6 +128,7 @@ def _systems_table(report: Report) -> str:
     for metric in scored_metrics(report):
         rows.append([TITLES[metric], *(interval(system["metrics"][metric]) for system in systems.values())])
     rows.append(["cost of 1,000 questions", *(per_thousand(s["cost_per_question"]) for s in systems.values())])
+    rows += further_rows(report)
     for name, key in (("seconds, mean", "mean"), ("seconds, median", "p50"), ("seconds, 95th percentile", "p95")):
         rows.append([name, *(seconds(system["seconds_per_question"][key]) for system in systems.values())])
     rows.append(["tokens a question, read + written", *(_tokens(system) for system in systems.values())])
@@ -155,21 +158,28 @@ def _differences(report: Report) -> Iterator[str]:
     pairs: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for pair in told:
         pairs.setdefault((pair["system"], pair["baseline"]), {})[pair["metric"]] = pair
-    lines = [_difference_line(name, baseline, by, metric) for (name, baseline), by in pairs.items()]
+    p_of = {(p["system"], p["baseline"]): p["p_holm"] for p in told if p["metric"] == metric}
+    lines = [
+        _difference_line(name, baseline, by, metric, p_of.get((name, baseline)))
+        for (name, baseline), by in pairs.items()
+    ]
     if not lines:
         yield "One system alone has nothing to be compared with."
         return
-    yield "\n".join([f"| pair | {TITLES[metric]} | cost of 1,000 questions | seconds |", "|---|---|---|---|", *lines])
+    yield "\n".join(
+        [f"| pair | {TITLES[metric]} | p | cost of 1,000 questions | seconds |", "|---|---|---|---|---|", *lines]
+    )
     yield (
         "Both systems of a pair are resampled on the same questions. An interval that holds 0 shows no difference. "
-        "The intervals are not corrected for the number of pairs."
+        "The p values are corrected for the number of pairs (Holm), the intervals are not."
     )
 
 
-def _difference_line(name: str, baseline: str, by: dict[str, dict[str, Any]], metric: str) -> str:
+def _difference_line(name: str, baseline: str, by: dict[str, dict[str, Any]], metric: str, p: float | None) -> str:
     cells = [
         f"`{_cell(name)}` minus `{_cell(baseline)}`",
         difference(by[metric]) if metric in by else UNKNOWN,
+        UNKNOWN if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
         _signed(by.get(COST), per_thousand),
         _signed(by.get(SECONDS), seconds),
     ]
@@ -197,6 +207,8 @@ def _setting(report: Report) -> str:
         "Where all questions score alike the bootstrap sees no spread, and an interval has no width.",
         "- Seconds are those of the answering alone, one question at a time, without loading; cost is what the prices "
         "above make of them. A machine that idles costs more per question.",
+        "- Energy that is estimated is what a power model makes of processor seconds; operations are 2 x parameters x "
+        "tokens, and attention.",
     ]
     return "\n".join(lines)
 
@@ -205,13 +217,27 @@ def _system_setting(system: dict[str, Any]) -> str:
     generator = system["generator"]
     if isinstance(generator, dict):
         generator = f"{generator.get('model')} at {generator.get('endpoint')}"
-    parts = [generator or "no language model", "with retrieval" if system["retrieval"] else "closed-book"]
-    prices = [
-        f"{dollars(price)} {key.removeprefix('price_').replace('_', ' ')}" for key, price in system["prices"].items()
-    ]
-    parts.append(", ".join(prices) if prices else "no price stated")
+    if system["recorded"]:
+        parts = ["answers recorded elsewhere"]
+    else:
+        reads = "the relevant documents handed over" if system["oracle"] else "with retrieval"
+        parts = [generator or "no language model", reads if system["retrieval"] else "closed-book"]
+    parts.append(_prices(system["prices"]))
     parts += [f"{key} = {json.dumps(value)}" for key, value in changed_settings(system["settings"]).items()]
     return _flat("; ".join(parts))
+
+
+def _prices(prices: dict[str, Any]) -> str:
+    told = [
+        f"{dollars(price)} {key.removeprefix('price_').replace('_', ' ')}"
+        for key, price in prices.items()
+        if key.startswith("price_")
+    ]
+    if "utilisation" in prices:
+        told.append(f"used {prices['utilisation']:.0%} of the time")
+    if "source" in prices:
+        told.append(f"by {prices['source']}")
+    return ", ".join(told) if told else "no price stated"
 
 
 def _cell(text: str) -> str:

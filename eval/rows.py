@@ -41,6 +41,14 @@ class Tokens(Record):
     completion: int = 0
 
 
+class Work(Record):
+    """What the machine did for a question: CPU seconds over all threads, and joules where its counters can be read."""
+
+    cpu_seconds: float
+    cores: int
+    joules: float | None = None
+
+
 class Row(Record):
     """What one system made of one question. `seconds` are those of the answering alone, `cost` US dollars.
 
@@ -48,6 +56,7 @@ class Row(Record):
     from the texts. A `recorded` answer was given elsewhere: its `seconds` mean nothing.
 
     `system_fingerprint` covers the system, its settings, weights and corpus, `fingerprint` the question as well.
+    `work` is None where nobody measured it, as for recorded answers.
     `answer` is empty where the system abstained, failed (`error` says how) or only retrieves.
     """
 
@@ -72,6 +81,7 @@ class Row(Record):
     usage: Tokens = Tokens()
     seconds: float = 0.0
     timings: dict[str, float | None] = {}
+    work: Work | None = None
     cost: float | None = None
     error: str | None = None
     human_right: bool | None = None
@@ -133,7 +143,9 @@ class Row(Record):
         usage = Usage(self.usage.prompt, self.usage.cached, self.usage.completion)
         # An abstention before the model was asked has no time of generating, and rightly no tokens.
         generated = self.generates and (not self.abstained or bool(self.timings.get("generate")))
-        return question_cost(prices, seconds=self.seconds, usage=usage, generated=generated)
+        # A question has the machine to itself for its share of the cores; another may use the rest meanwhile.
+        seconds = self.work.cpu_seconds / self.work.cores if self.work else self.seconds
+        return question_cost(prices, seconds=seconds, usage=usage, generated=generated)
 
 
 def empty_row(

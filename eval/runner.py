@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from eval.energy import Meter, Spent
 from eval.machine import describe_machine
 from eval.qaset import QASet, Question
 from eval.results import (
@@ -27,7 +28,7 @@ from eval.results import (
     system_fingerprint,
     write_run,
 )
-from eval.rows import Row, empty_row, printable
+from eval.rows import Row, Work, empty_row, printable
 from eval.spending import LimitReached, Spending
 from eval.systems import OpenSystem, Reply, System, SystemRow
 from rag.config import Settings
@@ -276,7 +277,8 @@ def ask(question: Question, row: SystemRow, fingerprint: str, system: System) ->
     """
     fingerprints = (fingerprint, row_fingerprint(fingerprint, question.digest))
     result = empty_row(question, row.name, generates=row.generates, retrieves=row.retrieval, fingerprints=fingerprints)
-    began = time.perf_counter()
+    meter = Meter()
+    counters, began = meter.read(), time.perf_counter()
     try:
         reply = system.ask(question) if row.generates else _retrieved(question, system)
         seconds = time.perf_counter() - began
@@ -294,7 +296,17 @@ def ask(question: Question, row: SystemRow, fingerprint: str, system: System) ->
     except SmallholdError as error:
         seconds = time.perf_counter() - began
         result = result.model_copy(update={"error": printable(str(error))})
-    return result.model_copy(update={"seconds": seconds}).judged(row.prices)
+    work = _work(result, row, meter.since(counters))
+    return result.model_copy(update={"seconds": seconds, "work": work}).judged(row.prices)
+
+
+def _work(result: Row, row: SystemRow, spent: Spent) -> Work | None:
+    """What the machine did for a question. Of a replayed answer it is reckoned: a model here keeps every core busy."""
+    if result.recorded:
+        return None
+    replayed = (result.timings.get("replayed") or 0.0) if isinstance(row.generator, str) else 0.0
+    joules = None if result.timings.get("replayed") else spent.joules
+    return Work(cpu_seconds=spent.cpu_seconds + replayed * spent.cores, cores=spent.cores, joules=joules)
 
 
 def _retrieved(question: Question, system: System) -> Reply:

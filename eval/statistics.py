@@ -4,20 +4,27 @@ Questions are drawn with replacement, each with everything that was scored on it
 every draw (Efron and Tibshirani 1993, chapters 13 and 16). Two systems are compared on the same draws of the
 questions that both were asked, which takes the difficulty of the questions out of the difference.
 
+Questions about the same document are not independent: one badly cut document spoils them all. So whole clusters are
+drawn (Davison and Hinkley 1997, section 3.8), a cluster being the questions that share a relevant document, directly
+or through others. Without shared documents this is the ordinary bootstrap, draw for draw.
+
 The trap: where all scored questions score alike the bootstrap sees no spread, and the interval has no width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
 
 LEVEL = 0.95
 RESAMPLES = 10_000
 SEED = 20_240_229
+
+_TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 
 # Draws per block: 200 x 5,000 questions take 8 MB.
 _BLOCK = 200
@@ -41,23 +48,79 @@ class Estimate:
 NOTHING = Estimate(None, None, None, 0)
 
 
-def bootstrap_means(scores_nm: Floats, *, resamples: int = RESAMPLES, seed: int = SEED) -> Floats:
+def clusters(documents: Sequence[Iterable[str]]) -> Labels:
+    """Return `(n,)` cluster numbers of n questions, given the relevant documents of each; numbered as they appear.
+
+    Questions are in one cluster where a chain of shared documents joins them; one without documents is alone.
+    """
+    parent = list(range(len(documents)))
+    first: dict[str, int] = {}
+    for question, ids in enumerate(documents):
+        for id_ in ids:
+            other = first.setdefault(id_, question)
+            parent[_root(parent, question)] = _root(parent, other)
+    return renumbered(np.array([_root(parent, question) for question in range(len(documents))], dtype=np.int64))
+
+
+def renumbered(labels: Labels) -> Labels:
+    """Return the same grouping, its groups numbered 0, 1, ... in the order in which they appear."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse]
+
+
+def bootstrap_means(
+    scores_nm: Floats, groups_n: Labels | None = None, *, resamples: int = RESAMPLES, seed: int = SEED
+) -> Floats:
     """Return `(resamples, m)`: the mean of each column on each draw of the n rows, NaN cells left out.
 
-    A column without a scored cell in a draw gets NaN there. The same n and seed give the same draws, so that two
-    systems scored on the same questions in the same order are resampled together.
+    `groups_n` are cluster numbers from 0; whole clusters are drawn, by default every row is its own. A column without
+    a scored cell in a draw gets NaN there. The same n, groups and seed give the same draws, so that two systems scored
+    on the same questions in the same order are resampled together.
     """
-    n = len(scores_nm)
-    random = np.random.default_rng(seed)
     scored_nm = np.isfinite(scores_nm)
-    values_nm = np.where(scored_nm, scores_nm, 0.0)
+    totals_cm = _by_group(np.where(scored_nm, scores_nm, 0.0), groups_n)
+    sizes_cm = _by_group(scored_nm.astype(np.float64), groups_n)
+    random = np.random.default_rng(seed)
     blocks = []
     for begin in range(0, resamples, _BLOCK):
-        counts_bn = _draw_counts(random, min(_BLOCK, resamples - begin), n)
-        totals_bm, sizes_bm = counts_bn @ values_nm, counts_bn @ scored_nm.astype(np.float64)
+        counts_bc = _draw_counts(random, min(_BLOCK, resamples - begin), len(totals_cm))
+        totals_bm, sizes_bm = counts_bc @ totals_cm, counts_bc @ sizes_cm
         with np.errstate(invalid="ignore", divide="ignore"):
             blocks.append(np.where(sizes_bm > 0, totals_bm / sizes_bm, np.nan))
     return np.concatenate(blocks)
+
+
+def ratio(numerator_n: Floats, denominator_n: Floats, draws_b2: Floats) -> Estimate:
+    """The sum of one column over the sum of another, with interval; `draws_b2` are `bootstrap_means` of both.
+
+    Nothing where the denominator sums to 0. Draws in which it does make the upper bound infinite, told as None.
+    """
+    total = float(denominator_n.sum())
+    if not len(numerator_n) or total <= 0:
+        return NOTHING
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.where(draws_b2[:, 1] > 0, draws_b2[:, 0] / draws_b2[:, 1], np.inf)
+    # `inverted_cdf` takes a value that was drawn: interpolating towards infinity gives NaN.
+    low, high = np.quantile(ratios, _TAILS, method="inverted_cdf")
+    return Estimate(
+        float(numerator_n.sum()) / total,
+        float(low) if np.isfinite(low) else None,
+        float(high) if np.isfinite(high) else None,
+        len(numerator_n),
+    )
+
+
+def bootstrap_p(draws_b: Floats) -> float:
+    """Two-sided p of "the difference is 0": twice the share of draws on the rarer side of 0, at most 1.
+
+    It is below 0.05 just where the 95% percentile interval leaves 0 out (up to ties), and never 0: one more draw than
+    there were is taken to lie at 0 (Davison and Hinkley 1997, section 4.2).
+    """
+    drawn = draws_b[np.isfinite(draws_b)]
+    below, above = int((drawn <= 0).sum()), int((drawn >= 0).sum())
+    return min(1.0, 2 * (min(below, above) + 1) / (len(drawn) + 1))
 
 
 def estimate(scores_nm: Floats, draws_bm: Floats | None = None) -> list[Estimate]:
@@ -94,6 +157,22 @@ def score_matrix(rows: Sequence[Mapping[str, float | None]], names: Sequence[str
     return np.array(table, dtype=np.float64).reshape(len(rows), len(names))
 
 
+def _by_group(values_nm: Floats, groups_n: Labels | None) -> Floats:
+    """Sum the rows of each group."""
+    if groups_n is None or not len(groups_n) or int(groups_n.max()) + 1 == len(groups_n):
+        return values_nm
+    sums_cm = np.zeros((int(groups_n.max()) + 1, values_nm.shape[1]))
+    np.add.at(sums_cm, groups_n, values_nm)
+    return sums_cm
+
+
+def _root(parent: list[int], node: int) -> int:
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
+
+
 def _draw_counts(random: np.random.Generator, draws: int, n: int) -> Floats:
     """Return `(draws, n)`: how often each of n questions was drawn in n draws with replacement."""
     picks = random.integers(0, n, size=(draws, n)) + np.arange(draws)[:, None] * n
@@ -117,8 +196,7 @@ def _difference(a_n: Floats, b_n: Floats, draws_b: Floats) -> Estimate:
 
 def _interval(draws_b: Floats) -> tuple[float, float]:
     # Draws in which nothing was scored say nothing about the metric and are left out.
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(draws_b[np.isfinite(draws_b)], [tail, 1 - tail])
+    low, high = np.quantile(draws_b[np.isfinite(draws_b)], _TAILS)
     return float(low), float(high)
 
 

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from eval.cost import Prices
+from eval.cost import TABLE, Prices, TablePrices, endpoint_prices, table_prices
+from eval.energy import ACTIVE_WATTS, IDLE_WATTS
 from eval.qaset import Question
 from rag.config import Settings
 from rag.datatypes import Answer, Message, ScoredChunk
@@ -60,6 +61,21 @@ class Endpoint(BaseModel):
         return url
 
 
+class Watts(BaseModel):
+    """What a core of the machine draws while it idles and while it computes, in watts, for estimates of energy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    idle: float = Field(IDLE_WATTS, ge=0, le=1000)
+    active: float = Field(ACTIVE_WATTS, ge=0, le=1000)
+
+    @model_validator(mode="after")
+    def _is_more_when_busy(self) -> "Watts":
+        if self.active < self.idle:
+            raise ValueError("a core draws no less when it computes: active must reach idle")
+        return self
+
+
 class SystemRow(BaseModel):
     """One system: what generates (`""`: nothing, a registry model, or an endpoint), whether it retrieves, its price.
 
@@ -68,7 +84,7 @@ class SystemRow(BaseModel):
     `settings` overrides `rag` settings for this system alone, nested like the configuration file.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+@:/-]{0,63}$")
     generator: str | Endpoint = ""
@@ -83,6 +99,12 @@ class SystemRow(BaseModel):
     price_per_million_completion: Price | None = None
     settings: dict[str, dict[str, Any]] = {}
 
+    # What it costs beyond the prices above (`prices` in the file; a property of that name has the prices in force),
+    # and what it draws.
+    price_table: str | None = Field(None, alias="prices", pattern=rf"^{TABLE}[^/\s]{{1,64}}/\S{{1,200}}$")
+    utilisation: Annotated[float, Field(gt=0, le=1)] = 1.0
+    watts: Watts | None = None
+
     @model_validator(mode="before")
     @classmethod
     def _say_what_follows(cls, row: Any) -> Any:
@@ -93,6 +115,8 @@ class SystemRow(BaseModel):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "SystemRow":
+        if self.price_table:
+            _known_price(self.price_table)
         if self.recorded:
             self._check_recorded()
         elif not self.generator and not self.retrieval:
@@ -133,13 +157,31 @@ class SystemRow(BaseModel):
         return bool(self.generator or self.recorded)
 
     @property
+    def listed(self) -> TablePrices | None:
+        """What a price table asks for its tokens; None where the row states prices, or no table has the model.
+
+        Without `prices` the table is asked for the endpoint's provider and model, where the row states no price.
+        """
+        if self.price_per_million_prompt is not None:
+            return None
+        if self.price_table:
+            return table_prices(self.price_table)
+        if isinstance(self.generator, Endpoint) and self.price_per_hour is None:
+            return endpoint_prices(self.generator.endpoint, self.generator.model)
+        return None
+
+    @property
     def prices(self) -> Prices:
         """What this system's seconds and tokens cost."""
+        listed = self.listed
+        if listed is not None:
+            return Prices(self.price_per_hour, listed.prompt, listed.cached, listed.completion, self.utilisation)
         return Prices(
             self.price_per_hour,
             self.price_per_million_prompt,
             self.price_per_million_cached,
             self.price_per_million_completion,
+            self.utilisation,
         )
 
     def without_generator(self) -> "SystemRow":
@@ -333,6 +375,14 @@ def _row(entry: Any, where: str) -> SystemRow:
     except ValidationError as error:
         faults = [": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"]))) for e in error.errors()]
         raise ConfigError(f"{where}: {'; '.join(faults)}") from error
+
+
+def _known_price(reference: str) -> None:
+    """Raise `ValueError`, which pydantic reports with its place, where the table does not have a reference."""
+    try:
+        table_prices(reference)
+    except ConfigError as error:
+        raise ValueError(error.message) from error
 
 
 def _section_type(name: str) -> type[BaseModel]:

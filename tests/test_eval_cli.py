@@ -18,7 +18,7 @@ from eval.qaset import QASet
 from eval.systems import OpenSystem, PipelineSystem, SystemRow, load_systems
 from rag.config import Settings
 from rag.datatypes import Answer, Chunk, Message, ScoredChunk, Span, Usage
-from rag.errors import DataError, EndpointFailed, UnknownModel
+from rag.errors import DataError, EndpointFailed, InvalidRequest, UnknownModel
 
 
 class FakePipelines:
@@ -30,6 +30,7 @@ class FakePipelines:
         self.caches: list[Path | None] = []
         self.rows: list[SystemRow] = []
         self.failure: BaseException | None = None
+        self.text = "mill"
         self.usage = Usage()
 
     def __call__(self, qaset: QASet, settings: Settings, out: Path, cache: Path | None = None) -> OpenSystem:
@@ -50,7 +51,7 @@ class FakePipelines:
     def answer(self, question: str, history: Sequence[Message] = ()) -> Answer:
         if self.failure is not None:
             raise self.failure
-        return Answer("mill", retrieved=tuple(self.retrieve(question)), usage=self.usage)
+        return Answer(self.text, retrieved=tuple(self.retrieve(question)), usage=self.usage)
 
     def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
         return [ScoredChunk(Chunk("d1/0", "d1", "The mill.", Span(0, 9)), 1.0)]
@@ -59,6 +60,12 @@ class FakePipelines:
 @pytest.fixture
 def pipelines() -> FakePipelines:
     return FakePipelines()
+
+
+@pytest.fixture(autouse=True)
+def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the header of real weights takes seconds."""
+    monkeypatch.setenv("SMALLHOLD_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -215,6 +222,40 @@ def test_compare_prints_differences(app: typer.Typer, data: Path, tmp_path: Path
     assert [(c["metric"], c["difference"]["value"]) for c in json.loads(result.stdout)] == [("f1", 0), ("recall@1", 0)]
     table = invoke(app, "compare", tmp_path / "a", tmp_path / "b").stdout
     assert "+0.000 (+0.000 to +0.000)" in table and "nDCG@10" in table
+    assert "p (Holm)" in table and "1.000" in table and "more needed" in table
+
+
+def test_a_condition_that_holds_fails_the_run(app: typer.Typer, data: Path, tmp_path: Path) -> None:
+    run = ("run", "--data", data, "--out", tmp_path / "out")
+    failed = invoke(app, *run, "--fail-if", "f1 < 0.6", "--fail-if", "small+retrieval: recall@1 > 0.9", code=1)
+    assert failed.stderr.count("Failed:") == 1
+    assert "Failed: small+retrieval: f1 is 0.5, which is < 0.6" in failed.stderr
+    assert "0.500 (0.000 to 1.000)" in failed.stdout  # the table is there all the same
+    invoke(app, *run, "--fail-if", "f1 < 0.5")
+    invoke(app, "report", tmp_path / "out", "--fail-if", "f1 <= 0.5", code=1)
+
+
+def test_a_wrong_condition_is_refused_before_anything_is_asked(
+    app: typer.Typer, pipelines: FakePipelines, data: Path, tmp_path: Path
+) -> None:
+    run = ("run", "--data", data, "--out", tmp_path / "out")
+    assert isinstance(invoke(app, *run, "--fail-if", "f1 = 1", code=1).exception, InvalidRequest)
+    assert isinstance(invoke(app, *run, "--fail-if-worse-than", tmp_path, code=1).exception, DataError)
+    assert pipelines.rows == []
+
+
+def test_a_run_that_is_worse_than_an_earlier_one_fails(
+    app: typer.Typer, pipelines: FakePipelines, tmp_path: Path
+) -> None:
+    data = write_set(tmp_path / "set", [["mill"]] * 12)
+    invoke(app, "run", "--data", data, "--out", tmp_path / "good")
+    pipelines.text = "ford"
+    failed = invoke(
+        app, "run", "--data", data, "--out", tmp_path / "bad", "--fail-if-worse-than", tmp_path / "good", code=1
+    )
+    assert "Failed: small+retrieval: f1 is 0.000, worse than the 1.000" in failed.stderr
+    assert "recall@1" not in failed.stderr
+    invoke(app, "report", tmp_path / "good", "--fail-if-worse-than", tmp_path / "bad")
 
 
 def test_convert_makes_a_set_that_runs(app: typer.Typer, tmp_path: Path) -> None:

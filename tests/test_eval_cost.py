@@ -1,9 +1,13 @@
 """Cost worked by hand."""
 
+from typing import Any
+
 import pytest
 
-from eval.cost import Prices, question_cost
+from eval.cost import Prices, break_even, endpoint_prices, question_cost, table_prices
+from eval.systems import SystemRow
 from rag.datatypes import Usage
+from rag.errors import ConfigError
 
 USAGE = Usage(prompt=1500, cached=500, completion=200)
 
@@ -41,3 +45,72 @@ def test_an_endpoint_that_tells_no_tokens_leaves_the_cost_unknown() -> None:
     prices = Prices(per_million_prompt=2.0, per_million_completion=8.0)
     assert cost(prices, Usage()) is None
     assert cost(prices, Usage(), generated=False) == 0.0  # abstained before the model was asked
+
+
+def test_an_idle_machine_costs_as_much() -> None:
+    # Busy a quarter of the time, a question carries four times its own seconds; tokens are not paid for idling.
+    assert cost(Prices(per_hour=0.08, utilisation=0.25)) == pytest.approx(0.0008)
+    both = Prices(per_hour=0.08, per_million_prompt=2.0, per_million_completion=8.0, utilisation=0.5)
+    assert cost(both) == pytest.approx(0.0004 + 0.0046)
+
+
+def test_the_price_table_knows_a_model_with_its_date() -> None:
+    listed = table_prices("genai:openai/gpt-4")
+    assert (listed.prompt, listed.cached, listed.completion) == (30.0, None, 60.0)
+    assert listed.source.startswith("genai-prices ") and "openai/gpt-4, as of 20" in listed.source
+    assert table_prices("genai:openai/gpt-4o").cached == 1.25
+    with pytest.raises(ConfigError, match="no 'openai/no-such-model'"):
+        table_prices("genai:openai/no-such-model")
+
+
+def test_prices_in_tiers_count_by_their_lowest() -> None:
+    # Prompts beyond 200,000 tokens cost twice as much, which no question here has.
+    assert table_prices("genai:google/gemini-2.5-pro").prompt == 1.25
+
+
+def test_only_the_providers_own_address_has_its_prices() -> None:
+    listed = endpoint_prices("https://api.openai.com/v1", "gpt-4o")
+    assert listed is not None and (listed.prompt, listed.completion) == (2.5, 10.0)
+    assert endpoint_prices("http://localhost:8000/v1", "gpt-4o") is None
+    assert endpoint_prices("https://api.openai.com/v1", "no-such-model") is None
+
+
+def row(**fields: Any) -> SystemRow:
+    return SystemRow.model_validate({"name": "gpt", "retrieval": False, **fields})
+
+
+def test_a_row_takes_the_table_unless_it_states_a_price() -> None:
+    endpoint = {"endpoint": "https://api.openai.com/v1", "model": "gpt-4o"}
+    assert row(generator=endpoint).prices == Prices(None, 2.5, 1.25, 10.0)
+    assert row(generator=endpoint, prices="genai:openai/gpt-4").prices == Prices(None, 30.0, None, 60.0)
+    stated = row(generator=endpoint, price_per_million_prompt=1.0, price_per_million_completion=2.0)
+    assert stated.prices == Prices(None, 1.0, None, 2.0) and stated.listed is None
+    assert not row(generator=endpoint, price_per_hour=1.0).prices.by_token
+    again = SystemRow.model_validate(row(generator=endpoint, prices="genai:openai/gpt-4").model_dump(exclude_none=True))
+    assert again.price_table == "genai:openai/gpt-4"
+
+
+def test_a_row_with_a_price_nobody_lists_is_refused() -> None:
+    with pytest.raises(ValueError, match="no 'openai/none'"):
+        row(generator="m", prices="genai:openai/none")
+    for wrong in ("openai/gpt-4", "genai:gpt-4", "genai:a/b c"):
+        with pytest.raises(ValueError, match="pattern"):
+            row(generator="m", prices=wrong)
+    for utilisation in (0.0, 1.5):
+        with pytest.raises(ValueError, match="utilisation"):
+            row(generator="m", utilisation=utilisation)
+    with pytest.raises(ValueError, match="active must reach idle"):
+        row(generator="m", watts={"idle": 5.0, "active": 4.0})
+
+
+def test_break_even_by_hand() -> None:
+    # 0.1 x 730 = 73 dollars a month, at 0.01 a question: 7,300. At 2 s a question the machine answers 1,314,000.
+    even = break_even(0.1, 0.01, 2.0)
+    assert even is not None
+    assert even["monthly_price"] == pytest.approx(73.0)
+    assert even["questions_a_month"] == pytest.approx(7300.0)
+    assert even["capacity_a_month"] == pytest.approx(1_314_000)
+    assert even["within_capacity"] is True
+    slow = break_even(0.1, 0.01, 600.0)
+    assert slow is not None and slow["within_capacity"] is False  # 4,380 a month
+    assert break_even(0.1, 0.0, 2.0) is None

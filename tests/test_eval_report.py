@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from eval.compare import compare_runs, scored_metrics
+from eval.compare import compare_runs, scored_metrics, worsened
+from eval.measurements import rightness
 from eval.plot import Point, draw
 from eval.report import write_report
 from eval.results import ResultsWriter, Run, RunSystem, row_fingerprint, write_run
-from eval.rows import CitedSpan, RankedDocument, Row, Tokens
-from eval.systems import SystemRow
+from eval.rows import CitedSpan, RankedDocument, Row, Tokens, Work
+from eval.systems import SystemRow, Watts
 from eval.wording import dollars, per_thousand, seconds
 from rag.errors import DataError
 
@@ -37,6 +38,20 @@ DATA = {
     "digest": "d",
     "corpus_digest": "c",
 }
+GOLDEN_METRICS = (
+    "exact_match",
+    "f1",
+    "contains",
+    "coverage",
+    "abstention_precision",
+    "abstention_recall",
+    "citation_precision",
+    "citation_recall",
+    "recall@1",
+    "recall@5",
+    "recall@10",
+    "ndcg@10",
+)
 SYSTEMS = (
     SystemRow(name="small", generator="tiny-model", retrieval=False, price_per_hour=0.36),
     SystemRow(name="small+retrieval", generator="tiny-model", retrieval=True, price_per_hour=0.36),
@@ -109,11 +124,21 @@ def golden_rows() -> list[Row]:
 def test_golden_json(tmp_path: Path) -> None:
     report = write_report(write_rows(tmp_path, golden_rows()))
     assert json.loads((tmp_path / "report.json").read_text()) == report
-    assert list(report) == ["data", "machine", "statistics", "systems", "differences", "notes"]
+    assert list(report) == [
+        "data",
+        "machine",
+        "statistics",
+        "systems",
+        "differences",
+        "power",
+        "break_even",
+        "scale",
+        "notes",
+    ]
     assert report["data"] == DATA
     assert report["machine"] == {**MACHINE, "date": "2026-01-02T10:00:00+00:00"}
     small, retrieval = report["systems"]["small"], report["systems"]["small+retrieval"]
-    values = {name: metric["value"] for name, metric in retrieval["metrics"].items()}
+    values = {name: retrieval["metrics"][name]["value"] for name in GOLDEN_METRICS}
     # Answerable: right, right, F1 of 2 of 3 tokens against 2 = 0.8, abstained. Abstentions: one of two rightly.
     assert values == {
         "exact_match": 0.5,
@@ -131,7 +156,7 @@ def test_golden_json(tmp_path: Path) -> None:
     }
     f1 = retrieval["metrics"]["f1"]
     assert f1["low"] < f1["value"] < f1["high"] and (f1["n"], f1["unscored"]) == (4, 2)
-    assert {name: metric["value"] for name, metric in small["metrics"].items()} == {
+    assert {name: small["metrics"][name]["value"] for name in GOLDEN_METRICS} == {
         **dict.fromkeys(values),
         "exact_match": 0.25,
         "f1": 0.25,
@@ -156,12 +181,13 @@ def test_golden_json(tmp_path: Path) -> None:
     (difference,) = [d for d in report["differences"] if d["metric"] == "f1"]
     assert (difference["system"], difference["baseline"], difference["n"]) == ("small+retrieval", "small", 4)
     assert difference["value"] == pytest.approx(0.45)
-    assert {d["metric"] for d in report["differences"]} == {
+    assert {d["metric"] for d in report["differences"]} >= {
         "exact_match",
         "f1",
         "contains",
         "coverage",
         "abstention_recall",
+        "right",
         "cost_per_question",
         "seconds",
     }
@@ -201,6 +227,8 @@ Each figure stands with its 95% interval; `-` says that the metric does not appl
 | recall@10 | - | 0.750 (0.250 to 1.000) |
 | nDCG@10 | - | 0.750 (0.250 to 1.000) |
 | cost of 1,000 questions | $0.100 | $0.250 |
+| cost of 1,000 right answers | $0.600 ($0.200 to no bound) | $0.500 ($0.240 to $2.10) |
+| energy a question | 7 J estimated | 17.5 J estimated |
 | seconds, mean | 1.00 s | 2.50 s |
 | seconds, median | 1.00 s | 2.00 s |
 | seconds, 95th percentile | 1.00 s | 4.25 s |
@@ -222,11 +250,15 @@ Each figure stands with its 95% interval; `-` says that the metric does not appl
 
 ## Differences, paired by question
 
-| pair | F1 | cost of 1,000 questions | seconds |
-|---|---|---|---|
-| `small+retrieval` minus `small` | +0.450 (+0.000 to +0.933) | +$0.150 (+$0.100 to +$0.250) | +1.50 s (+1.00 s to +2.50 s) |
+| pair | F1 | p | cost of 1,000 questions | seconds |
+|---|---|---|---|---|
+| `small+retrieval` minus `small` | +0.450 (+0.000 to +0.933) | 0.500 | +$0.150 (+$0.100 to +$0.250) | +1.50 s (+1.00 s to +2.50 s) |
 
-Both systems of a pair are resampled on the same questions. An interval that holds 0 shows no difference. The intervals are not corrected for the number of pairs.
+Both systems of a pair are resampled on the same questions. An interval that holds 0 shows no difference. The p values are corrected for the number of pairs (Holm), the intervals are not.
+
+## What it takes
+
+- right, `small+retrieval` minus `small`: 4 questions can show no difference; 10 more would show the observed +0.500.
 
 ## Setting
 
@@ -237,6 +269,7 @@ Both systems of a pair are resampled on the same questions. An interval that hol
 - `small+retrieval`: tiny-model; with retrieval; $0.360 per hour
 - Intervals: percentile bootstrap over questions, differences paired, 10,000 resamples, seed 20240229. Where all questions score alike the bootstrap sees no spread, and an interval has no width.
 - Seconds are those of the answering alone, one question at a time, without loading; cost is what the prices above make of them. A machine that idles costs more per question.
+- Energy that is estimated is what a power model makes of processor seconds; operations are 2 x parameters x tokens, and attention.
 
 ## The rows
 
@@ -346,6 +379,157 @@ def test_a_note_warns_of_different_machines_and_damage(tmp_path: Path) -> None:
     assert notes[3].startswith("1 damaged lines")
 
 
+def test_a_right_answer_costs_what_all_questions_cost(tmp_path: Path) -> None:
+    report = write_report(write_rows(tmp_path, golden_rows()))
+    small, retrieval = report["systems"]["small"], report["systems"]["small+retrieval"]
+    # One of six is right at 0.0001 a question; of the other three of 15 seconds' worth, unanswerable ones included.
+    assert small["cost_per_right"]["value"] == pytest.approx(0.0006)
+    assert retrieval["cost_per_right"]["value"] == pytest.approx(0.0015 / 3)
+    assert small["cost_per_right"]["high"] is None  # too often none is right
+    assert retrieval["cost_per_right"]["low"] < 0.0005 < retrieval["cost_per_right"]["high"]
+
+
+def test_right_falls_back_on_f1_and_a_failure_is_wrong(tmp_path: Path) -> None:
+    assert rightness({"right": 0.0, "f1": 1.0}) == 0.0
+    assert [rightness({"f1": f1}) for f1 in (0.5, 0.49)] == [1.0, 0.0]
+    assert rightness({"f1": None, "right": None}) is None and rightness({}) is None
+    rows = [row(SYSTEMS[0], 0, "", 9.0, abstained=False, error="down"), row(SYSTEMS[0], 1, "word 1", 1.0)]
+    system = write_report(write_rows(tmp_path, rows, SYSTEMS[:1]))["systems"]["small"]
+    assert system["metrics"]["right"]["value"] == 0.5
+    assert system["cost_per_right"]["value"] == pytest.approx(0.0001)
+
+
+def test_work_measured_is_what_is_paid_for_and_drawn(tmp_path: Path) -> None:
+    # 3 core-seconds on 2 cores: the machine to itself for 1.5 s, at 0.0001 a second.
+    work = Work(cpu_seconds=3.0, cores=2)
+    report = write_report(write_rows(tmp_path, [row(SYSTEMS[0], 0, "word 0", 2.0, work=work)], SYSTEMS[:1]))
+    small = report["systems"]["small"]
+    assert small["cost_per_question"] == pytest.approx(0.00015)
+    # 2 cores x 2 s x 0.74 W, and 3 s x 2.76 W.
+    assert small["joules_per_question"]["value"] == pytest.approx(2.96 + 8.28)
+    assert small["joules_per_question"]["kind"] == "estimated"
+    measured = row(SYSTEMS[0], 0, "word 0", 2.0, work=work.model_copy(update={"joules": 20.0}))
+    report = write_report(write_rows(tmp_path / "b", [measured], SYSTEMS[:1]))
+    assert report["systems"]["small"]["joules_per_question"]["kind"] == "measured"
+    assert report["systems"]["small"]["joules_per_question"]["value"] == 20.0
+
+
+def test_watts_utilisation_and_size_of_the_row_count(tmp_path: Path) -> None:
+    own = SystemRow(
+        name="own",
+        generator="tiny-model",
+        retrieval=False,
+        price_per_hour=0.36,
+        utilisation=0.5,
+        watts=Watts(idle=10.0, active=20.0),
+        parameters=0.5,
+        parameters_kind="known",
+    )
+    answer = row(own, 0, "word 0", 1.0, work=Work(cpu_seconds=1.0, cores=1))
+    system = write_report(write_rows(tmp_path, [answer], (own,)))["systems"]["own"]
+    assert system["cost_per_question"] == pytest.approx(0.0002)
+    assert system["joules_per_question"]["value"] == 20.0
+    assert system["joules_per_question"]["watts_per_core"] == {"idle": 10.0, "active": 20.0}
+    # 2 x half a billion x (100 read + 4 written); without layers no quadratic term.
+    assert system["flops_per_question"] == 104e9
+    assert (system["parameters"], system["parameters_kind"]) == (500_000_000, "known")
+    assert system["prices"] == {"price_per_hour": 0.36, "utilisation": 0.5}
+    assert "$0.360 per hour, used 50% of the time" in (tmp_path / "report.md").read_text()
+
+
+def test_latency_by_hand(tmp_path: Path) -> None:
+    timings = [{"retrieve": 0.1, "read": 0.1 * (i + 1), "generate": 1.0, "total": 1.1} for i in range(3)]
+    rows = [row(SYSTEMS[1], i, f"word {i}", 1.1 + i, timings=timings[i]) for i in range(3)]
+    latency = write_report(write_rows(tmp_path, rows, SYSTEMS[1:]))["systems"]["small+retrieval"]["latency"]
+    assert latency == {"first_token": {"p50": 0.3, "p95": 0.39}, "total": {"p50": 2.1, "p95": 3.0}}
+
+
+ENDPOINT = SystemRow.model_validate(
+    {
+        "name": "gpt",
+        "generator": {"endpoint": "https://api.openai.com/v1", "model": "gpt-4"},
+        "retrieval": False,
+        "parameters": 1760.0,
+        "parameters_kind": "estimated",
+    }
+)
+
+
+def test_an_endpoint_has_listed_prices_and_no_joules_of_ours(tmp_path: Path) -> None:
+    rows = [row(SYSTEMS[0], 0, "word 0", 1.0), row(ENDPOINT, 0, "word 0", 1.0)]
+    report = write_report(write_rows(tmp_path, rows, (SYSTEMS[0], ENDPOINT)))
+    gpt = report["systems"]["gpt"]
+    # 100 tokens at 30 and 4 at 60 dollars a million.
+    assert gpt["cost_per_question"] == pytest.approx(0.00324)
+    assert gpt["joules_per_question"] is None
+    assert gpt["prices"]["price_per_million_prompt"] == 30.0 and "openai/gpt-4" in gpt["prices"]["source"]
+    (even,) = report["break_even"]
+    assert (even["local"], even["endpoint"], even["within_capacity"]) == ("small", "gpt", True)
+    # 0.36 x 730 = 262.8 dollars a month; a second a question makes 2,628,000 of them.
+    assert even["questions_a_month"] == pytest.approx(262.8 / 0.00324)
+    assert even["capacity_a_month"] == pytest.approx(2_628_000)
+    page = (tmp_path / "report.md").read_text()
+    assert "The machine of `small` at $262.80 a month costs less than `gpt` from 81,111 questions a month on" in page
+
+
+def test_pairs_are_tested_corrected_and_weighed(tmp_path: Path) -> None:
+    third = SystemRow(name="third", generator="tiny-model", retrieval=False)
+    rows = [*golden_rows(), *(row(third, i, f"word {i}", 1.0) for i in range(4))]
+    report = write_report(write_rows(tmp_path, rows, (*SYSTEMS, third)))
+    tests = {(d["a"], d["b"]): d for d in report["differences"] if d["metric"] == "right"}
+    assert [(d["p"], d["discordant"]) for d in tests.values()] == [(0.5, [0, 2]), (0.25, [0, 3]), (1.0, [0, 1])]
+    # Holm: 0.25 x 3, 0.5 x 2, 1.
+    assert [d["p_holm"] for d in tests.values()] == [1.0, 0.75, 1.0]
+    assert tests["small", "third"]["system"] == "third" and tests["small", "third"]["baseline"] == "small"
+    power = report["power"]
+    assert (power["metric"], power["alpha"], power["power"]) == ("right", 0.05, 0.8)
+    assert [pair["n"] for pair in power["pairs"]] == [4, 4, 4]
+    assert power["smallest_difference"] is None  # four questions show nothing
+    assert power["pairs"][0]["discordant_rate"] == power["pairs"][0]["observed"] == 0.5
+    # (1.95996 sqrt 0.5 + 0.84162 sqrt 0.25)^2 / 0.25 = 13.06
+    assert (power["pairs"][0]["questions_needed"], power["pairs"][0]["more_needed"]) == (14, 10)
+    assert [pair["shown"] for pair in power["pairs"]] == [False, False, False]
+    assert power["questions_needed"] == max(pair["questions_needed"] for pair in power["pairs"])
+
+
+def test_shared_documents_make_clusters_and_a_note(tmp_path: Path) -> None:
+    one = [row(SYSTEMS[0], i, f"word {i}" if i < 2 else "no", 1.0, relevant=(f"d{i // 2}",)) for i in range(4)]
+    report = write_report(write_rows(tmp_path, one, SYSTEMS[:1]))
+    assert report["statistics"]["clusters"] == 4  # two pairs, and two questions without documents
+    assert any("share documents and fall into 4 clusters" in note for note in report["notes"])
+
+
+def test_the_six_fates_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fates = ["right_grounded", "right_grounded", "wrong_made_up", "abstained_rightly", "abstained_wrongly", None]
+    monkeypatch.setattr(Row, "trust", property(lambda self: fates[int(self.question_id[1:])]), raising=False)
+    system = write_report(write_rows(tmp_path, golden_rows()))["systems"]["small"]
+    assert system["trust"] == {
+        "right_grounded": 0.4,
+        "right_remembered": 0.0,
+        "wrong_misread": 0.0,
+        "wrong_made_up": 0.2,
+        "abstained_rightly": 0.2,
+        "abstained_wrongly": 0.2,
+    }
+    assert system["grounded_right_rate"]["value"] == 0.4 and system["grounded_right_rate"]["n"] == 5
+    assert "| right, by the cited text | 0.400 | 0.400 |" in (tmp_path / "report.md").read_text()
+
+
+def test_the_small_model_is_weighed_against_the_ladder(tmp_path: Path) -> None:
+    sizes = {"a": 0.1, "b": 1.0, "c": 10.0}
+    rungs = [
+        SystemRow(name=name, generator=name, retrieval=False, parameters=size, parameters_kind="known")
+        for name, size in sizes.items()
+    ]
+    reader = SystemRow(name="r", generator="a", retrieval=True, parameters=0.1, parameters_kind="known")
+    rows = [row(rung, i, f"word {i}" if i < place else "no", 1.0) for place, rung in enumerate(rungs) for i in range(4)]
+    rows += [row(reader, i, f"word {i}", 1.0) for i in range(4)]
+    scale = write_report(write_rows(tmp_path, rows, (*rungs, reader)))["scale"]
+    assert [rung["accuracy"] for rung in scale["ladder"]] == [0.0, 0.25, 0.5]
+    assert scale["systems"][0]["system"] == "r" and not scale["systems"][0]["supported"]
+    assert scale["systems"][0]["says"] in (tmp_path / "report.md").read_text()
+
+
 def test_retrieval_alone_is_reported_by_ndcg(tmp_path: Path) -> None:
     only = SystemRow(name="retrieval", retrieval=True, price_per_hour=0.36)
     rows = [row(only, number, "", 0.01, abstained=False, citations=()) for number in range(4)]
@@ -370,7 +554,41 @@ def test_two_runs_are_compared_over_the_questions_in_common(tmp_path: Path) -> N
     assert (f1.a.value, f1.b.value, f1.difference.value) == (0.75, 1.0, 0.25)
     assert (f1.difference.low, f1.difference.high, f1.difference.n) == (0.0, 0.5, 2)
     assert f1.to_json()["difference"] == {"value": 0.25, "low": 0.0, "high": 0.5, "n": 2}
-    assert scored_metrics(a) == ("exact_match", "f1", "contains", "coverage")
+    assert {"exact_match", "f1", "contains", "coverage", "right"} <= set(scored_metrics(a))
+    assert "recall@1" not in scored_metrics(a)
+
+
+def test_a_comparison_tells_chance_and_what_it_takes(tmp_path: Path) -> None:
+    small = SYSTEMS[:1]
+    a = write_rows(tmp_path / "a", [row(small[0], i, "no", 1.0) for i in range(4)], small)
+    b = write_rows(tmp_path / "b", [row(small[0], i, f"word {i}" if i else "no", 1.0) for i in range(4)], small)
+    (right,) = compare_runs(a, b, ("right",))
+    told = right.to_json()
+    # Three against none: 2 / 2^3.
+    assert (told["p"], told["p_holm"], told["discordant"]) == (0.25, 0.25, [0, 3])
+    # (1.95996 sqrt 0.75 + 0.84162 sqrt (0.75 - 0.5625))^2 / 0.5625 = 7.55
+    assert (told["questions_needed"], told["more_needed"]) == (8, 4)
+    assert not right.worse and worsened(a, b) == worsened(b, a) == []
+
+
+def test_a_run_that_is_worse_beyond_chance_is_named(tmp_path: Path) -> None:
+    small = SYSTEMS[:1]
+    questions = {f"q{number}": f"digest {number}" for number in range(20)}
+    good, bad = (
+        write_rows(
+            tmp_path / name,
+            [row(small[0], i, answer, 1.0, answerable=True, gold=("word",), relevant=()) for i in range(20)],
+            small,
+            questions=questions,
+        )
+        for name, answer in (("good", "word"), ("bad", "no"))
+    )
+    reasons = worsened(good, bad)
+    told = {reason.split(" is ")[0]: reason for reason in reasons}
+    assert set(told) >= {"small: exact_match", "small: f1", "small: contains", "small: right"}
+    assert "small: coverage" not in told
+    assert f"is 0.000, worse than the 1.000 of {good} by 1.000" in told["small: f1"]
+    assert worsened(bad, good) == []
 
 
 def test_single_systems_are_compared_under_any_name(tmp_path: Path) -> None:

@@ -120,7 +120,9 @@ def test_a_row_holds_what_the_system_made_of_the_question(tmp_path: Path) -> Non
     assert row["usage"] == {"prompt": 100, "cached": 40, "completion": 5}
     assert row["signals"] == {"margin": None, "top": 0.5}
     assert row["scores"]["f1"] == row["scores"]["citation_recall"] == row["scores"]["recall@1"] == 1.0
-    assert row["cost"] == pytest.approx(row["seconds"])  # a dollar a second
+    work = row["work"]
+    assert work["cpu_seconds"] >= 0 and work["cores"] >= 1
+    assert row["cost"] == pytest.approx(work["cpu_seconds"] / work["cores"])  # a dollar a second of the whole machine
     assert 0 < row["seconds"] < 5 and row["error"] is None
     assert (rows[3].abstained, rows[3].answer, rows[3].scores["abstention_recall"]) == (True, "", 1.0)
 

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from eval.statistics import Estimate, bootstrap_means, estimate, paired_difference, score_matrix
+from eval.statistics import (
+    Estimate,
+    bootstrap_means,
+    bootstrap_p,
+    clusters,
+    estimate,
+    paired_difference,
+    ratio,
+    renumbered,
+    score_matrix,
+)
 
 NAN = float("nan")
 
@@ -116,3 +126,63 @@ def test_score_matrix_has_nan_for_what_was_not_scored() -> None:
     matrix = score_matrix([{"f1": 1.0, "em": None}, {"f1": 0.25}], ("em", "f1"))
     assert np.array_equal(matrix, [[NAN, 1.0], [NAN, 0.25]], equal_nan=True)
     assert score_matrix([], ("em", "f1")).shape == (0, 2)
+
+
+def test_questions_that_share_a_document_directly_or_through_others_are_one_cluster() -> None:
+    documents = [["a"], [], ["b"], ["c", "a"], [], ["b", "c"], ["d"]]
+    # 0-3 share a, 3-5 share c, 5-2 share b; the questions without documents stay alone.
+    assert clusters(documents).tolist() == [0, 1, 0, 0, 2, 0, 3]
+    assert clusters([]).tolist() == []
+    assert renumbered(np.array([7, 3, 7, 0])).tolist() == [0, 1, 0, 2]
+
+
+def test_drawing_whole_clusters_follows_the_exact_distribution() -> None:
+    # Two clusters of two questions, one all right and one all wrong: drawn together, the mean is 0, 1/2 or 1 with
+    # 1/4, 1/2, 1/4, as with two questions; drawn one by one the four would mostly mix.
+    draws = bootstrap_means(column(1, 1, 0, 0), np.array([0, 0, 1, 1]))[:, 0]
+    values, counts = np.unique(draws, return_counts=True)
+    assert values.tolist() == [0.0, 0.5, 1.0]
+    assert counts / len(draws) == pytest.approx([0.25, 0.5, 0.25], abs=0.02)
+
+
+def test_larger_clusters_weigh_more() -> None:
+    # Clusters of 3 (right) and 1 (wrong): both drawn once give 3 of 4.
+    draws = bootstrap_means(column(1, 1, 1, 0), np.array([0, 0, 0, 1]))[:, 0]
+    assert sorted(set(draws.tolist())) == [0.0, 0.75, 1.0]
+
+
+def test_clusters_of_one_change_no_draw() -> None:
+    scores = np.random.default_rng(3).random((20, 2))
+    assert np.array_equal(bootstrap_means(scores, np.arange(20)), bootstrap_means(scores))
+
+
+def test_a_ratio_of_sums_with_its_interval() -> None:
+    # Four questions cost 1, 2, 3, 4; two of them are right: 10 / 2.
+    spent, won = np.array([1.0, 2, 3, 4]), np.array([1.0, 0, 1, 0])
+    figure = ratio(spent, won, bootstrap_means(np.stack([spent, won], axis=1)))
+    assert (figure.value, figure.n) == (5.0, 4)
+    # In 1 of 16 draws none is right, more often than the 1 of 40 that the interval cuts off: no upper bound.
+    assert figure.high is None and figure.low is not None and 1 <= figure.low < 5
+    many = np.tile([[1.0, 1.0], [1.0, 0.0]], (200, 1))
+    figure = ratio(many[:, 0], many[:, 1], bootstrap_means(many))
+    # 200 of 400 right: the share is 0.5 +- 0.049, the ratio its inverse.
+    assert figure.value == 2.0
+    assert (figure.low, figure.high) == (pytest.approx(1 / 0.549, abs=0.02), pytest.approx(1 / 0.451, abs=0.02))
+    assert ratio(spent, np.zeros(4), bootstrap_means(np.zeros((4, 2)))) == Estimate(None, None, None, 0)
+
+
+def test_bootstrap_p_counts_the_rarer_side() -> None:
+    # 999 draws, 24 of them not above 0: 2 x (24 + 1) / 1000.
+    draws = np.array([-1.0] * 20 + [0.0] * 4 + [1.0] * 975)
+    assert bootstrap_p(draws) == pytest.approx(0.05)
+    assert bootstrap_p(-draws) == pytest.approx(0.05)
+    assert bootstrap_p(np.zeros(999)) == 1.0
+    assert bootstrap_p(np.array([1.0] * 999 + [NAN])) == pytest.approx(0.002)
+
+
+def test_bootstrap_p_agrees_with_the_t_test() -> None:
+    from scipy import stats
+
+    differences = np.random.default_rng(11).normal(0.1, 0.5, size=150)
+    ours = bootstrap_p(bootstrap_means(differences[:, None])[:, 0])
+    assert ours == pytest.approx(stats.ttest_1samp(differences, 0.0).pvalue, abs=0.01)
