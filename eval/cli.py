@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eval import cli_scorers
+
 if TYPE_CHECKING:
     from eval.qaset import QASet
     from eval.results import Run
@@ -132,6 +134,7 @@ def make_app(open_systems: "OpenSystems") -> typer.Typer:
         )
 
     app.add_typer(_convert_app(), name="convert")
+    cli_scorers.add_commands(app)
     return app
 
 

@@ -7,8 +7,9 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from eval.cost import Prices, question_cost
-from eval.metrics import RANKED_DOCUMENTS, Sample, judge
+from eval.metrics import DEAR_METRICS, RANKED_DOCUMENTS, Sample, judge, judge_trust
 from eval.qaset import Question
+from eval.trust import Trust
 from rag.datatypes import Answer, ScoredChunk, Usage
 
 
@@ -45,7 +46,9 @@ class Row(Record):
     """What one system made of one question. `seconds` are those of the answering alone, `cost` US dollars.
 
     `system_fingerprint` covers the system, its settings, weights and corpus, `fingerprint` the question as well.
-    `answer` is empty where the system abstained, failed (`error` says how) or only retrieves.
+    `answer` is empty where the system abstained, failed (`error` says how) or only retrieves. `original_answers` are
+    those that were right before a counterfactual set rewrote its documents. `trust` follows from the scores.
+    `human_right` is a person's verdict that came with the answer.
     """
 
     system: str
@@ -53,6 +56,7 @@ class Row(Record):
     question: str
     answerable: bool
     gold: tuple[str, ...]
+    original_answers: tuple[str, ...] = ()
     relevant: tuple[str, ...]
     generates: bool
     retrieves: bool
@@ -66,11 +70,13 @@ class Row(Record):
     evidence_tokens: int = 0
     finish_reason: str = ""
     scores: dict[str, float | None] = {}
+    trust: Trust | None = None
     usage: Tokens = Tokens()
     seconds: float = 0.0
     timings: dict[str, float | None] = {}
     cost: float | None = None
     error: str | None = None
+    human_right: bool | None = None
     system_fingerprint: str
     fingerprint: str
 
@@ -88,11 +94,14 @@ class Row(Record):
             relevant=self.relevant,
             generates=self.generates,
             retrieves=self.retrieves,
+            question=self.question,
             answer=self.answer,
             abstained=self.abstained,
             failed=self.failed,
             cited=tuple(citation.document_id for citation in self.citations),
+            cited_texts=tuple(citation.text for citation in self.citations),
             ranked=tuple(document.document_id for document in self.retrieved),
+            original=self.original_answers,
         )
 
     def with_answer(self, answer: Answer) -> Self:
@@ -118,8 +127,15 @@ class Row(Record):
         )
 
     def judged(self, prices: Prices) -> Self:
-        """Return the row with its scores and its cost, by the scorers and prices of now."""
-        return self.model_copy(update={"scores": judge(self.sample), "cost": self._cost(prices)})
+        """Return the row with its scores and its cost, by the scorers and prices of now.
+
+        Scores that a model gave are kept: they belong to the answer, which does not change.
+        """
+        sample = self.sample
+        scores = judge(sample) | {name: self.scores.get(name) for name in DEAR_METRICS}
+        return self.model_copy(
+            update={"scores": scores, "trust": judge_trust(sample, scores), "cost": self._cost(prices)}
+        )
 
     def _cost(self, prices: Prices) -> float | None:
         if self.failed:
@@ -140,6 +156,7 @@ def empty_row(
         question=question.question,
         answerable=question.answerable,
         gold=question.answers,
+        original_answers=question.original_answers,
         relevant=question.relevant,
         generates=generates,
         retrieves=retrieves,
