@@ -10,9 +10,9 @@ import numpy.typing as npt
 from eval.judged import FIT_QUESTIONS, JudgedAnswer, by_system, option_lists
 from eval.match import Match, match
 from eval.right import Right, fit_rule
-from eval.scorers import contains, exact_match, f1, rouge_l, similarity
+from eval.scorers import EMBEDDED_GOLD, contains, exact_match, f1, rouge_l, similarity
 from eval.statistics import LEVEL, SEED
-from rag.protocols import Embedder
+from rag.protocols import Embedder, FloatArray
 
 Array = npt.NDArray[np.float64]
 # A person's verdict as a scorer would give it, or None where it cannot.
@@ -40,6 +40,19 @@ class Agreement:
     kappa_high: float | None
     n: int
     unscored: int
+
+
+class Embedded:
+    """An embedder that embeds the texts of judged answers all at once, which is many times faster than one by one."""
+
+    def __init__(self, embedder: Embedder, answers: Sequence[JudgedAnswer]) -> None:
+        texts = list(dict.fromkeys(text for a in answers for text in (a.answer, *a.gold[:EMBEDDED_GOLD])))
+        vectors_nd = embedder.embed(texts)
+        self._vectors = dict(zip(texts, vectors_nd, strict=True))
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        """Return the vectors of known texts, `(n, d)`."""
+        return np.stack([self._vectors[text] for text in texts])
 
 
 def text_scorers(embedder: Embedder | None = None) -> dict[str, Scorer]:

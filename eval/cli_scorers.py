@@ -45,7 +45,15 @@ def add_commands(app: typer.Typer) -> None:
 
         Example: smallhold eval judged triviaqa-judged.json --fit --out right.toml
         """
-        from eval.agreement import accepted_lists, agreement_table, fitting_part, learn_rule, text_scorers, to_json
+        from eval.agreement import (
+            Embedded,
+            accepted_lists,
+            agreement_table,
+            fitting_part,
+            learn_rule,
+            text_scorers,
+            to_json,
+        )
         from eval.judged import load_judged
         from eval.right import load_rule, write_rule
         from rag.console import print_json
@@ -56,7 +64,7 @@ def add_commands(app: typer.Typer) -> None:
         answers = load_judged(source)
         first, others = fitting_part(answers)
         with _models(similarity, judge, systems, config) as (embedder, model):
-            scorers = text_scorers(embedder)
+            scorers = text_scorers(None if embedder is None else Embedded(embedder, answers))
             chosen = load_rule(rule)
             if fit and out is not None:
                 told = f"{len(first):,} judged answers of {source.name}"
@@ -64,7 +72,7 @@ def add_commands(app: typer.Typer) -> None:
                 write_rule(out, chosen)
             reported = (others or first)[:limit]
             table = agreement_table(reported, chosen, scorers, _as_scorer(model))
-        lists = accepted_lists(reported, chosen, scorers)
+        lists = accepted_lists(reported, chosen, text_scorers())
         if as_json:
             print_json({"rule": chosen.model_dump(), "agreement": to_json(table), "accepted_option_lists": lists})
             return

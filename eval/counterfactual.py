@@ -76,7 +76,7 @@ class Swaps:
         return _WORD.sub(lambda word: self._name(word[0]), answer)
 
     def parts(self, answer: str) -> dict[str, str]:
-        """Return what stands for the answer elsewhere, the surname of a name or the year of a date, with replacement."""
+        """Return what stands for the answer elsewhere, a name's surname or a date's year, with its replacement."""
         parts = {year: self._number(year) for year in _YEAR.findall(answer)}
         words = _WORD.findall(answer)
         last = words[-1] if len(words) > 1 else ""

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from eval.folding import MAX_TEXT, content, fold, is_number
 
-# A gold answer's word counts as found where its trigrams agree that much with those of a word of the answer: Jinx and
-# Jinks, Breeders and Breeder, Argentine and Argentina do. So do Austria and Australia, which is the price.
+# A gold answer's word counts as found where its trigrams agree that much with those of a word of the answer: Jinkx and
+# Jinks, Argentine and Argentina do. So do Austria and Australia, which is the price.
 _ALIKE = 0.6
 
 # Parts of an answer between separators that are that short are items of a list, longer ones are clauses.
@@ -30,7 +30,8 @@ _REFUSAL = re.compile(
 # "not Paris", "rather than Paris" up to the end of the clause; "not only Paris" denies nothing.
 _DENIED = re.compile(
     r"(?:\bnot\b|n't\b|\brather than\b|\binstead of\b)(?! (?:only|just|merely|until|before|after))"
-    r"\W+(?:[\w'.-]+\W{1,2}){0,3}?[\w'-]+(?=\s*(?:[,;.!?]|\bbut\b|$))"
+    r"\W+(?:[\w'.-]+\W{1,2}){0,3}?[\w'-]+(?=\s*(?:[,;.!?]|\bbut\b|$))",
+    re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 _SEPARATOR = re.compile(r"[,;/|•]|\bor\b|\band\b")

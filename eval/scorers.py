@@ -14,7 +14,7 @@ from rag.protocols import Embedder
 GROUNDED_SHARE = 0.4
 
 # Embedding every alias of a gold answer costs more than it tells.
-EMBEDDED_GOLD = 20
+EMBEDDED_GOLD = 5
 
 # Longest common subsequences take time by the product of the lengths.
 _ROUGE_WORDS = 2_000

@@ -116,9 +116,18 @@ def test_golden_json(tmp_path: Path) -> None:
     values = {name: metric["value"] for name, metric in retrieval["metrics"].items()}
     # Answerable: right, right, F1 of 2 of 3 tokens against 2 = 0.8, abstained. Abstentions: one of two rightly.
     assert values == {
+        "right": 0.75,
         "exact_match": 0.5,
         "f1": pytest.approx((1 + 1 + 0.8 + 0) / 4),
         "contains": 0.75,
+        # The third of four: two of "maybe word 2" against "word 2" in order, F of 2/3 and 1.
+        "rouge_l": pytest.approx((1 + 1 + 0.8 + 0) / 4),
+        # "word" is cited, and the number is in the question already; "no idea" stands nowhere.
+        "grounded": 0.75,
+        # Three right, an abstention needless and one rightly, a made-up answer.
+        "crag": pytest.approx((3 + 0 + 1 - 1) / 6),
+        "memorised": None,
+        "followed": None,
         "coverage": 0.75,
         "abstention_precision": 0.5,
         "abstention_recall": 0.5,
@@ -127,15 +136,22 @@ def test_golden_json(tmp_path: Path) -> None:
         "recall@1": 0.75,
         "recall@5": 0.75,
         "recall@10": 0.75,
+        "mrr": 0.75,
         "ndcg@10": 0.75,
+        "similarity": None,
+        "right_judge": None,
+        "grounded_judge": None,
     }
     f1 = retrieval["metrics"]["f1"]
     assert f1["low"] < f1["value"] < f1["high"] and (f1["n"], f1["unscored"]) == (4, 2)
     assert {name: metric["value"] for name, metric in small["metrics"].items()} == {
         **dict.fromkeys(values),
+        "right": 0.25,
         "exact_match": 0.25,
         "f1": 0.25,
         "contains": 0.25,
+        "rouge_l": 0.25,
+        "crag": pytest.approx((1 - 5) / 6),
         "coverage": 1.0,
         "abstention_recall": 0.0,
     }
@@ -157,9 +173,12 @@ def test_golden_json(tmp_path: Path) -> None:
     assert (difference["system"], difference["baseline"], difference["n"]) == ("small+retrieval", "small", 4)
     assert difference["value"] == pytest.approx(0.45)
     assert {d["metric"] for d in report["differences"]} == {
+        "right",
         "exact_match",
         "f1",
         "contains",
+        "rouge_l",
+        "crag",
         "coverage",
         "abstention_recall",
         "cost_per_question",
@@ -188,9 +207,13 @@ Each figure stands with its 95% interval; `-` says that the metric does not appl
 
 |  | `small` | `small+retrieval` |
 |---|---|---|
+| right | 0.250 (0.000 to 0.750) | 0.750 (0.250 to 1.000) |
 | exact match | 0.250 (0.000 to 0.750) | 0.500 (0.000 to 1.000) |
 | F1 | 0.250 (0.000 to 0.750) | 0.700 (0.250 to 1.000) |
 | answer contained | 0.250 (0.000 to 0.750) | 0.750 (0.250 to 1.000) |
+| ROUGE-L | 0.250 (0.000 to 0.750) | 0.700 (0.250 to 1.000) |
+| grounded | - | 0.750 (0.250 to 1.000) |
+| CRAG score | -0.667 (-1.000 to 0.000) | 0.500 (-0.167 to 1.000) |
 | coverage | 1.000 (1.000 to 1.000) | 0.750 (0.250 to 1.000) |
 | abstention precision | - | 0.500 (0.000 to 1.000) |
 | abstention recall | 0.000 (0.000 to 0.000) | 0.500 (0.000 to 1.000) |
@@ -199,6 +222,7 @@ Each figure stands with its 95% interval; `-` says that the metric does not appl
 | recall@1 | - | 0.750 (0.250 to 1.000) |
 | recall@5 | - | 0.750 (0.250 to 1.000) |
 | recall@10 | - | 0.750 (0.250 to 1.000) |
+| MRR | - | 0.750 (0.250 to 1.000) |
 | nDCG@10 | - | 0.750 (0.250 to 1.000) |
 | cost of 1,000 questions | $0.100 | $0.250 |
 | seconds, mean | 1.00 s | 2.50 s |
@@ -207,9 +231,13 @@ Each figure stands with its 95% interval; `-` says that the metric does not appl
 | tokens a question, read + written | 350 + 4 | 350 + 4 |
 | questions (failed, missing) | 6 (0, 0) | 6 (0, 0) |
 
+- right: share of the answerable questions that a person would call rightly answered (an abstention counts 0)
 - exact match: share of the answerable questions answered word for word as expected (an abstention counts 0)
 - F1: overlap in words of answer and expected answer, over the answerable questions (an abstention counts 0)
 - answer contained: share of the answerable questions whose answer holds the expected one
+- ROUGE-L: longest common subsequence of answer and expected answer, for long answers (an abstention counts 0)
+- grounded: share of the answers given whose words, numbers and names stand in the text that they cite
+- CRAG score: mean of +1 for a right answer or abstention, 0 for a needless abstention, -1 for a wrong answer
 - coverage: share of the answerable questions that got an answer
 - abstention precision: share of the abstentions that were on unanswerable questions
 - abstention recall: share of the unanswerable questions on which the system abstained
@@ -218,6 +246,7 @@ Each figure stands with its 95% interval; `-` says that the metric does not appl
 - recall@1: share of the relevant documents that are the first one found
 - recall@5: share of the relevant documents among the first 5 found
 - recall@10: share of the relevant documents among the first 10 found
+- MRR: 1 / rank of the first relevant document
 - nDCG@10: how far up the relevant documents stand among the first 10 found; 1 is the best order
 
 ## Differences, paired by question
@@ -370,7 +399,7 @@ def test_two_runs_are_compared_over_the_questions_in_common(tmp_path: Path) -> N
     assert (f1.a.value, f1.b.value, f1.difference.value) == (0.75, 1.0, 0.25)
     assert (f1.difference.low, f1.difference.high, f1.difference.n) == (0.0, 0.5, 2)
     assert f1.to_json()["difference"] == {"value": 0.25, "low": 0.0, "high": 0.5, "n": 2}
-    assert scored_metrics(a) == ("exact_match", "f1", "contains", "coverage")
+    assert scored_metrics(a) == ("right", "exact_match", "f1", "contains", "rouge_l", "crag", "coverage")
 
 
 def test_single_systems_are_compared_under_any_name(tmp_path: Path) -> None:
