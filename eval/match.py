@@ -63,7 +63,9 @@ def match(question: str, answer: str, gold: Sequence[str]) -> Match:
     """Return how the answer matches the gold answer that it matches best."""
     plain, gold = answer[:MAX_TEXT].replace("’", "'"), gold[:MAX_GOLD]
     asked = frozenset(fold(question))
-    said = fold(_DENIED.sub(" ", plain))
+    # "Not the Nine O'Clock News" denies nothing where that is what is asked for.
+    denies = not any(re.search(r"\bnot\b", right, re.IGNORECASE) for right in gold)
+    said = fold(_DENIED.sub(" ", plain) if denies else plain)
     added = [word for word in content(said) if word not in asked]
     best = max((_alias(right, said, added, asked) for right in gold), key=lambda m: (m[0] + m[1], m[2]), default=_NONE)
     golden = frozenset(word for right in gold for word in content(fold(right)))

@@ -40,6 +40,7 @@ def test_the_year_stands_for_the_date() -> None:
 def test_a_denied_answer_is_not_found() -> None:
     assert match("Where?", "Not Paris, but Lyon.", ["Paris"]).whole == 0.0
     assert match("Where?", "Not only Paris.", ["Paris"]).whole == 1.0
+    assert match("Which play?", "Not Paris.", ["Not Paris"]).whole == 1.0
 
 
 def test_a_refusal_is_seen() -> None:
