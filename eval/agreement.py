@@ -22,7 +22,7 @@ ALL = "all"
 RESAMPLES = 2_000
 
 # Compared with 1 to 5 of each: these refuse nine in ten made-up lists of 4 to 12 options and cost 0.001 to 0.002 of
-# agreement on real answers. They were chosen with the figures of both halves in view; docs/evaluation.md says what that means.
+# agreement on real answers. Chosen with the figures of both halves in view; docs/evaluation.md says what that means.
 MOST_OPTIONS = 2
 MOST_STRAYS = 2
 
