@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from eval import cli_scorers
+
 if TYPE_CHECKING:
     from eval.qaset import QASet
     from eval.results import Run
@@ -171,6 +173,7 @@ def make_app(open_systems: OpenSystems) -> typer.Typer:
         )
 
     app.add_typer(_convert_app(), name="convert")
+    cli_scorers.add_commands(app)
     return app
 
 

@@ -1,41 +1,54 @@
-"""Scores. A judge scores one sample, `mean` reduces many; a sample that a metric does not apply to is None, never 0.
+"""Metrics. A judge scores one sample, `mean` reduces many; a sample that a metric does not apply to is None, never 0.
 
 Every metric is the mean of its scored samples, also those that are ratios by nature: abstention precision scores
 only the abstentions (1 where the question was unanswerable), abstention recall only the unanswerable questions.
 So the bootstrap resamples questions, and numerator and denominator follow.
 
-A question on which a system failed with an error scores like an abstention that nobody asked for: 0 in exact match,
-F1, contains, coverage, abstention recall and retrieval; it is no abstention in abstention precision. A failure
+A question on which a system failed with an error scores like an abstention that nobody asked for: 0 in every answer
+metric, coverage, abstention recall, retrieval and CRAG; it is no abstention in abstention precision. A failure
 never helps a system.
 """
 
-import re
-import string
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from eval.retrieval_metrics import RANKED_DOCUMENTS, RETRIEVAL_METRICS, judge_ranking
+from eval.right import right
+from eval.scorers import contains, exact_match, f1, grounded, normalize_answer, rouge_l
+from eval.trust import CRAG, Trust, trust_of
+
+__all__ = [
+    "METRICS", "RANKED_DOCUMENTS", "Sample", "Scores", "contains", "exact_match", "f1", "judge", "mean",
+    "normalize_answer",
+]  # fmt: skip
+
 Scores = Mapping[str, float | None]
 
-ANSWER_METRICS = ("exact_match", "f1", "contains")
+ANSWER_METRICS = ("right", "exact_match", "f1", "contains", "rouge_l")
+TRUST_METRICS = ("grounded", "crag")
+COUNTERFACTUAL_METRICS = ("memorised", "followed")
 ABSTENTION_METRICS = ("coverage", "abstention_precision", "abstention_recall")
 CITATION_METRICS = ("citation_precision", "citation_recall")
-RETRIEVAL_METRICS = ("recall@1", "recall@5", "recall@10", "ndcg@10")
-METRICS = (*ANSWER_METRICS, *ABSTENTION_METRICS, *CITATION_METRICS, *RETRIEVAL_METRICS)
-
-# What `retrieved` must reach down to; 20 leaves room for a deeper metric without asking again.
-RANKED_DOCUMENTS = 20
-
-_ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
-_PUNCTUATION = frozenset(string.punctuation)
+# These need a model, so `judge` leaves them unscored; `eval.dear` adds them to the rows of a run.
+DEAR_METRICS = ("similarity", "right_judge", "grounded_judge")
+METRICS = (
+    *ANSWER_METRICS,
+    *TRUST_METRICS,
+    *COUNTERFACTUAL_METRICS,
+    *ABSTENTION_METRICS,
+    *CITATION_METRICS,
+    *RETRIEVAL_METRICS,
+    *DEAR_METRICS,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """What is judged: one question and what one system made of it.
 
-    `generates` and `retrieves` tell what the system does at all; `cited` holds document ids in any order, `ranked`
-    the retrieved documents, best first, each once.
+    `generates` and `retrieves` tell what the system does at all; `cited` holds document ids in any order, `cited_texts`
+    what stands in the cited spans, `ranked` the retrieved documents, best first, each once. `original` are the right
+    answers before a counterfactual set rewrote its documents, empty in any other set.
     """
 
     answerable: bool
@@ -43,11 +56,14 @@ class Sample:
     relevant: tuple[str, ...]
     generates: bool
     retrieves: bool
+    question: str = ""
     answer: str = ""
     abstained: bool = False
     failed: bool = False
     cited: tuple[str, ...] = ()
+    cited_texts: tuple[str, ...] = ()
     ranked: tuple[str, ...] = ()
+    original: tuple[str, ...] = ()
 
     @property
     def answered(self) -> bool:
@@ -56,13 +72,28 @@ class Sample:
 
 
 def judge(sample: Sample) -> dict[str, float | None]:
-    """Score one sample by every metric; None where the metric does not apply to it."""
-    return {
+    """Score one sample by every metric; None where the metric does not apply to it or needs a model."""
+    scores = dict.fromkeys(METRICS, None) | {
         **_judge_answer(sample),
         **_judge_abstention(sample),
         **_judge_citations(sample),
         **_judge_retrieval(sample),
     }
+    outcome = judge_trust(sample, scores)
+    return scores | {"crag": None if outcome is None else CRAG[outcome], **_judge_memory(sample, scores["right"])}
+
+
+def judge_trust(sample: Sample, scores: Scores) -> Trust | None:
+    """Return what became of the question by its scores; None where nothing was to be answered or compared with."""
+    if not sample.generates or (sample.answerable and not sample.gold):
+        return None
+    return trust_of(
+        answerable=sample.answerable,
+        answered=sample.answered,
+        abstained=sample.abstained,
+        right=scores.get("right") == 1.0,
+        grounded=scores.get("grounded") == 1.0,
+    )
 
 
 def mean(scores: Iterable[float | None]) -> float | None:
@@ -72,15 +103,30 @@ def mean(scores: Iterable[float | None]) -> float | None:
 
 
 def _judge_answer(sample: Sample) -> dict[str, float | None]:
-    """Exact match, F1 and contains, over answerable questions; an abstention or a failure scores 0."""
+    """Compare with the right answers, over answerable questions; an abstention or a failure scores 0."""
+    if not sample.generates or not sample.answerable or not sample.gold:
+        return dict.fromkeys(ANSWER_METRICS)
+    if not sample.answered:
+        return dict.fromkeys(ANSWER_METRICS, 0.0)
     judges: dict[str, Callable[[str, Sequence[str]], float]] = {
+        "right": lambda answer, gold: right(sample.question, answer, gold),
         "exact_match": exact_match,
         "f1": f1,
         "contains": contains,
+        "rouge_l": rouge_l,
     }
-    if not sample.generates or not sample.answerable or not sample.gold:
-        return dict.fromkeys(ANSWER_METRICS)
-    return {name: score(sample.answer, sample.gold) if sample.answered else 0.0 for name, score in judges.items()}
+    return {name: score(sample.answer, sample.gold) for name, score in judges.items()}
+
+
+def _judge_memory(sample: Sample, is_right: float | None) -> dict[str, float | None]:
+    """On a counterfactual question: whether the answer is the one before the documents were rewritten, or after.
+
+    An answer that is right by both follows, for nothing shows that it was remembered. An abstention is neither.
+    """
+    if not sample.original or is_right is None:
+        return dict.fromkeys(COUNTERFACTUAL_METRICS)
+    memorised = sample.answered and not is_right and right(sample.question, sample.answer, sample.original)
+    return {"memorised": float(memorised), "followed": is_right}
 
 
 def _judge_abstention(sample: Sample) -> dict[str, float | None]:
@@ -95,79 +141,24 @@ def _judge_abstention(sample: Sample) -> dict[str, float | None]:
 
 
 def _judge_citations(sample: Sample) -> dict[str, float | None]:
-    """Cited documents against the relevant ones, over answered questions that have some.
+    """Cited documents against the relevant ones, over answered questions that have some; cited text against answer.
 
     Precision is the share of cited documents that are relevant, recall the share of relevant documents that are
-    cited; an answer that cites nothing although the system could scores 0 in both. The trap in the names: this
-    compares documents, it does not check that the cited text supports the answer.
+    cited; an answer that cites nothing although the system could scores 0 in all three.
     """
-    if not sample.answered or not sample.retrieves or not sample.relevant:
-        return dict.fromkeys(CITATION_METRICS)
+    if not sample.answered or not sample.retrieves:
+        return dict.fromkeys((*CITATION_METRICS, "grounded"))
+    support = {"grounded": grounded(sample.question, sample.answer, sample.cited_texts)}
+    if not sample.relevant:
+        return {**dict.fromkeys(CITATION_METRICS), **support}
     cited, relevant = set(sample.cited), set(sample.relevant)
     hits = len(cited & relevant)
-    return {"citation_precision": hits / len(cited) if cited else 0.0, "citation_recall": hits / len(relevant)}
+    precision = hits / len(cited) if cited else 0.0
+    return {"citation_precision": precision, "citation_recall": hits / len(relevant), **support}
 
 
 def _judge_retrieval(sample: Sample) -> dict[str, float | None]:
-    """recall@k and nDCG@10 of the ranked documents, over questions with relevant ids.
-
-    Recall@k is the share of relevant documents among the first k (TREC's sense, not success@k). nDCG has gain 1 for
-    every relevant document and discount log2(rank + 1) (Jarvelin and Kekalainen 2002).
-    """
+    """Score the ranked documents, over questions with relevant ids, of systems that retrieve."""
     if not sample.retrieves or not sample.relevant:
         return dict.fromkeys(RETRIEVAL_METRICS)
-    if not sample.ranked:
-        return dict.fromkeys(RETRIEVAL_METRICS, 0.0)
-    import ir_measures
-    from ir_measures import R, nDCG
-
-    measures = {"recall@1": R @ 1, "recall@5": R @ 5, "recall@10": R @ 10, "ndcg@10": nDCG @ 10}
-    # trec_eval orders by score and breaks ties by id, so the rank itself is handed over as the score.
-    run = {"q": {document: float(-rank) for rank, document in enumerate(sample.ranked)}}
-    qrels = {"q": dict.fromkeys(sample.relevant, 1)}
-    values = {m.measure: m.value for m in ir_measures.pytrec_eval.iter_calc(list(measures.values()), qrels, run)}
-    return {name: float(values[measure]) for name, measure in measures.items()}
-
-
-def normalize_answer(text: str) -> str:
-    """Lower-case, drop ASCII punctuation, drop the articles, squeeze white space: SQuAD's order and rules."""
-    bare = "".join(character for character in text.lower() if character not in _PUNCTUATION)
-    return " ".join(_ARTICLES.sub(" ", bare).split())
-
-
-def exact_match(answer: str, gold: Sequence[str]) -> float:
-    """1 where the normalised answer equals a normalised gold answer (Rajpurkar et al. 2016)."""
-    return max(float(normalize_answer(answer) == normalize_answer(right)) for right in _comparable(gold))
-
-
-def f1(answer: str, gold: Sequence[str]) -> float:
-    """Harmonic mean of token precision and recall against the best gold answer, as SQuAD v2's script defines it.
-
-    Where either side has no token after normalisation, the score is 1 if both have none, else 0.
-    """
-    tokens = normalize_answer(answer).split()
-    return max(_token_f1(tokens, normalize_answer(right).split()) for right in _comparable(gold))
-
-
-def contains(answer: str, gold: Sequence[str]) -> float:
-    """1 where the tokens of a normalised gold answer stand in the normalised answer, whole and in a row.
-
-    Lenient towards answers in a sentence, and for the same reason easy to please with a long one.
-    """
-    tokens = f" {normalize_answer(answer)} "
-    return max(float(bool(right) and f" {right} " in tokens) for right in map(normalize_answer, _comparable(gold)))
-
-
-def _comparable(gold: Sequence[str]) -> Sequence[str]:
-    """Gold answers that are something after normalisation; like the official script, [""] where none is."""
-    return [right for right in gold if normalize_answer(right)] or [""]
-
-
-def _token_f1(answer: Sequence[str], gold: Sequence[str]) -> float:
-    if not answer or not gold:
-        return float(answer == gold)
-    common = sum((Counter(answer) & Counter(gold)).values())
-    if common == 0:
-        return 0.0
-    precision, recall = common / len(answer), common / len(gold)
-    return 2 * precision * recall / (precision + recall)
+    return {**judge_ranking(sample.ranked, sample.relevant)}

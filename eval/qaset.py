@@ -29,6 +29,7 @@ class Question:
     """One question with its gold `answers` (any of them is right) and the corpus ids that are `relevant` to it.
 
     An unanswerable question has no answers and asks for an abstention. `history` holds the earlier turns, oldest first.
+    `original_answers` are those that were right before a counterfactual set rewrote its documents.
     """
 
     id: str
@@ -37,12 +38,15 @@ class Question:
     answerable: bool
     relevant: tuple[str, ...]
     history: tuple[Message, ...] = ()
+    original_answers: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
         """SHA-256 of everything that is asked and of what counts as right."""
         turns = [[turn.role, turn.content] for turn in self.history]
-        content = [self.id, self.question, self.answers, self.answerable, self.relevant, turns]
+        content: list[Any] = [self.id, self.question, self.answers, self.answerable, self.relevant, turns]
+        if self.original_answers:  # sets without them keep their digests, and runs on them their rows
+            content.append(self.original_answers)
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -168,6 +172,7 @@ def _question(row: JsonObject, where: str) -> Question:
         answerable=answerable,
         relevant=tuple(dict.fromkeys(_texts(row, "relevant", where))),
         history=_history(row, where),
+        original_answers=_texts({"original_answers": [], **row}, "original_answers", where),
     )
 
 

@@ -7,8 +7,9 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from eval.cost import Prices, question_cost
-from eval.metrics import RANKED_DOCUMENTS, Sample, judge
+from eval.metrics import DEAR_METRICS, RANKED_DOCUMENTS, Sample, judge, judge_trust
 from eval.qaset import Question
+from eval.trust import Trust
 from rag.datatypes import Answer, ScoredChunk, Usage
 
 
@@ -57,7 +58,8 @@ class Row(Record):
 
     `system_fingerprint` covers the system, its settings, weights and corpus, `fingerprint` the question as well.
     `work` is None where nobody measured it, as for recorded answers.
-    `answer` is empty where the system abstained, failed (`error` says how) or only retrieves.
+    `answer` is empty where the system abstained, failed (`error` says how) or only retrieves. `original_answers` are
+    those that were right before a counterfactual set rewrote its documents. `trust` follows from the scores.
     """
 
     system: str
@@ -65,6 +67,7 @@ class Row(Record):
     question: str
     answerable: bool
     gold: tuple[str, ...]
+    original_answers: tuple[str, ...] = ()
     relevant: tuple[str, ...]
     generates: bool
     retrieves: bool
@@ -78,6 +81,7 @@ class Row(Record):
     evidence_tokens: int = 0
     finish_reason: str = ""
     scores: dict[str, float | None] = {}
+    trust: Trust | None = None
     usage: Tokens = Tokens()
     seconds: float = 0.0
     timings: dict[str, float | None] = {}
@@ -104,11 +108,14 @@ class Row(Record):
             relevant=self.relevant,
             generates=self.generates,
             retrieves=self.retrieves,
+            question=self.question,
             answer=self.answer,
             abstained=self.abstained,
             failed=self.failed,
             cited=tuple(citation.document_id for citation in self.citations),
+            cited_texts=tuple(citation.text for citation in self.citations),
             ranked=tuple(document.document_id for document in self.retrieved),
+            original=self.original_answers,
         )
 
     def with_answer(self, answer: Answer) -> Self:
@@ -134,8 +141,15 @@ class Row(Record):
         )
 
     def judged(self, prices: Prices) -> Self:
-        """Return the row with its scores and its cost, by the scorers and prices of now."""
-        return self.model_copy(update={"scores": judge(self.sample), "cost": self._cost(prices)})
+        """Return the row with its scores and its cost, by the scorers and prices of now.
+
+        Scores that a model gave are kept: they belong to the answer, which does not change.
+        """
+        sample = self.sample
+        scores = judge(sample) | {name: self.scores.get(name) for name in DEAR_METRICS}
+        return self.model_copy(
+            update={"scores": scores, "trust": judge_trust(sample, scores), "cost": self._cost(prices)}
+        )
 
     def _cost(self, prices: Prices) -> float | None:
         if self.failed:
@@ -158,6 +172,7 @@ def empty_row(
         question=question.question,
         answerable=question.answerable,
         gold=question.answers,
+        original_answers=question.original_answers,
         relevant=question.relevant,
         generates=generates,
         retrieves=retrieves,

@@ -6,9 +6,15 @@ from eval.measurements import COST, SECONDS
 from eval.metrics import METRICS
 
 TITLES = {
+    "right": "right",
     "exact_match": "exact match",
     "f1": "F1",
     "contains": "answer contained",
+    "rouge_l": "ROUGE-L",
+    "grounded": "grounded",
+    "crag": "CRAG score",
+    "memorised": "memorised",
+    "followed": "followed",
     "coverage": "coverage",
     "abstention_precision": "abstention precision",
     "abstention_recall": "abstention recall",
@@ -17,15 +23,25 @@ TITLES = {
     "recall@1": "recall@1",
     "recall@5": "recall@5",
     "recall@10": "recall@10",
+    "mrr": "MRR",
     "ndcg@10": "nDCG@10",
+    "similarity": "similarity",
+    "right_judge": "right, by a judge",
+    "grounded_judge": "grounded, by a judge",
     COST: "cost",
     SECONDS: "seconds",
 }
 
 MEANINGS = {
+    "right": "share of the answerable questions that a person would call rightly answered (an abstention counts 0)",
     "exact_match": "share of the answerable questions answered word for word as expected (an abstention counts 0)",
     "f1": "overlap in words of answer and expected answer, over the answerable questions (an abstention counts 0)",
     "contains": "share of the answerable questions whose answer holds the expected one",
+    "rouge_l": "longest common subsequence of answer and expected answer, for long answers (an abstention counts 0)",
+    "grounded": "share of the answers given whose words, numbers and names stand in the text that they cite",
+    "crag": "mean of +1 for a right answer or abstention, 0 for a needless abstention, -1 for a wrong answer",
+    "memorised": "share of the questions over rewritten documents answered as before the rewriting",
+    "followed": "share of the questions over rewritten documents answered as the documents now say",
     "coverage": "share of the answerable questions that got an answer",
     "abstention_precision": "share of the abstentions that were on unanswerable questions",
     "abstention_recall": "share of the unanswerable questions on which the system abstained",
@@ -34,7 +50,11 @@ MEANINGS = {
     "recall@1": "share of the relevant documents that are the first one found",
     "recall@5": "share of the relevant documents among the first 5 found",
     "recall@10": "share of the relevant documents among the first 10 found",
+    "mrr": "1 / rank of the first relevant document",
     "ndcg@10": "how far up the relevant documents stand among the first 10 found; 1 is the best order",
+    "similarity": "cosine similarity of answer and expected answer, over the answers given",
+    "right_judge": "share of the answers given that a language model calls right",
+    "grounded_judge": "share of the answers given that a language model finds supported by the cited text",
 }
 
 UNKNOWN = "-"

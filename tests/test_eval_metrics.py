@@ -4,7 +4,9 @@ import math
 
 import pytest
 
-from eval.metrics import METRICS, Sample, contains, exact_match, f1, judge, mean, normalize_answer
+from eval.metrics import COUNTERFACTUAL_METRICS, DEAR_METRICS, METRICS, Sample, judge, mean
+from eval.retrieval_metrics import RETRIEVAL_METRICS
+from eval.scorers import contains, exact_match, f1, normalize_answer
 
 
 def sample(**changes: object) -> Sample:
@@ -14,8 +16,10 @@ def sample(**changes: object) -> Sample:
         "relevant": ("d1",),
         "generates": True,
         "retrieves": True,
+        "question": "What was signed?",
         "answer": "Lisbon Treaty",
         "cited": ("d1",),
+        "cited_texts": ("It was the Lisbon Treaty.",),
         "ranked": ("d1", "d2"),
     }
     return Sample(**{**fields, **changes})  # type: ignore[arg-type]
@@ -72,7 +76,7 @@ def test_contains_wants_whole_tokens_in_a_row() -> None:
 def test_every_metric_is_judged_and_a_good_answer_scores_one() -> None:
     scores = judge(sample())
     assert tuple(scores) == METRICS
-    unscored = {"abstention_precision", "abstention_recall"}
+    unscored = {"abstention_precision", "abstention_recall", *COUNTERFACTUAL_METRICS, *DEAR_METRICS}
     assert {name for name, score in scores.items() if score is None} == unscored
     assert {score for name, score in scores.items() if name not in unscored} == {1.0}
 
@@ -112,17 +116,12 @@ def test_citations_against_relevant_documents() -> None:
 def test_closed_book_has_no_citations_and_no_retrieval_to_judge() -> None:
     scores = judge(sample(retrieves=False, cited=(), ranked=()))
     judged = {name for name, score in scores.items() if score is not None}
-    assert judged == {"exact_match", "f1", "contains", "coverage"}
+    assert judged == {"right", "exact_match", "f1", "contains", "rouge_l", "crag", "coverage"}
 
 
 def test_retrieval_alone_has_no_answer_to_judge() -> None:
     scores = judge(sample(generates=False, answer="", cited=()))
-    assert {name for name, score in scores.items() if score is not None} == {
-        "recall@1",
-        "recall@5",
-        "recall@10",
-        "ndcg@10",
-    }
+    assert {name for name, score in scores.items() if score is not None} == set(RETRIEVAL_METRICS)
 
 
 def test_retrieval_by_hand() -> None:
@@ -131,6 +130,7 @@ def test_retrieval_by_hand() -> None:
     assert scores["recall@1"] == 0.0
     assert scores["recall@5"] == pytest.approx(1 / 3)
     assert scores["recall@10"] == pytest.approx(2 / 3)
+    assert scores["mrr"] == 1 / 2
     found = 1 / math.log2(3) + 1 / math.log2(8)
     ideal = 1 + 1 / math.log2(3) + 1 / math.log2(4)
     assert scores["ndcg@10"] == pytest.approx(found / ideal)

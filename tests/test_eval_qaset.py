@@ -1,5 +1,6 @@
 """QA sets: what is read, and how mistakes are named."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,19 @@ def test_reads_what_is_there(tmp_path: Path) -> None:
         Document("d1", f"{tmp_path}/corpus.jsonl#d1", "Mill", "The mill."),
         Document("d2", f"{tmp_path}/corpus.jsonl#d2", "", "The ford."),
     ]
+
+
+def test_original_answers_are_read_and_change_a_digest_only_where_there_are_some(tmp_path: Path) -> None:
+    plain, rewritten = (
+        load_qaset(write_set(tmp_path / name, questions=changed(**extra))).questions[0]
+        for name, extra in (("a", {}), ("b", {"original_answers": ["ford"]}))
+    )
+    assert (plain.original_answers, rewritten.original_answers) == ((), ("ford",))
+    # The digest of a question without them, as rows of earlier runs have it.
+    content = ["q1", "What?", ["mill"], True, ["d1"], []]
+    assert plain.digest == hashlib.sha256(json.dumps(content).encode()).hexdigest() != rewritten.digest
+    with pytest.raises(DataError, match="'original_answers' must be a list"):
+        load_qaset(write_set(tmp_path / "c", questions=changed(original_answers="ford")))
 
 
 def test_a_set_without_answers_is_for_retrieval_alone(tmp_path: Path) -> None:

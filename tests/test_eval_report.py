@@ -141,9 +141,18 @@ def test_golden_json(tmp_path: Path) -> None:
     values = {name: retrieval["metrics"][name]["value"] for name in GOLDEN_METRICS}
     # Answerable: right, right, F1 of 2 of 3 tokens against 2 = 0.8, abstained. Abstentions: one of two rightly.
     assert values == {
+        "right": 0.75,
         "exact_match": 0.5,
         "f1": pytest.approx((1 + 1 + 0.8 + 0) / 4),
         "contains": 0.75,
+        # The third of four: two of "maybe word 2" against "word 2" in order, F of 2/3 and 1.
+        "rouge_l": pytest.approx((1 + 1 + 0.8 + 0) / 4),
+        # "word" is cited, and the number is in the question already; "no idea" stands nowhere.
+        "grounded": 0.75,
+        # Three right, an abstention needless and one rightly, a made-up answer.
+        "crag": pytest.approx((3 + 0 + 1 - 1) / 6),
+        "memorised": None,
+        "followed": None,
         "coverage": 0.75,
         "abstention_precision": 0.5,
         "abstention_recall": 0.5,
@@ -152,15 +161,22 @@ def test_golden_json(tmp_path: Path) -> None:
         "recall@1": 0.75,
         "recall@5": 0.75,
         "recall@10": 0.75,
+        "mrr": 0.75,
         "ndcg@10": 0.75,
+        "similarity": None,
+        "right_judge": None,
+        "grounded_judge": None,
     }
     f1 = retrieval["metrics"]["f1"]
     assert f1["low"] < f1["value"] < f1["high"] and (f1["n"], f1["unscored"]) == (4, 2)
     assert {name: small["metrics"][name]["value"] for name in GOLDEN_METRICS} == {
         **dict.fromkeys(values),
+        "right": 0.25,
         "exact_match": 0.25,
         "f1": 0.25,
         "contains": 0.25,
+        "rouge_l": 0.25,
+        "crag": pytest.approx((1 - 5) / 6),
         "coverage": 1.0,
         "abstention_recall": 0.0,
     }
@@ -182,12 +198,14 @@ def test_golden_json(tmp_path: Path) -> None:
     assert (difference["system"], difference["baseline"], difference["n"]) == ("small+retrieval", "small", 4)
     assert difference["value"] == pytest.approx(0.45)
     assert {d["metric"] for d in report["differences"]} >= {
+        "right",
         "exact_match",
         "f1",
         "contains",
+        "rouge_l",
+        "crag",
         "coverage",
         "abstention_recall",
-        "right",
         "cost_per_question",
         "seconds",
     }
@@ -214,9 +232,13 @@ Each figure stands with its 95% interval; `-` says that the metric does not appl
 
 |  | `small` | `small+retrieval` |
 |---|---|---|
+| right | 0.250 (0.000 to 0.750) | 0.750 (0.250 to 1.000) |
 | exact match | 0.250 (0.000 to 0.750) | 0.500 (0.000 to 1.000) |
 | F1 | 0.250 (0.000 to 0.750) | 0.700 (0.250 to 1.000) |
 | answer contained | 0.250 (0.000 to 0.750) | 0.750 (0.250 to 1.000) |
+| ROUGE-L | 0.250 (0.000 to 0.750) | 0.700 (0.250 to 1.000) |
+| grounded | - | 0.750 (0.250 to 1.000) |
+| CRAG score | -0.667 (-1.000 to 0.000) | 0.500 (-0.167 to 1.000) |
 | coverage | 1.000 (1.000 to 1.000) | 0.750 (0.250 to 1.000) |
 | abstention precision | - | 0.500 (0.000 to 1.000) |
 | abstention recall | 0.000 (0.000 to 0.000) | 0.500 (0.000 to 1.000) |
@@ -225,6 +247,7 @@ Each figure stands with its 95% interval; `-` says that the metric does not appl
 | recall@1 | - | 0.750 (0.250 to 1.000) |
 | recall@5 | - | 0.750 (0.250 to 1.000) |
 | recall@10 | - | 0.750 (0.250 to 1.000) |
+| MRR | - | 0.750 (0.250 to 1.000) |
 | nDCG@10 | - | 0.750 (0.250 to 1.000) |
 | cost of 1,000 questions | $0.100 | $0.250 |
 | cost of 1,000 right answers | $0.600 ($0.200 to no bound) | $0.500 ($0.240 to $2.10) |
@@ -235,9 +258,13 @@ Each figure stands with its 95% interval; `-` says that the metric does not appl
 | tokens a question, read + written | 350 + 4 | 350 + 4 |
 | questions (failed, missing) | 6 (0, 0) | 6 (0, 0) |
 
+- right: share of the answerable questions that a person would call rightly answered (an abstention counts 0)
 - exact match: share of the answerable questions answered word for word as expected (an abstention counts 0)
 - F1: overlap in words of answer and expected answer, over the answerable questions (an abstention counts 0)
 - answer contained: share of the answerable questions whose answer holds the expected one
+- ROUGE-L: longest common subsequence of answer and expected answer, for long answers (an abstention counts 0)
+- grounded: share of the answers given whose words, numbers and names stand in the text that they cite
+- CRAG score: mean of +1 for a right answer or abstention, 0 for a needless abstention, -1 for a wrong answer
 - coverage: share of the answerable questions that got an answer
 - abstention precision: share of the abstentions that were on unanswerable questions
 - abstention recall: share of the unanswerable questions on which the system abstained
@@ -246,6 +273,7 @@ Each figure stands with its 95% interval; `-` says that the metric does not appl
 - recall@1: share of the relevant documents that are the first one found
 - recall@5: share of the relevant documents among the first 5 found
 - recall@10: share of the relevant documents among the first 10 found
+- MRR: 1 / rank of the first relevant document
 - nDCG@10: how far up the relevant documents stand among the first 10 found; 1 is the best order
 
 ## Differences, paired by question
@@ -554,8 +582,7 @@ def test_two_runs_are_compared_over_the_questions_in_common(tmp_path: Path) -> N
     assert (f1.a.value, f1.b.value, f1.difference.value) == (0.75, 1.0, 0.25)
     assert (f1.difference.low, f1.difference.high, f1.difference.n) == (0.0, 0.5, 2)
     assert f1.to_json()["difference"] == {"value": 0.25, "low": 0.0, "high": 0.5, "n": 2}
-    assert {"exact_match", "f1", "contains", "coverage", "right"} <= set(scored_metrics(a))
-    assert "recall@1" not in scored_metrics(a)
+    assert scored_metrics(a) == ("right", "exact_match", "f1", "contains", "rouge_l", "crag", "coverage")
 
 
 def test_a_comparison_tells_chance_and_what_it_takes(tmp_path: Path) -> None:

@@ -1,0 +1,182 @@
+"""How an answer matches the right ones: a few numbers, one for each thing that a person looks at when judging it.
+
+They are worked out on folded words (`eval.folding`). What the question says already counts neither for nor against
+an answer: "The treaty of Lisbon was signed in 2009" adds 2009 to "When was the treaty of Lisbon signed?".
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from eval.folding import MAX_TEXT, content, fold, is_number
+
+# A gold answer's word counts as found where its trigrams agree that much with those of a word of the answer: Jinkx and
+# Jinks, Argentine and Argentina do. So do Austria and Australia, which is the price.
+_ALIKE = 0.6
+
+# Parts of an answer between separators that are that short are items of a list, longer ones are clauses.
+_ITEM_WORDS = 5
+
+# TriviaQA's gold answers have up to 700 aliases; beyond this they would be misspellings of misspellings.
+MAX_GOLD = 1_000
+
+_ASIDE = re.compile(r"\s*\([^)]*\)")
+_REFUSAL = re.compile(
+    r"\b(?:sorry|could(?: no|n[o'])t find|unable to|not (?:sure|clear|aware|certain)|do(?:es)?(?: no|n[o'])t "
+    r"(?:have|know|provide)|no (?:information|record|mention|definitive)|unclear|cannot)\b"
+)
+# "not Paris", "rather than Paris" up to the end of the clause; "not only Paris" denies nothing.
+_DENIED = re.compile(
+    r"(?:\bnot\b|n't\b|\brather than\b|\binstead of\b)(?! (?:only|just|merely|until|before|after))"
+    r"\W+(?:[\w'.-]+\W{1,2}){0,3}?[\w'-]+(?=\s*(?:[,;.!?]|\bbut\b|$))",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
+_SEPARATOR = re.compile(r"[,;/|•]|\bor\b|\band\b")
+# Words with which an item of a list is put forward.
+_HEDGES = frozenset(fold("could perhaps maybe possibly might may it either was is are or and be not sure"))
+
+
+class Match(NamedTuple):
+    """What a person looks at, each between 0 and 1 but the last two, which are counts.
+
+    `whole`: the gold answer stands in the answer, whole and in a row. `found`: share of the gold answer's words that
+    the question does not say already and that stand in the answer, spelt alike. `exact`: share of what the answer
+    adds to the question that is gold. `missing`: share of the gold answer's numbers that are not in the answer, of a
+    date its year. `refused`: the answer says that it has none. `options`: how many other things of its kind stand in
+    the list that holds the gold answer, 0 where the answer commits itself. `strays`: how many sentences have nothing
+    to do with question or gold answer.
+    """
+
+    whole: float
+    found: float
+    exact: float
+    missing: float
+    refused: float
+    options: int
+    strays: int
+
+
+def match(question: str, answer: str, gold: Sequence[str]) -> Match:
+    """Return how the answer matches the gold answer that it matches best."""
+    plain, gold = answer[:MAX_TEXT].replace("’", "'"), gold[:MAX_GOLD]
+    asked = frozenset(fold(question))
+    # "Not the Nine O'Clock News" denies nothing where that is what is asked for.
+    denies = not any(re.search(r"\bnot\b", right, re.IGNORECASE) for right in gold)
+    said = fold(_DENIED.sub(" ", plain) if denies else plain)
+    added = [word for word in content(said) if word not in asked]
+    best = max((_alias(right, said, added, asked) for right in gold), key=lambda m: (m[0] + m[1], m[2]), default=_NONE)
+    golden = frozenset(word for right in gold for word in content(fold(right)))
+    sentences = _SENTENCE_END.split(plain)
+    refused = float(_REFUSAL.search(plain.lower()) is not None)
+    return Match(*best, refused, _options(sentences, asked, golden), _strays(sentences, asked | golden))
+
+
+_NONE = (0.0, 0.0, 0.0, 0.0)
+
+
+def _alias(
+    right: str, said: Sequence[str], added: Sequence[str], asked: frozenset[str]
+) -> tuple[float, float, float, float]:
+    """Return `whole`, `found`, `exact` and `missing` for one gold answer."""
+    words = fold(_ASIDE.sub("", right).strip() or right)
+    if not words:
+        return _NONE
+    meant = content(words)
+    wanted = [word for word in meant if word not in asked] or meant
+    numbers = _years(wanted) or [word for word in wanted if is_number(word)]
+    known = frozenset(said)
+    return (
+        float(_in_a_row(words, said)),
+        sum(_alike(word, known) for word in wanted) / len(wanted),
+        sum((Counter(added) & Counter(wanted)).values()) / len(added) if added else 0.0,
+        sum(number not in known for number in numbers) / len(numbers) if numbers else 0.0,
+    )
+
+
+def _in_a_row(words: Sequence[str], said: Sequence[str]) -> bool:
+    wanted = [word for word in words if word not in ("a", "an", "the")] or words
+    return f" {' '.join(wanted)} " in f" {' '.join(said)} "
+
+
+def _years(words: Sequence[str]) -> list[str]:
+    # People take the year for the date.
+    return [word for word in words if len(word) == 4 and word.isdecimal()]
+
+
+def _alike(word: str, known: frozenset[str]) -> float:
+    """1 where the word is known, else the best likeness of a known word, else 0; numbers are the same or different."""
+    if word in known:
+        return 1.0
+    if is_number(word) or len(word) < 4:
+        return 0.0
+    mine = _trigrams(word)
+    best = max((_dice(mine, _trigrams(other)) for other in known if abs(len(other) - len(word)) < 5), default=0.0)
+    return best if best >= _ALIKE else 0.0
+
+
+def _dice(a: frozenset[str], b: frozenset[str]) -> float:
+    return 2 * len(a & b) / (len(a) + len(b))
+
+
+@lru_cache(maxsize=100_000)
+def _trigrams(word: str) -> frozenset[str]:
+    edged = f"^{word}$"
+    return frozenset(edged[i : i + 3] for i in range(len(edged) - 2))
+
+
+def _options(sentences: Sequence[str], asked: frozenset[str], golden: frozenset[str]) -> int:
+    """Count the rivals of the gold answer in the list that holds it, in the one with the fewest where several do.
+
+    A list is a row of short parts of one sentence, or a row of short sentences. Where a longer part holds the gold
+    answer, or one that repeats the question, the answer commits itself, and nothing is a rival.
+    """
+    counts = [_rivals(items, golden - asked or golden) for items in _lists(sentences, asked, golden)]
+    return min((count for count in counts if count is not None), default=0)
+
+
+def _lists(
+    sentences: Sequence[str], asked: frozenset[str], golden: frozenset[str]
+) -> Iterator[list[tuple[str, list[str]]]]:
+    """Yield the lists of an answer, each item with its folded words; a part that commits itself is its own list."""
+    short_sentences: list[tuple[str, list[str]]] = []
+    for sentence in sentences:
+        parts = [(part, _said(part)) for part in _SEPARATOR.split(sentence)]
+        items = []
+        for part, words in parts:
+            others = [word for word in words if word not in golden]
+            if len(others) <= _ITEM_WORDS and not asked.intersection(others):
+                items.append((part, words))
+            else:
+                yield [(part, words)]
+        if len(parts) == 1:
+            short_sentences += items
+        elif items:
+            yield items
+    yield short_sentences
+
+
+def _rivals(items: Sequence[tuple[str, list[str]]], golden: frozenset[str]) -> int | None:
+    """Count the items of the gold answer's kind that are not it; None where it is not among them."""
+    kinds = {_kind(part) for part, words in items if golden.intersection(words)}
+    others = [part for part, words in items if words and not golden.intersection(words)]
+    return sum(_kind(part) in kinds for part in others) if kinds else None
+
+
+def _said(part: str) -> list[str]:
+    words = [word for word in fold(part) if word not in _HEDGES]
+    return content(words) if words else []
+
+
+def _kind(item: str) -> str:
+    words = [word for word in re.findall(r"[^\W_]+", _ASIDE.sub("", item)) if not _HEDGES.intersection(fold(word))]
+    if any(word[0].isdigit() for word in words):
+        return "number"
+    return "name" if any(word[0].isupper() for word in words) else "word"
+
+
+def _strays(sentences: Sequence[str], explained: frozenset[str]) -> int:
+    contents = (content(fold(sentence)) for sentence in sentences)
+    return sum(len(words) > _ITEM_WORDS and not explained.intersection(words) for words in contents)

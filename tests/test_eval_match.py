@@ -1,0 +1,69 @@
+"""What a person looks at when judging an answer, worked by hand."""
+
+import pytest
+
+from eval.match import match
+
+ASKED = "Who was the man behind the mill?"
+
+
+def test_a_short_answer_that_is_the_gold_one() -> None:
+    assert match(ASKED, "Ada Lark", ["Ada Lark"]) == (1.0, 1.0, 1.0, 0.0, 0.0, 0, 0)
+
+
+def test_what_the_question_says_counts_neither_way() -> None:
+    # Beyond the question the answer adds "ada lark": all of it gold.
+    assert match(ASKED, "The man behind the mill was Ada Lark.", ["Ada Lark"]).exact == 1.0
+    # "mill" of the gold answer is said by the question: found is about "lark" alone.
+    assert match(ASKED, "Lark", ["Lark of the mill"]).found == 1.0
+
+
+def test_a_middle_name_too_many() -> None:
+    found = match(ASKED, "It was Ada Lark", ["Ada Maria Lark"])
+    assert (found.whole, found.found) == (0.0, pytest.approx(2 / 3))
+
+
+def test_spelling_counts_by_trigrams() -> None:
+    # The stem ^jink$ has 4 trigrams, ^jinx$ as many, 2 in common: 4/8, too few. ^jinkx$ has 5, 3 in common: 6/9.
+    assert match("Who?", "Jinks", ["Jinx"]).found == 0.0
+    assert match("Who?", "Jinks", ["Jinkx"]).found == pytest.approx(6 / 9)
+    assert match("Who?", "Johns", ["Jinkx"]).found == 0.0
+    assert match("When?", "1066", ["1067"]).found == 0.0  # numbers are the same or different
+
+
+def test_the_year_stands_for_the_date() -> None:
+    assert match("When?", "In 2002", ["March 15, 2002"]).missing == 0.0
+    assert match("When?", "March 15, 2003", ["March 15, 2002"]).missing == 1.0
+    assert match("How many?", "5", ["5 of 10"]).missing == 0.5
+
+
+def test_a_denied_answer_is_not_found() -> None:
+    assert match("Where?", "Not Paris, but Lyon.", ["Paris"]).whole == 0.0
+    assert match("Where?", "Not only Paris.", ["Paris"]).whole == 1.0
+    assert match("Which play?", "Not Paris.", ["Not Paris"]).whole == 1.0
+
+
+def test_a_refusal_is_seen() -> None:
+    assert match("Where?", "I’m sorry, but I couldn’t find any information.", ["Paris"]).refused == 1.0
+
+
+def test_options_are_the_rivals_in_the_list_that_holds_the_answer() -> None:
+    gold = ["Paris"]
+    assert match("Where?", "Lyon, Nice, Paris or Metz", gold).options == 3
+    assert match("Where?", "- Lyon\n- Nice\n- Paris", gold).options == 2
+    assert match("Where?", "It could be Lyon. It could be Nice. Perhaps Paris.", gold).options == 2
+    # Something of another kind is no rival, and a clause that repeats the question commits itself.
+    assert match("Where?", "Paris, 1990", gold).options == 0
+    assert match("Where is the mill?", "The mill is in Paris. Others: Lyon, Nice, Metz.", gold).options == 0
+    # All that is listed is asked for.
+    assert match("Which?", "Lyon, Nice and Metz", ["Lyon, Nice and Metz"]).options == 0
+
+
+def test_strays_are_sentences_about_something_else() -> None:
+    stray = "Seven angry herons watched another barge sink slowly. "
+    assert match("Where is the mill?", stray * 3 + "It is in Paris.", ["Paris"]).strays == 3
+
+
+def test_nothing_matches_nothing() -> None:
+    assert match("Where?", "", ["Paris"])[:4] == (0.0, 0.0, 0.0, 0.0)
+    assert match("Where?", "Paris", ["()"])[:4] == (0.0, 0.0, 0.0, 0.0)
