@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from eval.files import write_text
+from eval.html import write_html
 from eval.markdown import report_markdown
 from eval.measurements import COLUMNS, COST, SECONDS, Measured, Measurements, measure
 from eval.metrics import METRICS
@@ -36,6 +37,7 @@ def write_report(out: Path) -> Report:
     if plot:
         write_text(out / PLOT, plot)
     write_text(out / REPORT_MARKDOWN, report_markdown(report, plot=PLOT if plot else ""))
+    write_html(out, report)
     return report
 
 

@@ -8,6 +8,9 @@ from markupsafe import Markup
 
 from eval.markup import Child, joined, tag
 
+# Ticks of a logarithmic axis: the usual ones, powers of ten alone, and all that have one digit.
+_FACTORS = ((1.0, 2.0, 5.0), (1.0,), tuple(float(factor) for factor in range(1, 10)))
+
 # Distinct to the colour-blind as well (Okabe and Ito 2008).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
@@ -45,13 +48,14 @@ def linear(low: float, high: float, begin: float, end: float, *, ticks: int = 5)
 
 
 def logarithmic(low: float, high: float, begin: float, end: float, *, most: int = 9) -> Axis:
-    """Return an axis of equal ratios, `low` above 0; its ticks are 1, 2, 5 times powers of ten, at most `most`."""
+    """Return an axis of equal ratios, `low` above 0.
+
+    Its at most `most` ticks are 1, 2, 5 times powers of ten where they fit.
+    """
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    choices = ((1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 5), (1,))
-    found = [_decimal_ticks(low, high, decades, factors) for factors in choices]
-    enough = [ticks for ticks in found if len(ticks) <= most] or [found[-1][:: len(found[-1]) // most + 1]]
-    # The coarsest that still gives an eye three values to hold on to.
-    ticks = next((ticks for ticks in reversed(enough) if len(ticks) >= 3), enough[0])
+    usual, tens, fine = (_decimal_ticks(low, high, decades, factors) for factors in _FACTORS)
+    fits = (ticks for ticks in (usual, tens, fine) if 3 <= len(ticks) <= most)
+    ticks = next(fits, usual[:: -(-len(usual) // most) or 1])
     span = math.log(high / low)
     return Axis(lambda value: begin + math.log(value / low) / span * (end - begin), ticks)
 
@@ -76,8 +80,16 @@ def picture(width: int, height: int, title: str, *parts: Child, ink: Ink, font_s
     )
 
 
-def text(x: float, y: float, written: str, *, anchor: str = "start", weight: int = 400, fill: str | None = None,
-         size: int | None = None) -> Markup:  # fmt: skip
+def text(
+    x: float,
+    y: float,
+    written: str,
+    *,
+    anchor: str = "start",
+    weight: int = 400,
+    fill: str | None = None,
+    size: int | None = None,
+) -> Markup:
     """Return a line of text; `anchor` says which of its ends stands at `x`."""
     return tag("text", written, x=x, y=y, text_anchor=anchor, font_weight=weight, fill=fill, font_size=size)
 
