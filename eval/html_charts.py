@@ -172,7 +172,7 @@ def key(names: Sequence[tuple[int, str]]) -> Markup:
 
 def _margins(width: int) -> tuple[int, int]:
     """Room for the names to the left and for the figures to the right."""
-    return (190, 190) if width == WIDE else (104, 94)
+    return (190, 190) if width == WIDE else (98, 104)
 
 
 def _interval_row(bar: Bar, axis: Axis, y: float, left: int, width: int) -> Markup:

@@ -60,13 +60,13 @@ def without_empty_columns(
     return [head[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
-def drawing(picture: Markup, caption: str, *below: Child) -> Markup:
-    """Return a figure with its caption."""
-    return tag("figure", picture, *below, tag("figcaption", caption))
+def drawing(picture: Markup, caption: str, numbers: Markup | None = None, *, legend: Markup | None = None) -> Markup:
+    """Return a figure with its legend and caption, its numbers below."""
+    return tag("figure", picture, legend, tag("figcaption", caption)) + joined([numbers])
 
 
 def folded(summary: str, *inside: Child) -> Markup:
-    """Return what opens on demand, and is open on paper."""
+    """Return what opens on demand. Paper shows what is open when it is printed."""
     return tag("details", tag("summary", summary), *inside)
 
 

@@ -14,7 +14,7 @@ from eval.plot import Frame, Point, draw, pareto_front, place_on_x
 from eval.question_types import QUESTION_TYPES
 from eval.selective import quantile_interval, risk_coverage, share_interval
 from eval.svg import ON_PAGE
-from eval.verdict import RIGHT, accuracy_metric
+from eval.verdict import RIGHT, accuracy_metric, is_oracle
 from eval.wording import TITLES, UNKNOWN, dollars, seconds
 
 
@@ -84,13 +84,15 @@ def accuracy_against_cost(page: Page) -> Section:
     title = "Accuracy against cost" if priced else "Accuracy against seconds"
     if not found:
         return Section("plane", title, None, "no system has both an accuracy and a cost or a duration")
-    points, front = [point for _, point in found], pareto_front([point for _, point in found])
+    points = [point for _, point in found]
+    bounds = [point for point in points if is_oracle(point.name, page.systems[point.name])]
+    front = pareto_front([point for point in points if point not in bounds])
     label = "US dollars per 1,000 questions" if priced else "seconds per question"
     ink = ON_PAGE._replace(series=tuple(ON_PAGE.of(i) for i, _ in found))
 
     def plane(width: int) -> Markup:
         wide = width == charts.WIDE
-        frame = Frame(width, 430 if wide else 340, 64 if wide else 50, 20 if wide else 12, 14, 50)
+        frame = Frame(width, 430 if wide else 340, 64 if wide else 60, 20 if wide else 12, 14, 50)
         return draw(
             points,
             x_label=label,
@@ -108,8 +110,10 @@ def accuracy_against_cost(page: Page) -> Section:
     )
     if len(front) > 1:
         caption += "The dashed line joins those that no other beats in both: " + ", ".join(p.name for p in front) + "."
-    else:
+    elif front:
         caption += f"{front[0].name} is beaten by no other in either."
+    if bounds:
+        caption += f" Handed the right documents, and so a bound for the others: {', '.join(p.name for p in bounds)}."
     if left_out:
         caption += f" Left out, because accuracy or {'price' if priced else 'duration'} is unknown: "
         caption += ", ".join(left_out) + "."
@@ -118,7 +122,7 @@ def accuracy_against_cost(page: Page) -> Section:
             p.name,
             figure(*p.y, _n(page, p.name, metric), percent),
             figure(*p.x, page.systems[p.name]["n"], dollars if priced else seconds),
-            "yes" if p in front else "no",
+            "a bound" if p in bounds else "yes" if p in front else "no",
         ]
         for p in points
     ]
@@ -160,7 +164,7 @@ def trust(page: Page) -> Section:
         else paragraph("How much is memorised was not measured: there is no counterfactual run.")
     )
     head = ["system", *(t.title for t in TRUST)]
-    return Section("trust", title, drawing(picture, caption, legend, _numbers(title, head, rows)) + remembered)
+    return Section("trust", title, drawing(picture, caption, _numbers(title, head, rows), legend=legend) + remembered)
 
 
 def by_question(page: Page) -> Section:
@@ -231,7 +235,7 @@ def risk(page: Page) -> Section:
     )
     head = ["system", "abstention", "area under the curve", "wrong among all answers", "questions answered"]
     legend = charts.key([(page.series(name), name) for name, _ in found])
-    return Section("risk", title, drawing(picture, caption, legend) + table("Risk and coverage", head, rows))
+    return Section("risk", title, drawing(picture, caption, legend=legend) + table("Risk and coverage", head, rows))
 
 
 def latency(page: Page) -> Section:
@@ -253,7 +257,7 @@ def _durations(page: Page, name: str, title: str) -> Markup | None:
     bars = []
     for system, values in columns.items():
         q5, q25, q50, q75, q95 = (float(q) for q in np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95]))
-        told = f"{seconds(q50)} / {seconds(q95)}"
+        told = f"{_brief(q50)} / {_brief(q95)}"
         bars.append(charts.Box(page.series(system), system, (q5, q25, q50, q75, q95), told))
         rows.append(
             [
@@ -271,6 +275,10 @@ def _durations(page: Page, name: str, title: str) -> Markup | None:
         "median / 95th percentile. Seconds of different machines must not be compared."
     )
     return drawing(picture, caption, table(title, ["system", "median", "95th percentile"], rows))
+
+
+def _brief(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _grouped(page: Page, title: str, order: Sequence[str], group_of: Callable[[Asked], str]) -> Markup:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from eval.html_digest import MOST_DISAGREEMENTS, Disagreement, Quote, Said
@@ -22,6 +23,7 @@ from eval.html_parts import (
 from eval.html_sections import TRUST, Page, metric_title, percent
 from eval.markup import Child, joined, tag
 from eval.measurements import COST, SECONDS
+from eval.selective import quantile_interval
 from eval.systems import changed_settings
 from eval.verdict import RIGHT, Difference, accuracy_metric, differences, written_p
 from eval.wording import MEANINGS, UNKNOWN, dollars, per_thousand, seconds
@@ -39,15 +41,14 @@ def systems(page: Page) -> Section:
         metric_title(metric),
         "cost of 1,000 right answers",
         "cost of 1,000 questions",
+        "seconds, median",
         "right and grounded",
         "CRAG score",
         "answered",
         "declined the un\u00adanswer\u00adable",
         "recall@5",
-        "seconds, median",
-        "questions",
     ]
-    rows = [_glance(name, system, metric) for name, system in page.systems.items()]
+    rows = [_glance(page, name, metric) for name in page.systems]
     kept, cells = without_empty_columns(head, rows)
     names = list(page.systems)
     found = {m for system in page.systems.values() for m, f in system["metrics"].items() if f.get("value") is not None}
@@ -137,7 +138,10 @@ def power(page: Page) -> Section:
     smallest = found.get("smallest_difference") if isinstance(found, dict) else None
     sentence = "Differences smaller than the smallest listed for a pair are not decided by this run."
     if smallest is not None:
-        sentence = f"This run shows a difference of {smallest * 100:.1f} points; smaller ones it does not decide."
+        sentence = (
+            f"Between any two of the systems a difference of {smallest * 100:.1f} points would most likely be shown; "
+            "smaller ones this run may leave undecided."
+        )
     return Section("power", title, paragraph(sentence) + facts(found, title))
 
 
@@ -197,27 +201,30 @@ def setting(page: Page) -> Section:
     return Section("setting", "How it was measured", body)
 
 
-def _glance(name: str, system: dict[str, Any], metric: str) -> list[Child]:
+def _glance(page: Page, name: str, metric: str) -> list[Child]:
+    system = page.systems[name]
     metrics, n = system["metrics"], system.get("n") or 0
     crag = system.get("crag_score") or metrics.get("crag")
+    counts = [f"{n:,} questions", *(f"{system[key]:,} {word}" for key, word in _SHORT.items() if system.get(key))]
     return [
-        name,
+        told(name, *counts),
         estimate(metrics.get(metric), percent),
         estimate(system.get("cost_per_right"), per_thousand, n),
         estimate(system.get("cost_per_question_interval"), per_thousand),
+        _median(page, name),
         estimate(system.get("grounded_right_rate"), percent, n),
         estimate(crag, lambda value: f"{value:+.3f}", n),
         estimate(metrics.get("coverage"), percent),
         estimate(metrics.get("abstention_recall"), percent),
-        estimate(metrics.get("recall@5"), percent),
-        _median(system),
-        told(f"{n:,}", *(f"{system[key]:,} {word}" for key, word in _SHORT.items() if system.get(key))),
+        estimate(metrics.get("recall@5"), percent) if metric != RIGHT else UNKNOWN,
     ]
 
 
-def _median(system: dict[str, Any]) -> Markup:
-    median = ((system.get("latency") or {}).get("total") or system.get("seconds_per_question") or {}).get("p50")
-    return figure(median, None, None, system.get("n"), seconds)
+def _median(page: Page, name: str) -> Markup:
+    values = page.digest.column(name, "total")
+    if not len(values):
+        return joined([UNKNOWN])
+    return figure(float(np.median(values)), *quantile_interval(values, 0.5), len(values), seconds)
 
 
 def _score(value: float) -> str:
@@ -313,7 +320,7 @@ def _disagreement(one: Disagreement, *, opened: bool) -> Markup:
             said.system,
             tag("span", f"{_mark(said)} {_VERDICTS.get(said.verdict, said.verdict)}", class_=f"mark {_class(said)}"),
             said.answer or tag("em", "no answer"),
-            joined([_quote(quote) for quote in said.quotes] + [_more(said)]) or UNKNOWN,
+            joined([_quote(quote) for quote in said.quotes] + [_more(said)]) or tag("em", "nothing cited"),
         ]
         for said in one.said
     ]

@@ -53,7 +53,7 @@ class Difference(NamedTuple):
 def verdict(report: Report) -> list[str]:
     """Return three sentences. Where nothing was scored, or nothing has a price, they say so."""
     metric = accuracy_metric(report)
-    ranking = [name for name in ranked(report, metric) if not _is_oracle(name, report["systems"][name])]
+    ranking = [name for name in ranked(report, metric) if not is_oracle(name, report["systems"][name])]
     if not ranking:
         return [
             "Nothing was scored, so no system can be said to be better than another.",
@@ -201,7 +201,7 @@ def _limits(report: Report, metric: str, a: str, b: str) -> str:
     return f" ({pair.get('n') or 'these'} questions cannot show a difference below about {points(smallest)})"
 
 
-def _is_oracle(name: str, system: Mapping[str, Any]) -> bool:
+def is_oracle(name: str, system: Mapping[str, Any]) -> bool:
     """Whether the relevant documents were handed over: a bound for the others, and nothing that anybody can run."""
     return bool(system.get("oracle")) or "oracle" in name.lower()
 
