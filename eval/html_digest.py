@@ -121,7 +121,8 @@ def digest(out: Path) -> Digest:
         if run.counts(row):
             place = places[row.question_id]
             asked.setdefault(place, _asked(row))
-            facts[row.system][place] = _fact(row.judged(prices[row.system]))
+            # Scores of retrieval are not shown here, and to compute them anew takes longer than all others together.
+            facts[row.system][place] = _fact(row.model_copy(update={"retrieved": ()}).judged(prices[row.system]))
     told = most_telling(facts)
     return Digest(run, asked, facts, _read_disagreements(out, run, places, facts, told))
 

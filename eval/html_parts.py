@@ -32,7 +32,12 @@ def figure(value: float | None, low: float | None, high: float | None, n: int | 
     return told(write(value), *beside)
 
 
-def told(value: str, *beside: str) -> Markup:
+def breakable(name: str) -> Markup:
+    """Return a system's name that may be broken where its parts are put together."""
+    return tag("wbr").join(tag("span", part) for part in name.replace("+", "+\n").splitlines())
+
+
+def told(value: Child, *beside: str) -> Markup:
     """Return a figure with what is to be known of it, each on a line of its own."""
     return tag("span", value, class_="value") + joined(tag("small", line, class_="beside") for line in beside)
 
@@ -46,10 +51,16 @@ def estimate(numbers: Mapping[str, Any] | None, write: Write, n: int | None = No
 def table(caption: str, head: Sequence[Child], rows: Sequence[Sequence[Child]]) -> Markup:
     """Return a table with a caption; the first cell of each row heads it. Wide ones scroll on their own."""
     columns = tag("thead", tag("tr", *(tag("th", cell, scope="col") for cell in head)))
-    body = [tag("tr", tag("th", first, scope="row"), *(tag("td", cell) for cell in rest)) for first, *rest in rows]
+    body = [
+        tag("tr", tag("th", _heading(first), scope="row"), *(tag("td", cell) for cell in rest)) for first, *rest in rows
+    ]
     made = tag("table", tag("caption", caption), columns, tag("tbody", *body))
     # A region that scrolls must be reachable with the keyboard.
     return tag("div", made, class_="scroll", tabindex=0, role="region", aria_label=caption)
+
+
+def _heading(cell: Child) -> Child:
+    return breakable(cell) if isinstance(cell, str) and not isinstance(cell, Markup) else cell
 
 
 def without_empty_columns(

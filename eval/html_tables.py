@@ -11,6 +11,7 @@ from eval.html_digest import MOST_DISAGREEMENTS, Disagreement, Quote, Said
 from eval.html_parts import (
     MOST_ROWS,
     Section,
+    breakable,
     estimate,
     facts,
     figure,
@@ -207,7 +208,7 @@ def _glance(page: Page, name: str, metric: str) -> list[Child]:
     crag = system.get("crag_score") or metrics.get("crag")
     counts = [f"{n:,} questions", *(f"{system[key]:,} {word}" for key, word in _SHORT.items() if system.get(key))]
     return [
-        told(name, *counts),
+        told(breakable(name), *counts),
         estimate(metrics.get(metric), percent),
         estimate(system.get("cost_per_right"), per_thousand, n),
         estimate(system.get("cost_per_question_interval"), per_thousand),

@@ -8,7 +8,7 @@ Child = Markup | str | int | None
 Attribute = str | int | float | bool | None
 
 # Elements that are closed at once: void ones of HTML, and those of SVG that we only ever leave empty.
-_EMPTY = frozenset({"br", "circle", "col", "line", "meta", "path", "polyline", "rect"})
+_EMPTY = frozenset({"br", "circle", "col", "line", "meta", "path", "polyline", "rect", "wbr"})
 
 
 def tag(name: str, *children: Child, **attributes: Attribute) -> Markup:

@@ -17,6 +17,9 @@ LEFT, RIGHT, TOP, BOTTOM = 70, 30, 50, 60
 # From this ratio of dearest to cheapest on, cheap systems would sit on top of each other on a linear axis.
 _LOGARITHMIC_FROM = 8.0
 
+# How far from its point a name may stand, nearest first.
+_SHIFTS = (-8.0, 16.0, 4.0, -22.0, 30.0, -36.0, 44.0, -50.0, 58.0, 72.0, -64.0, 86.0, 100.0, 114.0)
+
 
 class Point(NamedTuple):
     """One system: `x` cost or seconds, `y` accuracy, each as value, low, high."""
@@ -24,6 +27,18 @@ class Point(NamedTuple):
     name: str
     x: tuple[float, float, float]
     y: tuple[float, float, float]
+
+
+class _Room(NamedTuple):
+    """The place of a line of text, or of a marker."""
+
+    begin: float
+    end: float
+    baseline: float
+
+    def meets(self, other: "_Room") -> bool:
+        """Whether the two overlap."""
+        return self.begin < other.end and other.begin < self.end and abs(self.baseline - other.baseline) < 14
 
 
 class Frame(NamedTuple):
@@ -135,20 +150,25 @@ def _marker(point: Point, colour: str, x: Axis, y: Axis) -> Markup:
 
 
 def _labels(points: Sequence[Point], x: Axis, y: Axis, frame: Frame) -> list[Markup]:
-    """Put each name beside its point, on the side with room, pushed down where names would overlap."""
-    taken: list[tuple[float, float, float]] = []
+    """Put each name beside its point, to the right, else to the left, else further up or down where it is free."""
+    taken = [_Room(x.place(p.x[0]) - 6, x.place(p.x[0]) + 6, y.place(p.y[0]) + 5) for p in points]
     labels = []
     for point in sorted(points, key=lambda point: -point.y[0]):
-        name = shortened(point.name, (frame.width - frame.left - frame.right) / 2)
-        centre, width = x.place(point.x[0]), 7.5 * len(name)
-        leftwards = centre + 12 + width > frame.width - frame.right and centre - 10 - width > frame.left
-        begin = centre - 10 - width if leftwards else centre + 10
-        height = y.place(point.y[0]) - 8
-        while any(begin < t_end and t_begin < begin + width and abs(height - t) < 15 for t_begin, t_end, t in taken):
-            height += 15
-        taken.append((begin, begin + width, height))
-        anchor, place = ("end", centre - 10) if leftwards else ("start", centre + 10)
-        labels.append(text(place, height, name, anchor=anchor))
+        name = shortened(point.name, (frame.width - frame.left - frame.right) * 0.4)
+        centre, height, width = x.place(point.x[0]), y.place(point.y[0]), 7.5 * len(name)
+        places = [
+            (_Room(begin, begin + width, height + shift), anchor, at)
+            for shift in _SHIFTS
+            for begin, anchor, at in (
+                (centre + 10, "start", centre + 10),
+                (centre - 10 - width, "end", centre - 10),
+            )
+            if frame.left < begin and begin + width < frame.width and frame.top < height + shift
+        ]
+        fallback = (_Room(centre + 10, centre + 10 + width, height - 8), "start", centre + 10)
+        room, anchor, at = next((p for p in places if not any(p[0].meets(t) for t in taken)), fallback)
+        taken.append(room)
+        labels.append(text(at, room.baseline, name, anchor=anchor))
     return labels
 
 

@@ -206,7 +206,7 @@ def with_contract(report: dict[str, Any]) -> dict[str, Any]:
 class Structure(HTMLParser):
     """What a page is made of: its tags with their attributes, its text, and whether every element is closed."""
 
-    void = frozenset({"meta", "br", "line", "circle", "rect", "polyline"})
+    void = frozenset({"meta", "br", "line", "circle", "rect", "polyline", "wbr"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
