@@ -6,11 +6,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from eval import html_sections, html_tables
+from eval import html_disagreements, html_groups, html_sections, html_tables
 from eval.files import write_text
 from eval.html_digest import digest
+from eval.html_page import Page
 from eval.html_parts import Section
-from eval.html_sections import Page
 from eval.markup import joined, tag
 from eval.verdict import verdict
 
@@ -23,10 +23,10 @@ _SECTIONS = (
     html_tables.systems,
     html_sections.accuracy_against_cost,
     html_sections.trust,
-    html_sections.by_question,
+    html_groups.by_question,
     html_sections.risk,
     html_sections.latency,
-    html_tables.disagreements,
+    html_disagreements.disagreements,
     html_tables.cost,
     html_tables.compared,
     html_tables.power,

@@ -81,6 +81,11 @@ def folded(summary: str, *inside: Child) -> Markup:
     return tag("details", tag("summary", summary), *inside)
 
 
+def figures_below(title: str, head: Sequence[Child], rows: Sequence[Sequence[Child]]) -> Markup:
+    """Return the numbers of a picture as a table that opens on demand."""
+    return folded("The figures as a table", table(title, head, rows))
+
+
 def paragraph(*children: Child) -> Markup:
     """Return a paragraph."""
     return tag("p", *children)

@@ -1,73 +1,19 @@
-"""The pictured sections of a report's page: accuracy against cost, trust, groups of questions, risk, latency."""
+"""The pictured sections of a report's page: accuracy against cost, trust, risk, latency."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 from markupsafe import Markup
 
 from eval import html_charts as charts
-from eval.html_digest import Asked, Digest
-from eval.html_parts import Section, drawing, figure, folded, paragraph, table
+from eval.html_page import TRUST, Page, Trust, metric_title, percent
+from eval.html_parts import Section, drawing, figure, figures_below, paragraph, table
 from eval.markup import Child, joined, tag
 from eval.plot import Frame, Point, draw, pareto_front, place_on_x
-from eval.question_types import QUESTION_TYPES
 from eval.selective import quantile_interval, risk_coverage, share_interval
 from eval.svg import ON_PAGE
-from eval.verdict import RIGHT, accuracy_metric, is_oracle
-from eval.wording import TITLES, UNKNOWN, dollars, seconds
-
-
-class Trust(NamedTuple):
-    """One of the six outcomes: its name in the report, what a reader is told, its colours in the style sheet."""
-
-    key: str
-    title: str
-    meaning: str
-
-    @property
-    def fill(self) -> str:
-        """The name of the colour of its part of a bar."""
-        return self.key.replace("_", "-")
-
-
-TRUST = (
-    Trust("right_grounded", "right, from the documents", "the answer is right and the cited text supports it"),
-    Trust("right_remembered", "right, remembered", "the answer is right, but no cited text supports it"),
-    Trust("abstained_rightly", "rightly declined", "the documents hold no answer, and none was given"),
-    Trust("abstained_wrongly", "wrongly declined", "the documents hold the answer, but none was given"),
-    Trust("wrong_misread", "wrong, misread", "the cited text supports the answer, but it is wrong"),
-    Trust("wrong_made_up", "wrong, made up", "the answer is wrong and no cited text supports it"),
-)
-
-_LENGTHS = ("1 word", "2 or 3 words", "4 to 7 words", "8 words or more")
-_RELEVANT = ("none named", "1 document", "2 documents", "3 documents or more")
-
-
-class Page(NamedTuple):
-    """What the sections are made from: the report and the digest of its rows."""
-
-    report: dict[str, Any]
-    digest: Digest
-
-    @property
-    def systems(self) -> dict[str, dict[str, Any]]:
-        """The systems of the report by name."""
-        return self.report["systems"]  # type: ignore[no-any-return]
-
-    def series(self, name: str) -> int:
-        """Where a system stands among all: its colour on every picture."""
-        return list(self.systems).index(name)
-
-
-def metric_title(metric: str) -> str:
-    """Return what a metric is called on the page."""
-    return TITLES.get(metric, {RIGHT: "right answers", "crag": "CRAG score"}.get(metric, metric.replace("_", " ")))
-
-
-def percent(share: float) -> str:
-    """Write a share as per cent with one decimal, as tables have it."""
-    return f"{share * 100:.1f}%"
+from eval.verdict import accuracy_metric, is_oracle
+from eval.wording import UNKNOWN, dollars, seconds
 
 
 def accuracy_against_cost(page: Page) -> Section:
@@ -127,7 +73,7 @@ def accuracy_against_cost(page: Page) -> Section:
         for p in points
     ]
     head = ["system", metric_title(metric), label, "unbeaten"]
-    return Section("plane", title, drawing(charts.both_widths(plane), caption, _numbers(title, head, rows)))
+    return Section("plane", title, drawing(charts.both_widths(plane), caption, figures_below(title, head, rows)))
 
 
 def trust(page: Page) -> Section:
@@ -164,31 +110,9 @@ def trust(page: Page) -> Section:
         else paragraph("How much is memorised was not measured: there is no counterfactual run.")
     )
     head = ["system", *(t.title for t in TRUST)]
-    return Section("trust", title, drawing(picture, caption, _numbers(title, head, rows), legend=legend) + remembered)
-
-
-def by_question(page: Page) -> Section:
-    """Show accuracy by type of question, length of the right answer and number of relevant documents."""
-    title = "Which questions it gets right"
-    if not page.digest.judged_by("right"):
-        return Section("questions", title, None, "no answers were judged to be right or wrong")
-    metrics = page.systems.values()
-    scored = any((system["metrics"].get(RIGHT) or {}).get("value") is not None for system in metrics)
-    how = (
-        "by the scorer of right answers"
-        if scored
-        else "where F1 reaches 0.5, as no other scorer of right answers was run"
+    return Section(
+        "trust", title, drawing(picture, caption, figures_below(title, head, rows), legend=legend) + remembered
     )
-    parts = [
-        paragraph(
-            f"Shares of right answers, {how}, over the questions that have one; 95% Wilson intervals, which take "
-            "the questions as independent."
-        ),
-        _grouped(page, "By type of question", QUESTION_TYPES, lambda asked: asked.kind),
-        _grouped(page, "By length of the expected answer", _LENGTHS, lambda asked: _length(asked.words)),
-        _grouped(page, "By number of relevant documents", _RELEVANT, lambda a: _RELEVANT[min(a.relevant, 3)]),
-    ]
-    return Section("questions", title, joined(parts))
 
 
 def risk(page: Page) -> Section:
@@ -281,56 +205,10 @@ def _brief(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _grouped(page: Page, title: str, order: Sequence[str], group_of: Callable[[Asked], str]) -> Markup:
-    names = page.digest.judged_by("right")
-    counts: dict[str, dict[str, list[float]]] = {group: {name: [] for name in names} for group in order}
-    for name in names:
-        for place, fact in page.digest.facts[name].items():
-            if fact.right is not None:
-                counts[group_of(page.digest.asked[place])][name].append(fact.right)
-    there = {group: by_name for group, by_name in counts.items() if any(by_name.values())}
-    groups = [
-        charts.Group(
-            f"{group} ({_counted([len(rights) for rights in by_name.values()])})",
-            [_bar(page, name, rights) for name, rights in by_name.items() if rights],
-        )
-        for group, by_name in there.items()
-    ]
-    told = "; ".join(f"{g.title}: " + ", ".join(f"{bar.name} {bar.value:.0%}" for bar in g.bars) for g in groups)
-    picture = charts.both_widths(lambda width: charts.intervals(groups, title=f"{title}. {told}", width=width))
-    rows: list[list[Child]] = [
-        [group, *(_right_share(by_name[name]) for name in names)] for group, by_name in there.items()
-    ]
-    return tag("h3", title) + drawing(
-        picture, f"{title}: share of right answers of each system.", _numbers(title, ["questions", *names], rows)
-    )
-
-
-def _bar(page: Page, name: str, rights: Sequence[float]) -> charts.Bar:
-    share = sum(rights) / len(rights)
-    low, high = share_interval(sum(rights), len(rights))
-    return charts.Bar(page.series(name), name, share, low, high, f"{share:.0%} ({low * 100:.0f}–{high * 100:.0f})")
-
-
-def _right_share(rights: Sequence[float]) -> Markup:
-    if not rights:
-        return joined([UNKNOWN])
-    return figure(sum(rights) / len(rights), *share_interval(sum(rights), len(rights)), len(rights), percent)
-
-
 def _share(share: float | None, n: int) -> Markup:
     if share is None or not n:
         return joined([UNKNOWN])
     return figure(share, *share_interval(share * n, n), n, percent)
-
-
-def _counted(sizes: Sequence[int]) -> str:
-    low, high = min(sizes), max(sizes)
-    return f"n = {high:,}" if low == high else f"n = {low:,} to {high:,}"
-
-
-def _length(words: int) -> str:
-    return _LENGTHS[0 if words <= 1 else 1 if words <= 3 else 2 if words <= 7 else 3]
 
 
 def _legend_entry(kind: Trust) -> Markup:
@@ -353,10 +231,6 @@ def _trust_n(page: Page, name: str) -> int:
 
 def _n(page: Page, name: str, metric: str) -> int:
     return int((page.systems[name]["metrics"].get(metric) or {}).get("n") or 0)
-
-
-def _numbers(title: str, head: Sequence[Child], rows: Sequence[Sequence[Child]]) -> Markup:
-    return folded("The figures as a table", table(title, head, rows))
 
 
 def _told(points: Sequence[Point], label: str) -> str:

@@ -1,4 +1,4 @@
-"""The sections of a report's page that are tables: systems, disagreements, cost, differences, setting."""
+"""The sections of a report's page that are tables: systems, cost, differences, setting."""
 
 import json
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from eval.html_digest import MOST_DISAGREEMENTS, Disagreement, Quote, Said
+from eval.html_page import Page, metric_title, percent
 from eval.html_parts import (
     MOST_ROWS,
     Section,
@@ -21,7 +21,6 @@ from eval.html_parts import (
     told,
     without_empty_columns,
 )
-from eval.html_sections import TRUST, Page, metric_title, percent
 from eval.markup import Child, joined, tag
 from eval.measurements import COST, SECONDS
 from eval.selective import quantile_interval
@@ -30,8 +29,9 @@ from eval.verdict import RIGHT, Difference, accuracy_metric, differences, writte
 from eval.wording import MEANINGS, UNKNOWN, dollars, per_thousand, seconds
 
 _MONEY = (COST, "cost_per_right")
+
+
 _SHORT = {"errors": "failed", "missing": "missing"}
-_VERDICTS = {t.key: t.title for t in TRUST} | {"unscored": "not judged", "failed": "failed with an error"}
 
 
 def systems(page: Page) -> Section:
@@ -69,22 +69,6 @@ def systems(page: Page) -> Section:
     main = table("The systems, each figure with its 95% interval and number of questions", kept, cells)
     body = main + (folded("Every metric", everything, meanings) if metrics else paragraph("Nothing was scored."))
     return Section("systems", "The systems side by side", body)
-
-
-def disagreements(page: Page) -> Section:
-    """Show the questions on which the systems differ most, with what each said and cited."""
-    title = "Where the systems differ most"
-    found = page.digest.disagreements
-    if not found:
-        return Section(
-            "disagreements", title, None, "no question was answered rightly by one system and not by another"
-        )
-    intro = (
-        f"{len(found)} questions (at most {MOST_DISAGREEMENTS} are shown), those first that split the systems evenly. "
-        "Every other row is in results.jsonl."
-    )
-    blocks = [_disagreement(one, opened=place < 3) for place, one in enumerate(found)]
-    return Section("disagreements", title, paragraph(intro) + joined(blocks))
 
 
 def cost(page: Page) -> Section:
@@ -310,46 +294,6 @@ def _writer(metric: str) -> Callable[[float], str]:
 
 def _signed(value: float, write: Callable[[float], str]) -> str:
     return f"{'-' if value < 0 else '+'}{write(abs(value))}"
-
-
-def _disagreement(one: Disagreement, *, opened: bool) -> Markup:
-    marks = [tag("span", f"{_mark(said)} {said.system}", class_=f"mark {_class(said)}") for said in one.said]
-    expected = "; ".join(one.gold) if one.gold else "none: the documents do not say" if not one.answerable else UNKNOWN
-    head: list[Child] = ["system", "verdict", "answer", "cited text"]
-    rows: list[list[Child]] = [
-        [
-            said.system,
-            tag("span", f"{_mark(said)} {_VERDICTS.get(said.verdict, said.verdict)}", class_=f"mark {_class(said)}"),
-            said.answer or tag("em", "no answer"),
-            joined([_quote(quote) for quote in said.quotes] + [_more(said)]) or tag("em", "nothing cited"),
-        ]
-        for said in one.said
-    ]
-    return tag(
-        "details",
-        tag("summary", tag("span", one.question, class_="asked"), tag("span", joined(marks, " "), class_="marks")),
-        tag("p", tag("b", "Expected: "), expected, tag("small", f" ({one.question_id})")),
-        tag("div", table(f"Answers to: {one.question}", head, rows), class_="answers"),
-        open=opened,
-    )
-
-
-def _quote(quote: Quote) -> Markup:
-    where = f"{quote.document}, {'holds the answer' if quote.relevant else 'not among the relevant documents'}"
-    return tag("blockquote", quote.text, tag("cite", where))
-
-
-def _more(said: Said) -> Markup | None:
-    hidden = said.cited - len(said.quotes)
-    return tag("small", f"and {hidden} more") if hidden > 0 else None
-
-
-def _mark(said: Said) -> str:
-    return "?" if said.right is None else "✓" if said.right else "✗"
-
-
-def _class(said: Said) -> str:
-    return "unjudged" if said.right is None else "good" if said.right else "bad"
 
 
 def _break_even(record: dict[str, Any]) -> str:
