@@ -23,7 +23,7 @@ def accuracy_against_cost(page: Page) -> Section:
     found, left_out = [], []
     for name, system in page.systems.items():
         y, x = system["metrics"].get(metric) or {}, place_on_x(system, priced)
-        if y.get("value") is None or x is None:
+        if x is None or any(y.get(key) is None for key in ("value", "low", "high")):
             left_out.append(name)
         else:
             found.append((page.series(name), Point(name, x, (y["value"], y["low"], y["high"]))))

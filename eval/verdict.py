@@ -168,7 +168,7 @@ def _advice(report: Report, metric: str, ranking: list[str]) -> str:
         if as_good:
             choice = min(as_good, key=lambda name: costs[name]["value"])
             return (
-                f"Take {choice}: it costs less for each right answer, and these questions do not show it to be less "
+                f"Take {choice}: its right answers cost less, {_money(costs[choice])} for 1,000, and these questions do not show it to be less "
                 f"accurate than {best}; they do not show it to be as accurate either{limits}."
             )
         if rivals:
