@@ -168,8 +168,8 @@ def _advice(report: Report, metric: str, ranking: list[str]) -> str:
         if as_good:
             choice = min(as_good, key=lambda name: costs[name]["value"])
             return (
-                f"Take {choice}: its right answers cost less, {_money(costs[choice])} for 1,000, and these questions do not show it to be less "
-                f"accurate than {best}; they do not show it to be as accurate either{limits}."
+                f"Take {choice}: its right answers cost less, {_money(costs[choice])} for 1,000, and these questions "
+                f"do not show it to be less accurate than {best}; they do not show it to be as accurate either{limits}."
             )
         if rivals:
             return _trade(report, metric, best, min(rivals, key=lambda name: costs[name]["value"])) + f"{limits}."

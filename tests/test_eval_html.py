@@ -526,7 +526,8 @@ def test_the_verdict_takes_the_cheaper_one_where_no_difference_is_shown() -> Non
     assert second.endswith("which may be chance.")
     assert third == (
         "Take small: its right answers cost less, $0.0700 ($0.0630 to $0.0770) for 1,000, and these questions do not "
-        "show it to be less accurate than big; they do not show it to be as accurate either (400 questions cannot show a difference below about 12.3 "
+        "show it to be less accurate than big; they do not show it to be as accurate either "
+        "(400 questions cannot show a difference below about 12.3 "
         "points)."
     )
 
