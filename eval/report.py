@@ -17,6 +17,7 @@ from eval.energy import ACTIVE_WATTS, IDLE_WATTS
 from eval.files import write_text
 from eval.flops import Locate, locate_weights
 from eval.latency import quantiles
+from eval.html import write_html
 from eval.markdown import report_markdown
 from eval.measurements import (
     COLUMNS,
@@ -61,6 +62,7 @@ def write_report(out: Path, locate: Locate = locate_weights) -> Report:
     if plot:
         write_text(out / PLOT, plot)
     write_text(out / REPORT_MARKDOWN, report_markdown(report, plot=PLOT if plot else ""))
+    write_html(out, report)
     return report
 
 
