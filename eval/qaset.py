@@ -67,14 +67,19 @@ class QASet:
 
     def documents(self) -> Iterator[Document]:
         """Stream the corpus. Raises `DataError` where the file is no longer what was checked."""
-        for number, row in read_jsonl(self.corpus, max_line=MAX_CORPUS_LINE):
-            yield _document(row, self.corpus, number)
+        return read_corpus(self.corpus)
 
     def limited(self, limit: int | None) -> "QASet":
         """Return the set with its first `limit` questions; None takes all."""
         if limit is not None and limit < 1:
             raise DataError("a limit of at least 1 question is wanted")
         return self if limit is None else replace(self, questions=self.questions[:limit])
+
+
+def read_corpus(path: Path) -> Iterator[Document]:
+    """Stream a `corpus.jsonl`. Raises `DataError` with file, line and what is wrong."""
+    for number, row in read_jsonl(path, max_line=MAX_CORPUS_LINE):
+        yield _document(row, path, number)
 
 
 def load_qaset(folder: Path) -> QASet:

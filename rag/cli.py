@@ -161,7 +161,12 @@ def mount_eval() -> None:
 
         return open_systems(qaset, settings, out)
 
-    app.add_typer(make_app(open_systems), name="eval")
+    def load_folder(folder: Path) -> Any:
+        from rag.cli_synth import load_folder
+
+        return load_folder(folder)
+
+    app.add_typer(make_app(open_systems, load_folder=load_folder), name="eval")
 
 
 def _read_line() -> str | None:
