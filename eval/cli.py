@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eval import cli_convert, cli_export
+from eval import cli_convert, cli_export, cli_synth
 
 if TYPE_CHECKING:
     from eval.convert_csv import LoadFolder
@@ -29,10 +29,16 @@ Example: smallhold eval run --data my-set --system small+retrieval,large --out o
 """
 
 
-def make_app(open_systems: "OpenSystems", *, load_folder: "LoadFolder | None" = None) -> typer.Typer:
+def make_app(
+    open_systems: "OpenSystems",
+    *,
+    load_folder: "LoadFolder | None" = None,
+    open_source: "cli_synth.OpenSource | None" = None,
+) -> typer.Typer:
     """Return the commands; `open_systems(qaset, settings, out)` gives what opens a row.
 
-    `load_folder(path)` reads the documents of a folder of files, for `convert csv`.
+    `load_folder(path)` reads the documents of a folder of files, for `convert csv`; `open_source(path, settings)`
+    opens documents and models for `synth`.
     """
     app = typer.Typer(no_args_is_help=True, help=HELP)
 
@@ -139,6 +145,7 @@ def make_app(open_systems: "OpenSystems", *, load_folder: "LoadFolder | None" = 
 
     app.add_typer(cli_convert.make_app(load_folder), name="convert")
     app.add_typer(cli_export.make_app(), name="export")
+    app.add_typer(cli_synth.make_app(open_source), name="synth")
     return app
 
 

@@ -86,7 +86,7 @@ def load_qaset(folder: Path) -> QASet:
     """Read and check a QA-set folder. Raises `DataError` with file, line and what is wrong."""
     if not folder.is_dir():
         raise DataError(f"there is no QA-set folder {folder}", hint=_FILES_HINT)
-    meta = _load_meta(folder / "meta.json")
+    meta = load_meta(folder / "meta.json")
     corpus_ids = _check_corpus(folder / "corpus.jsonl")
     questions = _load_questions(folder / "questions.jsonl", corpus_ids)
     digests = [_digest(folder / name) for name in ("corpus.jsonl", "questions.jsonl", "meta.json")]
@@ -101,7 +101,8 @@ def load_qaset(folder: Path) -> QASet:
     )
 
 
-def _load_meta(path: Path) -> dict[str, str]:
+def load_meta(path: Path) -> dict[str, str]:
+    """Read a `meta.json`: `name`, `kind`, `license`, `source`. Raises `DataError`."""
     with open_data(path) as file:
         text = file.read(MAX_META + 1)
     if len(text) > MAX_META:

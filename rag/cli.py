@@ -166,7 +166,12 @@ def mount_eval() -> None:
 
         return load_folder(folder)
 
-    app.add_typer(make_app(open_systems, load_folder=load_folder), name="eval")
+    def open_source(path: Path, settings: Settings) -> Any:
+        from rag.cli_synth import open_source
+
+        return open_source(path, settings)
+
+    app.add_typer(make_app(open_systems, load_folder=load_folder, open_source=open_source), name="eval")
 
 
 def _read_line() -> str | None:
