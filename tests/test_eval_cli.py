@@ -217,3 +217,13 @@ def test_importing_the_commands_loads_nothing_heavy() -> None:
     root = Path(__file__).resolve().parents[1]
     loaded = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
+
+
+def test_export_reads_back_what_a_run_wrote(app: typer.Typer, data: Path, tmp_path: Path) -> None:
+    invoke(app, "run", "--data", data, "--out", tmp_path / "out")
+    told = invoke(app, "export", "trec", tmp_path / "out", tmp_path / "trec").stdout
+    assert "2 questions, small+retrieval.run" in told
+    assert (tmp_path / "trec" / "small+retrieval.run").read_text().startswith("q0 Q0 d1 1 1.0 small+retrieval\n")
+    for form, file in (("ragas", "small+retrieval.jsonl"), ("ragchecker", "small+retrieval.json")):
+        invoke(app, "export", form, tmp_path / "out", tmp_path / form, "--data", data, "--depth", 1)
+        assert "The mill." in (tmp_path / form / file).read_text()
