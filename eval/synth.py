@@ -8,7 +8,7 @@ is greedy: the same command makes the same set.
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -176,40 +176,44 @@ def _write_questions(
     assignments = Assignments(passages, state.seed)
     swaps = Swaps(passages, state.seed)
     judge = Judge(source.asker, source.embedder, passages, state.min_f1)
-    kept = _replay(attempts, assignments, judge)
-    open_kinds = list(Kind)
+    _replay(attempts, assignments, judge)
+    kept, tried = Counter(a.kind for a in attempts if a.kept), Counter(a.kind for a in attempts)
+    used_up: set[Kind] = set()
     progress.start(state.wanted, kept.total(), len(attempts))
     with appending(out, attempts) as file:
-        while kept.total() < state.wanted and len(attempts) < limit and open_kinds:
-            kind = _most_wanting(open_kinds, kept, state.wanted)
+        while kept.total() < state.wanted and (kind := _most_wanting(kept, tried, used_up, limit)):
             assignment = assignments.next(kind)
             if assignment is None:
-                open_kinds.remove(kind)
+                used_up.add(kind)
                 continue
             attempt = _attempt(len(attempts) + 1, assignment, source.asker, swaps, judge)
             file.write(encode_attempt(attempt))
             file.flush()
             attempts.append(attempt)
             kept[kind] += attempt.kept
+            tried[kind] += 1
             progress.advance(attempt, kept.total(), len(attempts))
 
 
-def _most_wanting(kinds: Sequence[Kind], kept: Counter[Kind], wanted: int) -> Kind:
-    """Return the kind that is farthest behind its share of the questions."""
-    return min(kinds, key=lambda kind: kept[kind] / (SHARES[kind] * wanted))
+def _most_wanting(kept: Counter[Kind], tried: Counter[Kind], used_up: Collection[Kind], limit: int) -> Kind | None:
+    """Return the kind that is farthest behind its share of the questions, None where no kind may be tried again.
+
+    Each kind has its share of the attempts too: one that the model cannot write must not use up those of the others.
+    """
+    left = [kind for kind in Kind if kind not in used_up and tried[kind] < SHARES[kind] * limit]
+    if not left or tried.total() >= limit:
+        return None
+    return min(left, key=lambda kind: (kept[kind] / SHARES[kind], tried[kind] / SHARES[kind]))
 
 
-def _replay(attempts: Sequence[Attempt], assignments: Assignments, judge: Judge) -> Counter[Kind]:
+def _replay(attempts: Sequence[Attempt], assignments: Assignments, judge: Judge) -> None:
     """Bring assignments and judge to where an earlier run left them."""
-    kept: Counter[Kind] = Counter()
     for attempt in attempts:
         assignment = assignments.next(attempt.kind)
         if assignment is None or assignment.key != attempt.key:
             raise DataError(f"attempt {attempt.number} of {ATTEMPTS} is not of these passages", hint="Start anew.")
         if attempt.kept:
             judge.keep(attempt.question)
-            kept[attempt.kind] += 1
-    return kept
 
 
 def _attempt(number: int, assignment: Assignment, asker: Asker, swaps: Swaps, judge: Judge) -> Attempt:

@@ -92,7 +92,7 @@ class Asker:
     def reword(self, question: str, forbidden: Sequence[str], turn: int = 0) -> str:
         """Return the same question without the `forbidden` words; each `turn` after the first says it otherwise."""
         chat = self._prompts.reword.messages("reworded", question=question, forbidden=", ".join(forbidden))
-        return self._question(chat, Sampling(_QUESTION_TOKENS, temperature=0.8 if turn else 0.0, seed=turn))
+        return self._question(chat, Sampling(_QUESTION_TOKENS, temperature=1.0 if turn else 0.0, seed=turn))
 
     def read(self, question: str, passages: Sequence[Passage]) -> str:
         """Return the answer that the passages give."""

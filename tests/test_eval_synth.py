@@ -176,8 +176,21 @@ def test_attempts_are_bounded(tmp_path: Path) -> None:
             return ""
 
     state = make(tmp_path / "set", Mute(), max_attempts=5)
-    assert (state.report["attempts"], state.report["kept"]) == (5, 0)
+    # Two of one fact, one each to reword and to swap; no two passages share a name.
+    assert (state.report["attempts"], state.report["kept"]) == (4, 0)
     assert {a.failed for a in read_attempts(tmp_path / "set")} == {"written"}
+
+
+def test_a_kind_that_cannot_be_written_leaves_attempts_to_the_others(tmp_path: Path) -> None:
+    class NeverRewords(Writer):
+        def say(self, request: str) -> str:
+            return "" if "Forbidden: " in request else super().say(request)
+
+    make(tmp_path / "set", NeverRewords(), questions=5, max_attempts=20)
+    rows = read_attempts(tmp_path / "set")
+    tried = {kind: sum(a.kind is kind for a in rows) for kind in Kind}
+    assert tried[Kind.PARAPHRASE] == 4  # a fifth of 20
+    assert {a.kind for a in rows if a.kept} == {Kind.ONE_FACT, Kind.UNANSWERABLE}
 
 
 def attempt(number: int, kind: Kind, failed: str) -> Attempt:
@@ -328,7 +341,7 @@ def test_a_rewording_is_tried_three_times() -> None:
     assignment = Assignment(Kind.PARAPHRASE, LIFE, candidate(LIFE.text, "Norrin"))
     draft = write_draft(assignment, Asker(generator, PROMPT, load_synth_prompts()), Swaps([], 0))
     assert (draft.base, draft.question) == ((base,), "In what year did Ada Brandt erect the mill?")
-    assert [(s.temperature, s.seed) for s in generator.samplings] == [(0, 0), (0, 0), (0.8, 1), (0.8, 2)]
+    assert [(s.temperature, s.seed) for s in generator.samplings] == [(0, 0), (0, 0), (1.0, 1), (1.0, 2)]
 
 
 def test_no_span_is_given_out_twice() -> None:
