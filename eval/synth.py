@@ -106,7 +106,11 @@ def make_set(
 
 
 def _refuse_other_folder(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and read_state(out) is None)):
+    if not out.exists():
+        return
+    # A hidden file may be the lock, or the draft of a run that was killed before it had drawn its passages.
+    others = not out.is_dir() or any(not path.name.startswith(".") for path in out.iterdir())
+    if others and read_state(out) is None:
         raise DataError(f"{out} exists and is no set of `eval synth`", hint="Name a new folder.")
 
 
@@ -124,12 +128,13 @@ def _draw(source: Source, out: Path, seed: int) -> tuple[list[Passage], str]:
                 yield document
 
         passages = draw_passages(copied(), source.passages, seed)
+        # Raised in here, so that the corpus of the set stays what it was.
         _refuse_another_corpus(out, digest.hexdigest())
-    if not passages:
-        raise DataError(
-            f"{source.name} has no passage of running text to ask about",
-            hint="Passages of two sentences and 35 words at least are wanted; tables, lists and code are passed over.",
-        )
+        if not passages:
+            raise DataError(
+                f"{source.name} has no passage of running text to ask about",
+                hint="Passages of 35 words and two sentences at least are wanted, no tables, lists or code.",
+            )
     return passages, digest.hexdigest()
 
 

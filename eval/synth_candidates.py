@@ -107,7 +107,7 @@ def _all(text: str, starts: set[int]) -> Iterator[Candidate]:
     for match in _DATE.finditer(text):
         yield Candidate(match[0], match.start(), "date")
     for match in _NUMBER.finditer(text):
-        yield _number(match[0], match.start())
+        yield from _number(match[0], match.start())
     yield from _names(text, starts)
     for match in _PHRASE.finditer(text):
         words = match[1].split()
@@ -115,10 +115,16 @@ def _all(text: str, starts: set[int]) -> Iterator[Candidate]:
             yield Candidate(match[1], match.start(1), "phrase")
 
 
-def _number(text: str, start: int) -> Candidate:
-    """A number with its unit; a function word after it is no unit."""
+def _number(text: str, start: int) -> Iterator[Candidate]:
+    """A number with its unit. A function word is no unit; a spelt number without one is a piece of a longer one.
+
+    Of "two and a half hours", for instance.
+    """
     head, _, unit = text.rpartition(" ")
-    return Candidate(head if head and unit in STOP_WORDS else text, start, "number")
+    if unit not in STOP_WORDS:
+        yield Candidate(text, start, "number")
+    elif not head.replace(" ", "").isalpha():
+        yield Candidate(head, start, "number")
 
 
 def _names(text: str, starts: set[int]) -> Iterator[Candidate]:

@@ -90,7 +90,7 @@ class Judge:
             "swapped": lambda draft, _: bool(draft.swapped),
             "question": lambda draft, _: checks.is_question(draft.question),
             "self_contained": lambda draft, _: checks.is_self_contained(draft.question),
-            "no_leak": lambda draft, _: not checks.leaks(draft.question, draft.assignment.answer.text),
+            "no_leak": _leaks_nothing,
             "reworded": lambda draft, _: checks.is_reworded(draft.question, draft.base[0]),
             "same_meaning": lambda d, _: checks.means_the_same(d.question, d.base[0], self.embedder),
             "linked": _is_linked,
@@ -117,6 +117,12 @@ class Judge:
     def _not_remembered(self, draft: Draft, found: _Found) -> bool:
         found.remembered = self.asker.remember(draft.question)
         return not checks.remembers(found.remembered, draft.assignment.answer.text, self.min_f1)
+
+
+def _leaks_nothing(draft: Draft, _found: _Found) -> bool:
+    """Whether neither the question nor, where it was made by a swap, the one before gives the answer away."""
+    asked = (draft.question, *draft.base) if draft.swapped else (draft.question,)
+    return not any(checks.leaks(question, draft.assignment.answer.text) for question in asked)
 
 
 def _is_linked(draft: Draft, _found: _Found) -> bool:

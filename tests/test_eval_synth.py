@@ -167,7 +167,8 @@ def test_a_folder_of_others_and_documents_without_prose_are_refused(tmp_path: Pa
         make(tmp_path / "mine", Writer())
     with pytest.raises(DataError, match="no passage of running text"):
         make(tmp_path / "new", Writer(), documents=[Document("d", "", "", "Short.")])
-    assert not (tmp_path / "new" / "questions.jsonl").exists()
+    assert not (tmp_path / "new" / "corpus.jsonl").exists()
+    assert make(tmp_path / "new", Writer()).report["kept"]  # and the folder can be used
 
 
 def test_attempts_are_bounded(tmp_path: Path) -> None:
@@ -333,6 +334,13 @@ def test_what_is_remembered_or_not_found_is_dropped() -> None:
         assert judge.judge(draft).failed == failed
     judge.keep("Where was Ada Brandt born?")
     assert judge.judge(draft).failed == "not_duplicate"  # before the model is asked anything
+
+
+def test_a_question_that_told_its_answer_is_not_swapped_either() -> None:
+    assignment = Assignment(Kind.UNANSWERABLE, LIFE, candidate(LIFE.text, "Norrin"))
+    draft = Draft(assignment, "What is the name of Selk?", base=("What is the name of Norrin?",), swapped="Selk")
+    judge = Judge(Asker(QueueGenerator(), PROMPT, load_synth_prompts()), WordEmbedder(), [LIFE])
+    assert judge.judge(draft).failed == "no_leak"
 
 
 def test_a_rewording_is_tried_three_times() -> None:

@@ -39,6 +39,11 @@ def test_metres_are_no_year() -> None:
     ]
 
 
+def test_a_piece_of_a_number_is_no_answer() -> None:
+    found = find_candidates("The water runs out for two and a half hours, about 12 of them.")
+    assert [c.text for c in found if c.kind == "number"] == ["12"]
+
+
 def test_names_without_days_and_first_words() -> None:
     assert find_names("On Monday Ada Brandt met the Duke of Sile. Where was Norrin? At ULLAVANE.") == [
         "Ada Brandt",
