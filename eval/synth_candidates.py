@@ -44,7 +44,8 @@ _PHRASE = re.compile(
 )
 _NOT_NOUNS = ("ed", "ing", "ly")
 _NO_NAMES = frozenset(
-    "monday tuesday wednesday thursday friday saturday sunday i mr mrs dr note table figure section chapter page "
+    "monday tuesday wednesday thursday friday saturday sunday mondays tuesdays wednesdays thursdays fridays saturdays "
+    "sundays i mr mrs dr note table figure section chapter page "
     "january february march april may june july august september october november december".split()
 )
 

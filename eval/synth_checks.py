@@ -18,8 +18,8 @@ MIN_F1 = 0.6
 MAX_COSINE = 0.9
 # A rewording has at least this share of content words that the first wording had not.
 MIN_NEW_WORDS = 0.25
-# Rewordings of a 0.5B model that ask for something else came to 0.5 to 0.7, good ones to 0.8 and more.
-MIN_COSINE_OF_REWORDING = 0.75
+# Of eleven rewordings looked at, the two that ask for something else came to 0.73 and 0.79, the others to 0.81 to 0.95.
+MIN_COSINE_OF_REWORDING = 0.8
 # A passage that holds the name put in and this share of the question's other words may answer it.
 _ELSEWHERE = 0.6
 
