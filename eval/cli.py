@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from eval import cli_scorers
+from eval import cli_convert, cli_export, cli_scorers, cli_synth
 
 if TYPE_CHECKING:
+    from eval.convert_csv import LoadFolder
     from eval.qaset import QASet
     from eval.results import Run
     from eval.systems import OpenSystem, SystemRow
@@ -42,14 +43,23 @@ FailIfWorse = Annotated[
 
 HELP = """Measure systems on questions of your own, offline.
 
-A QA set is a folder with corpus.jsonl, questions.jsonl and meta.json; `convert` makes one of SQuAD or BEIR data.
+A QA set is a folder with corpus.jsonl, questions.jsonl and meta.json; `convert` makes one of other people's data.
 
 Example: smallhold eval run --data my-set --system small+retrieval,large --out out/first
 """
 
 
-def make_app(open_systems: OpenSystems) -> typer.Typer:
-    """Return the commands; `open_systems(qaset, settings, out, cache)` gives what opens a row."""
+def make_app(
+    open_systems: OpenSystems,
+    *,
+    load_folder: "LoadFolder | None" = None,
+    open_source: "cli_synth.OpenSource | None" = None,
+) -> typer.Typer:
+    """Return the commands; `open_systems(qaset, settings, out, cache)` gives what opens a row.
+
+    `load_folder(path)` reads the documents of a folder of files, for `convert csv`; `open_source(path, settings)`
+    opens documents and models for `synth`.
+    """
     app = typer.Typer(no_args_is_help=True, help=HELP)
 
     @app.command()
@@ -172,61 +182,10 @@ def make_app(open_systems: OpenSystems) -> typer.Typer:
             f"and {found.refused_wrong:.0%} of the wrong answers refused where {keep_right:.0%} of the right are kept"
         )
 
-    app.add_typer(_convert_app(), name="convert")
+    app.add_typer(cli_convert.make_app(load_folder), name="convert")
+    app.add_typer(cli_export.make_app(), name="export")
+    app.add_typer(cli_synth.make_app(open_source), name="synth")
     cli_scorers.add_commands(app)
-    return app
-
-
-def _convert_app() -> typer.Typer:
-    app = typer.Typer(no_args_is_help=True, help="Make a QA-set folder of other people's data.")
-    name_option = typer.Option(help="Name of the set. Default: that of the source.")
-    license_option = typer.Option("--license", help="Licence of the data.")
-
-    @app.command()
-    def squad(
-        source: Annotated[Path, typer.Argument(help="A SQuAD v1.1 or v2.0 JSON file.")],
-        out: Annotated[Path, typer.Argument(help="The new folder.")],
-        name: Annotated[str, name_option] = "",
-        license_: Annotated[str, license_option] = "",
-    ) -> None:
-        """Convert SQuAD JSON: each paragraph becomes a document.
-
-        Example: smallhold eval convert squad dev-v2.0.json my-squad --license "CC BY-SA 4.0"
-        """
-        from eval.convert import UNKNOWN_LICENSE, squad_to_qaset
-
-        _say(squad_to_qaset(source, out, name=name, license_=license_ or UNKNOWN_LICENSE), out)
-
-    @app.command()
-    def beir(
-        source: Annotated[Path, typer.Argument(help="A folder with corpus.jsonl, queries.jsonl and qrels/.")],
-        out: Annotated[Path, typer.Argument(help="The new folder.")],
-        split: Annotated[str, typer.Option(help="Which qrels/SPLIT.tsv.")] = "test",
-        name: Annotated[str, name_option] = "",
-        license_: Annotated[str, license_option] = "",
-    ) -> None:
-        """Convert a BEIR folder to a set for retrieval alone.
-
-        Example: smallhold eval convert beir beir/scifact my-scifact
-        """
-        from eval.convert import UNKNOWN_LICENSE, beir_to_qaset
-
-        _say(beir_to_qaset(source, out, split=split, name=name, license_=license_ or UNKNOWN_LICENSE), out)
-
-    @app.command()
-    def foreign(
-        questions: Annotated[Path, typer.Argument(help="The QA set whose questions are asked.")],
-        corpus: Annotated[Path, typer.Argument(help="The QA set whose documents hold none of the answers.")],
-        out: Annotated[Path, typer.Argument(help="The new folder.")],
-    ) -> None:
-        """Put the questions of one QA set to the documents of another: all unanswerable, for `calibrate`.
-
-        Example: smallhold eval convert foreign questions-of-others my-set foreign-set
-        """
-        from eval.convert import foreign_to_qaset
-
-        _say(foreign_to_qaset(questions, corpus, out), out)
-
     return app
 
 
@@ -284,10 +243,6 @@ def _exit_if_stopped(run: "Run", asked: list[str], *, limited: bool) -> None:
         more = " with a higher limit" if limited else ""
         typer.echo(f"Not finished: {', '.join(stopped)}. The same command{more} goes on from there.", err=True)
         raise typer.Exit(1 if limited else 3)
-
-
-def _say(qaset: "QASet", out: Path) -> None:
-    typer.echo(f"{out}: {len(qaset.questions):,} questions over {qaset.documents_count:,} documents")
 
 
 def _split(values: list[str]) -> list[str]:

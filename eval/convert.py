@@ -1,21 +1,18 @@
-"""Other people's formats to QA-set folders. A folder appears whole or not at all."""
+"""SQuAD and BEIR data to QA-set folders, and the questions of one set put to the documents of another."""
 
 import json
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from eval.files import JsonObject, dump_line, open_data, read_jsonl
 from eval.qaset import MAX_CORPUS_LINE, MAX_QUESTION_LINE, QASet, load_qaset
+from eval.qaset_draft import UNKNOWN_LICENSE, new_folder, text_keys, write_meta
 from rag.errors import DataError
 
 # The SQuAD 2.0 training file has 42 MB; it is one JSON value and has to be parsed whole.
 MAX_SQUAD_FILE = 500_000_000
-UNKNOWN_LICENSE = "unknown: ask where the data came from"
 
 
 def squad_to_qaset(path: Path, out: Path, *, name: str = "", license_: str = UNKNOWN_LICENSE) -> QASet:
@@ -24,9 +21,9 @@ def squad_to_qaset(path: Path, out: Path, *, name: str = "", license_: str = UNK
     Raises `DataError` where the file is not in SQuAD's format or `out` holds something.
     """
     data = _read_squad(path)
-    with _new_folder(out) as draft:
+    with new_folder(out) as draft:
         kind = "extractive QA with unanswerable questions" if _has_impossible(data) else "extractive QA"
-        _write_meta(draft, name or path.stem, kind, license_, f"SQuAD JSON {path.name}")
+        write_meta(draft, name or path.stem, kind, license_, f"SQuAD JSON {path.name}")
         with (draft / "corpus.jsonl").open("wb") as corpus, (draft / "questions.jsonl").open("wb") as questions:
             for document, asked in _squad_paragraphs(data, path):
                 corpus.write(dump_line(document))
@@ -43,16 +40,16 @@ def beir_to_qaset(
     Raises `DataError` where the folder is not in BEIR's format or `out` holds something.
     """
     relevant = _read_qrels(folder / "qrels" / f"{split}.tsv")
-    with _new_folder(out) as draft:
+    with new_folder(out) as draft:
         source = f"BEIR folder {folder.resolve().name}, split {split}"
-        _write_meta(draft, name or folder.resolve().name, "retrieval with relevance judgements", license_, source)
+        write_meta(draft, name or folder.resolve().name, "retrieval with relevance judgements", license_, source)
         with (draft / "corpus.jsonl").open("wb") as corpus:
             for number, row in read_jsonl(folder / "corpus.jsonl", max_line=MAX_CORPUS_LINE):
-                id_, text = _keys(row, ("_id", "text"), f"{folder / 'corpus.jsonl'}:{number}")
+                id_, text = text_keys(row, ("_id", "text"), f"{folder / 'corpus.jsonl'}:{number}")
                 corpus.write(dump_line({"id": id_, "title": row.get("title") or "", "text": text}))
         with (draft / "questions.jsonl").open("wb") as questions:
             for number, row in read_jsonl(folder / "queries.jsonl", max_line=MAX_QUESTION_LINE):
-                id_, text = _keys(row, ("_id", "text"), f"{folder / 'queries.jsonl'}:{number}")
+                id_, text = text_keys(row, ("_id", "text"), f"{folder / 'queries.jsonl'}:{number}")
                 if id_ in relevant:
                     line = {"id": id_, "question": text, "answers": [], "answerable": True, "relevant": relevant[id_]}
                     questions.write(dump_line(line))
@@ -66,9 +63,9 @@ def foreign_to_qaset(questions: Path, corpus: Path, out: Path) -> QASet:
     some. That the documents hold none of the answers is assumed: take sets of different subjects. Raises `DataError`.
     """
     asked, documents = load_qaset(questions), load_qaset(corpus)
-    with _new_folder(out) as draft:
+    with new_folder(out) as draft:
         source = f"questions of {asked.name} ({asked.license}) over the documents of {documents.name}"
-        _write_meta(draft, f"{asked.name}-foreign", "unanswerable questions", documents.license, source)
+        write_meta(draft, f"{asked.name}-foreign", "unanswerable questions", documents.license, source)
         shutil.copyfile(documents.corpus, draft / "corpus.jsonl")
         with (draft / "questions.jsonl").open("wb") as written:
             for q in asked.questions:
@@ -102,9 +99,9 @@ def _squad_paragraphs(data: list[JsonObject], path: Path) -> Iterator[tuple[Json
     numbers: Counter[str] = Counter()
     for place, article in enumerate(data):
         where = f"{path}: data[{place}]"
-        title, paragraphs = _keys(article, ("title", "paragraphs"), where)
+        title, paragraphs = text_keys(article, ("title", "paragraphs"), where)
         for p, paragraph in enumerate(paragraphs):
-            context, asked = _keys(paragraph, ("context", "qas"), f"{where}.paragraphs[{p}]")
+            context, asked = text_keys(paragraph, ("context", "qas"), f"{where}.paragraphs[{p}]")
             id_ = f"{title}#{numbers[title]}"
             numbers[title] += 1
             document = {"id": id_, "title": str(title).replace("_", " "), "text": context}
@@ -113,9 +110,9 @@ def _squad_paragraphs(data: list[JsonObject], path: Path) -> Iterator[tuple[Json
 
 
 def _squad_question(qa: JsonObject, document_id: str, where: str) -> JsonObject:
-    id_, question, answers = _keys(qa, ("id", "question", "answers"), where)
+    id_, question, answers = text_keys(qa, ("id", "question", "answers"), where)
     answerable = not qa.get("is_impossible", False)
-    texts = dict.fromkeys(_keys(answer, ("text",), where)[0] for answer in answers)
+    texts = dict.fromkeys(text_keys(answer, ("text",), where)[0] for answer in answers)
     return {
         "id": id_,
         "question": str(question).strip(),
@@ -143,34 +140,3 @@ def _read_qrels(path: Path) -> dict[str, list[str]]:
 
 def _is_integer(text: str) -> bool:
     return text.strip().removeprefix("-").isdecimal()
-
-
-def _keys(row: Any, keys: tuple[str, ...], where: str) -> list[Any]:
-    for key in keys:
-        if not isinstance(row, dict) or key not in row:
-            raise DataError(f"{where}: the key {key!r} is missing")
-        kind = list if key in ("paragraphs", "qas", "answers") else str
-        if not isinstance(row[key], kind):
-            raise DataError(f"{where}: {key!r} must be a {kind.__name__}")
-    return [row[key] for key in keys]
-
-
-def _write_meta(folder: Path, name: str, kind: str, license_: str, source: str) -> None:
-    meta = {"name": name, "kind": kind, "license": license_, "source": source}
-    (folder / "meta.json").write_text(json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """Give a folder to fill, which is checked as a QA set and then takes the place of `out`, empty or new."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} exists and is not an empty folder", hint="Name a new folder.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        yield draft
-        load_qaset(draft)
-        draft.chmod(0o755)
-        draft.replace(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)

@@ -71,8 +71,7 @@ class QASet:
 
     def documents(self) -> Iterator[Document]:
         """Stream the corpus. Raises `DataError` where the file is no longer what was checked."""
-        for number, row in read_jsonl(self.corpus, max_line=MAX_CORPUS_LINE):
-            yield _document(row, self.corpus, number)
+        return read_corpus(self.corpus)
 
     def limited(self, limit: int | None) -> "QASet":
         """Return the set with its first `limit` questions; None takes all."""
@@ -81,11 +80,17 @@ class QASet:
         return self if limit is None else replace(self, questions=self.questions[:limit])
 
 
+def read_corpus(path: Path) -> Iterator[Document]:
+    """Stream a `corpus.jsonl`. Raises `DataError` with file, line and what is wrong."""
+    for number, row in read_jsonl(path, max_line=MAX_CORPUS_LINE):
+        yield _document(row, path, number)
+
+
 def load_qaset(folder: Path) -> QASet:
     """Read and check a QA-set folder. Raises `DataError` with file, line and what is wrong."""
     if not folder.is_dir():
         raise DataError(f"there is no QA-set folder {folder}", hint=_FILES_HINT)
-    meta = _load_meta(folder / "meta.json")
+    meta = load_meta(folder / "meta.json")
     corpus_ids = _check_corpus(folder / "corpus.jsonl")
     questions = _load_questions(folder / "questions.jsonl", corpus_ids)
     digests = [_digest(folder / name) for name in ("corpus.jsonl", "questions.jsonl", "meta.json")]
@@ -100,7 +105,8 @@ def load_qaset(folder: Path) -> QASet:
     )
 
 
-def _load_meta(path: Path) -> dict[str, str]:
+def load_meta(path: Path) -> dict[str, str]:
+    """Read a `meta.json`: `name`, `kind`, `license`, `source`. Raises `DataError`."""
     with open_data(path) as file:
         text = file.read(MAX_META + 1)
     if len(text) > MAX_META:

@@ -43,6 +43,7 @@ from eval.results import Run
 from eval.scale import equivalent_scale
 from eval.statistics import LEVEL, RESAMPLES, SEED, Estimate, renumbered
 from eval.systems import SystemRow
+from eval.verdict import verdict
 
 REPORT_JSON = "report.json"
 REPORT_MARKDOWN = "report.md"
@@ -70,7 +71,7 @@ def build_report(measured: Measured) -> Report:
     """Reduce the measurements of a run to its report."""
     run, systems = measured.run, measured.systems
     found = differences(list(systems.values()))
-    return {
+    report = {
         "data": run.data,
         "machine": _machine(run),
         "statistics": {
@@ -89,6 +90,7 @@ def build_report(measured: Measured) -> Report:
         "scale": equivalent_scale(list(systems.values())),
         "notes": _notes(measured),
     }
+    return {"verdict": verdict(report), **report}
 
 
 def _machine(run: Run) -> dict[str, Any]:

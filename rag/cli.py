@@ -161,7 +161,17 @@ def mount_eval() -> None:
 
         return open_systems(qaset, settings, out, cache)
 
-    app.add_typer(make_app(open_systems), name="eval")
+    def load_folder(folder: Path) -> Any:
+        from rag.cli_synth import load_folder
+
+        return load_folder(folder)
+
+    def open_source(path: Path, settings: Settings) -> Any:
+        from rag.cli_synth import open_source
+
+        return open_source(path, settings)
+
+    app.add_typer(make_app(open_systems, load_folder=load_folder, open_source=open_source), name="eval")
 
 
 def _read_line() -> str | None:

@@ -309,3 +309,13 @@ def test_the_recorded_systems_of_the_documentation_are_systems(tmp_path: Path) -
     rows = load_systems(tmp_path / "systems.toml")
     assert rows["GPT-4"].recorded == str(tmp_path / "recorded" / "gpt4.jsonl") and rows["GPT-4"].prices.by_token
     assert (rows["GPT-3.5"].parameters_kind, rows["Bing"].prices.stated) == ("estimated", False)
+
+
+def test_export_reads_back_what_a_run_wrote(app: typer.Typer, data: Path, tmp_path: Path) -> None:
+    invoke(app, "run", "--data", data, "--out", tmp_path / "out")
+    told = invoke(app, "export", "trec", tmp_path / "out", tmp_path / "trec").stdout
+    assert "2 questions, small+retrieval.run" in told
+    assert (tmp_path / "trec" / "small+retrieval.run").read_text().startswith("q0 Q0 d1 1 1.0 small+retrieval\n")
+    for form, file in (("ragas", "small+retrieval.jsonl"), ("ragchecker", "small+retrieval.json")):
+        invoke(app, "export", form, tmp_path / "out", tmp_path / form, "--data", data, "--depth", 1)
+        assert "The mill." in (tmp_path / form / file).read_text()
