@@ -25,7 +25,7 @@ PORT :=
 # make bench: which of benchmarks/ to run.
 BENCH := $(sort $(filter-out %/__init__.py,$(wildcard benchmarks/*.py)))
 
-TEST_MODELS := all-MiniLM-L6-v2 qwen2.5-coder-0.5b-instruct smollm2-135m-instruct
+TEST_MODELS := all-MiniLM-L6-v2 qwen2.5-coder-0.5b-reader smollm2-135m-instruct
 
 BIN := $(VENV)/bin
 SMALLHOLD := $(BIN)/smallhold

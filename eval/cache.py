@@ -48,7 +48,14 @@ class Recording(NamedTuple):
 def request_key(model: str, messages: Sequence[Message], sampling: Sampling) -> str:
     """Return the SHA-256 of a request; `model` says which weights or endpoint answer it."""
     turns = [[message.role, message.content] for message in messages]
-    choice = [sampling.max_tokens, sampling.temperature, sampling.top_p, sampling.seed, list(sampling.stop), sampling.decline]
+    choice = [
+        sampling.max_tokens,
+        sampling.temperature,
+        sampling.top_p,
+        sampling.seed,
+        list(sampling.stop),
+        sampling.decline,
+    ]
     return hashlib.sha256(json.dumps([_VERSION, model, turns, choice]).encode()).hexdigest()
 
 

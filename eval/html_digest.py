@@ -155,7 +155,7 @@ def _fact(row: Row) -> Fact:
         right=right,
         outcome=_outcome(row, right),
         f1=row.scores.get("f1"),
-        trust=getattr(row, "trust", None),
+        trust=row.trust,
         confidence=row.confidence if answered else None,
         first_token=None if row.failed or _recorded(row) else _first_token(row),
         total=None if row.failed or _recorded(row) else row.seconds,
@@ -164,7 +164,7 @@ def _fact(row: Row) -> Fact:
 
 def _recorded(row: Row) -> bool:
     """Whether the answer was given elsewhere: the seconds are those of looking it up."""
-    return bool(getattr(row, "recorded", False)) or row.seconds <= 0
+    return row.recorded or row.seconds <= 0
 
 
 def _outcome(row: Row, right: float | None) -> float | None:

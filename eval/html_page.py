@@ -48,7 +48,7 @@ class Page(NamedTuple):
 
 def metric_title(metric: str) -> str:
     """Return what a metric is called on the page."""
-    return TITLES.get(metric, {RIGHT: "right answers", "crag": "CRAG score"}.get(metric, metric.replace("_", " ")))
+    return "right answers" if metric == RIGHT else TITLES.get(metric, metric.replace("_", " "))
 
 
 def percent(share: float) -> str:

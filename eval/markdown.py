@@ -32,6 +32,7 @@ def report_markdown(report: Report, *, plot: str) -> str:
         _flat(f"# Evaluation on {report['data'].get('name', 'a QA set')}"),
         _questions(report["data"]),
         "## What it says",
+        _flat(" ".join(report["verdict"])),
         *_verdict(report),
         *(f"**Note:** {_flat(note)}" for note in report["notes"]),
         f"![{TITLES[headline_metric(report)]} against cost]({plot})" if plot else "",

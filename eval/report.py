@@ -16,8 +16,8 @@ from eval.cost import HOURS_A_MONTH, break_even
 from eval.energy import ACTIVE_WATTS, IDLE_WATTS
 from eval.files import write_text
 from eval.flops import Locate, locate_weights
-from eval.latency import quantiles
 from eval.html import write_html
+from eval.latency import quantiles
 from eval.markdown import report_markdown
 from eval.measurements import (
     COLUMNS,

@@ -91,11 +91,11 @@ def build_pipeline(
 
 
 def build_prompt(settings: Settings) -> Prompt:
-    """Return the prompt of the settings, or else the one that suits the model; endpoints get the common one."""
-    name = settings.generator.prompt
-    if not name and not settings.generator.endpoint and not settings.generator.model.endswith(".gguf"):
-        name = load_registry(settings.models.registry).get(settings.generator.model).prompt
-    return load_prompt(name or "extractive")
+    """Return the prompt of the settings, or else the one that suits the model, or else the common one."""
+    wanted = settings.generator
+    registry = load_registry(settings.models.registry)
+    suited = [spec.prompt for spec in registry.model if spec.name == wanted.model and not wanted.endpoint]
+    return load_prompt(wanted.prompt or next(iter(suited), "extractive"))
 
 
 def build_abstention(settings: Settings, prompt: Prompt) -> Abstention:

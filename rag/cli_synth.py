@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from rag.build import build_embedder, build_generator, model_store, open_index
+from rag.build import build_embedder, build_generator, build_prompt, model_store, open_index
 from rag.config import Settings
 from rag.console import err, stage_progress
 from rag.datatypes import Chunk, Document
@@ -16,7 +16,6 @@ from rag.embedder import SentenceEmbedder
 from rag.errors import UnreadableDocument
 from rag.manifest import CURRENT
 from rag.models import ModelStore
-from rag.prompt import load_prompt
 
 if TYPE_CHECKING:
     from eval.synth import Source
@@ -48,6 +47,16 @@ def load_folder(folder: Path) -> Iterator[Document]:
         err.print(f"[red]could not be read[/]: {len(failed) - LISTED} more")
 
 
+def _able_to_write(settings: Settings, store: ModelStore) -> Settings:
+    """Return the settings with the base of an adapted model in its place: what was taught to read forgot to write."""
+    named = settings.generator
+    bases = [source.base for spec in store.registry.model if spec.name == named.model for source in spec.source]
+    if named.endpoint or not any(bases):
+        return settings
+    base = next(filter(None, bases))
+    return settings.model_copy(update={"generator": named.model_copy(update={"model": base})})
+
+
 @contextmanager
 def open_source(path: Path, settings: Settings) -> "Iterator[Source]":
     """Open the documents at `path` and the settings' models for writing test questions.
@@ -59,8 +68,9 @@ def open_source(path: Path, settings: Settings) -> "Iterator[Source]":
     from eval.synth_ask import Asker, load_synth_prompts
 
     store = model_store(settings)
+    settings = _able_to_write(settings, store)
     embedder = build_embedder(settings, store)
-    prompt, prompts = load_prompt(settings.generator.prompt), load_synth_prompts()
+    prompt, prompts = build_prompt(settings), load_synth_prompts()
     with ExitStack() as opened:
         documents, passages, cut = _documents(path, settings, embedder, opened)
         generator = opened.enter_context(closing(build_generator(settings, store)))

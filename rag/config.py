@@ -60,25 +60,23 @@ class RetrievalSettings(_Section):
 class EvidenceSettings(_Section):
     """What the language model is given to read."""
 
-    passages: int = Field(1, ge=1, le=50, description="Passages that may be read for one answer.")
+    passages: int = Field(3, ge=1, le=50, description="Passages that may be read for one answer.")
     apart: bool = Field(
         True,
         description="Read passages one after the other, each in a prompt of its own, until one holds the answer; "
         "false puts them all into one prompt.",
     )
     enough: float = Field(
-        0.5, ge=0, le=1, description="Read on where the model would decline with more than this probability."
+        0.3, ge=0, le=1, description="Read on where the model would decline with more than this probability."
     )
-    tokens: int = Field(1024, ge=32, le=100_000, description="Token budget of all passages, in the generator's tokens.")
+    tokens: int = Field(1536, ge=32, le=100_000, description="Token budget of all passages, in the generator's tokens.")
     history_tokens: int = Field(512, ge=0, le=100_000, description="Token budget of the conversation's earlier turns.")
 
 
 class GeneratorSettings(_Section):
     """The language model that answers."""
 
-    model: str = Field(
-        "qwen2.5-coder-0.5b-instruct", description="Name in the model registry, or a path to a GGUF file."
-    )
+    model: str = Field("qwen2.5-coder-0.5b-reader", description="Name in the model registry, or a path to a GGUF file.")
     endpoint: str = Field("", description="Base URL of an OpenAI-compatible endpoint that serves `model` instead.")
     api_key_env: str = Field("OPENAI_API_KEY", description="Environment variable that holds the endpoint's key.")
     context: int = Field(4096, ge=256, le=1_000_000, description="Context length in tokens.")

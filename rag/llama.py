@@ -57,7 +57,17 @@ class LlamaGenerator:
 
     def count(self, text: str) -> int:
         """Return the number of tokens of `text` as document text (control tokens spelt in it are plain text)."""
-        return len(self._tokenize(text, special=False))
+        return len(self.tokens(text))
+
+    def tokens(self, text: str) -> list[int]:
+        """Return the tokens of `text` as document text."""
+        return self._tokenize(text, special=False)
+
+    @property
+    def end_of_turn(self) -> int:
+        """The token with which the model ends its answer."""
+        token: int = self._llama.llama_vocab_eot(self._vocab)
+        return token if token >= 0 else int(self._llama.llama_vocab_eos(self._vocab))
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Return the prompt's tokens. Only the template's own text becomes control tokens, never a message's."""

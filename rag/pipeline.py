@@ -54,7 +54,7 @@ class RagPipeline:
         candidates: int = 100,
         passages: int = 1,
         apart: bool = True,
-        enough: float = 0.5,
+        enough: float = 0.3,
         evidence_tokens: int = 1024,
         history_tokens: int = 512,
         max_tokens: int = 96,

@@ -5,9 +5,14 @@ apart, most questions need only the first; a model that was taught to decline (`
 token how likely it is that a passage holds no answer, so that reading on costs no writing.
 """
 
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 from rag.datatypes import Delta, Piece, ScoredChunk, Usage
+
+# Retrieval's say beside the model's, among passages that it all declines. Fused scores lie in [0, 1]. On 76 and 80
+# questions of two held-out sets F1 was 0.623 and 0.623 without it, 0.636 and 0.628 with 5, 0.610 and 0.640 with 10.
+SCORE_WEIGHT = 5.0
 
 Pieces = Generator[Piece, None, None]
 
@@ -73,8 +78,8 @@ class Reading:
 def read_apart(readings: Sequence[Reading], *, enough: float) -> Generator[Delta, None, Reading]:
     """Begin one reading after the other until one declines with a probability of at most `enough`; return that one.
 
-    Where all decline, the one that does so least is returned, given up unless it was the last. A model that cannot
-    tell is answered from its first reading. Yields while reading.
+    Where all decline, the likeliest is returned, given up unless it was the last. A model that cannot tell is answered
+    from its first reading. Yields while reading.
     """
     for reading in readings:
         yield from reading.begin()
@@ -82,7 +87,13 @@ def read_apart(readings: Sequence[Reading], *, enough: float) -> Generator[Delta
             return reading
         if reading is not readings[-1]:
             reading.give_up()
-    best = min(readings, key=lambda reading: reading.decline or 0.0)
+    best = max(readings, key=_likelihood)
     if best is not readings[-1]:
         readings[-1].give_up()
     return best
+
+
+def _likelihood(reading: Reading) -> float:
+    """How likely a reading holds the answer, by what the model says of it and by its place in the ranking."""
+    score = max(passage.score for passage in reading.passages)
+    return math.log(max(1e-9, 1 - (reading.decline or 0.0))) + SCORE_WEIGHT * score

@@ -314,14 +314,17 @@ def test_nothing_said_by_others_becomes_markup(tmp_path: Path) -> None:
     assert "<script" not in text
 
 
-def test_a_run_of_today_is_told_without_the_figures_that_nobody_computed(tmp_path: Path) -> None:
+def test_a_run_is_told_without_the_figures_that_nobody_computed(tmp_path: Path) -> None:
     out = made_up_run(tmp_path, 40, MADE_UP[2:4])
-    text = " ".join(Structure(page_of(out, write_report(out))).words)
-    assert "small+retrieval has the highest F1" in text or "large+retrieval has the highest F1" in text
+    report = write_report(out)
+    del report["verdict"], report["power"]
+    for system in report["systems"].values():
+        system |= {"cost_per_right": None, "trust": None}
+    text = " ".join(Structure(page_of(out, report)).words)
+    assert "small+retrieval is right on" in text or "large+retrieval is right on" in text
     assert "What right answers cost is not known" in text
     assert "Left out: no answers were judged for being supported by the cited text." in text
     assert "Left out: the smallest difference that could be shown was not computed." in text
-    assert "where F1 reaches 0.5" in text
     assert "Handed the right documents" not in text
 
 

@@ -233,7 +233,7 @@ def test_everything_is_asked_again_when_the_system_has_changed(tmp_path: Path, c
     if change == "weights":
         fake.fingerprint = "weights-2"
     elif change == "settings":
-        settings = Settings(evidence={"passages": 3})  # type: ignore[arg-type]
+        settings = Settings(evidence={"passages": 7})  # type: ignore[arg-type]
     elif change == "override":
         row = SMALL.model_copy(update={"settings": {"abstention": {"enabled": False}}})
     elif change == "generator":

@@ -69,7 +69,7 @@ def test_indexing_again_does_nothing(example_index: Path, tmp_path: Path) -> Non
 
 @pytest.mark.model
 def test_an_answer_with_its_source(example_index: Path, tmp_path: Path) -> None:
-    model = located("qwen2.5-coder-0.5b-instruct").spec.name
+    model = located("qwen2.5-coder-0.5b-reader").spec.name
     question = "How much money did the Moot approve in 2023 for clearing the sand off Norrin Slip?"
     done = smallhold("ask", question, "--index", example_index, "--model", model, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -111,7 +111,7 @@ def test_another_embedder_is_refused_with_the_command_that_mends_it(example_inde
 
 @pytest.mark.model
 def test_the_doctor_is_content_and_complains_about_a_missing_index(example_index: Path, tmp_path: Path) -> None:
-    located("qwen2.5-coder-0.5b-instruct")
+    located("qwen2.5-coder-0.5b-reader")
     well = smallhold("doctor", "--index", example_index, "--json", cwd=tmp_path)
     assert well.returncode == 0, well.stdout
     assert {"embedder", "index", "generator"} <= {f["check"] for f in json.loads(well.stdout)}

@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -152,9 +153,52 @@ def test_pull_installs_a_wheel_apart_from_the_environment(tmp_path: Path, monkey
         store(tmp_path / "b", gone).pull("m")
 
 
+@pytest.fixture
+def adapted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelStore:
+    """A store whose model `m` is made of `base` by a stand-in that joins base and quantization."""
+
+    def join(base: Path, adapter: Path, out: Path, quantization: str, done: Callable[[int], None]) -> None:
+        assert adapter.name == "reader-0.5b.gguf" and adapter.is_file()
+        out.write_bytes(base.read_bytes() + quantization.encode())
+        done(1)
+
+    monkeypatch.setattr("rag.models.adapt", join)
+    made = hashlib.sha256(CONTENT + b"Q8_0").hexdigest()
+    model = spec({"base": "base", "adapter": "reader-0.5b.gguf", "quantization": "Q8_0"}, sha256=made)
+    base = spec(weights(tmp_path)).model_copy(update={"name": "base"})
+    return ModelStore(Registry(model=(model, base)), tmp_path / "store")
+
+
+def test_an_adapted_model_is_made_when_it_is_pulled_and_its_base_with_it(adapted: ModelStore) -> None:
+    with pytest.raises(ModelMissing, match="models pull m"):
+        adapted.locate("m")  # nothing is fetched unasked, not even the base
+    assert adapted.pull("m").file.read_bytes() == CONTENT + b"Q8_0"
+    assert adapted.is_kept("base")
+    assert {p.name for p in adapted.directory.iterdir() if not p.name.startswith(".")} == {"m", "base"}
+
+
+def test_an_adapted_model_needs_no_network_where_its_base_is(adapted: ModelStore) -> None:
+    adapted.pull("base")
+    assert adapted.locate("m").file.read_bytes() == CONTENT + b"Q8_0"
+
+
+def test_an_adapted_model_that_comes_out_other_than_pinned_is_refused(
+    adapted: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rag.models.adapt", lambda base, adapter, out, quantization, done: out.write_bytes(b"other"))
+    with pytest.raises(ModelMissing, match="refused"):
+        adapted.pull("m")
+    assert not adapted.is_kept("m")
+
+
+def test_base_and_adapter_belong_together() -> None:
+    with pytest.raises(ValueError, match="belong together"):
+        spec({"base": "base"})
+
+
 def test_the_shipped_registry_is_sound() -> None:
     registry = load_registry()
-    assert {m.name for m in registry.defaults()} == {"all-MiniLM-L6-v2", "qwen2.5-coder-0.5b-instruct"}
+    assert {m.name for m in registry.defaults()} == {"all-MiniLM-L6-v2", "qwen2.5-coder-0.5b-reader"}
     assert all(m.pinned for m in registry.defaults())
     assert all(m.license for m in registry.model)
     with pytest.raises(UnknownModel, match=r"Known models: .*smollm2-135m-instruct"):

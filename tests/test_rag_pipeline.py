@@ -31,6 +31,7 @@ def pipeline(
     *,
     abstention: Abstention | None = None,
     passages: int = 1,
+    apart: bool = True,
     evidence_tokens: int = 100,
     history_tokens: int = 100,
 ) -> RagPipeline:
@@ -41,6 +42,7 @@ def pipeline(
         retriever=retriever,
         abstention=abstention,
         passages=passages,
+        apart=apart,
         evidence_tokens=evidence_tokens,
         history_tokens=history_tokens,
         max_tokens=50,
@@ -136,14 +138,16 @@ def test_closed_book_answers_from_memory_without_citations() -> None:
 
 
 def test_several_passages_cite_the_one_that_holds_the_answer() -> None:
-    answer = pipeline(QueueGenerator("salty"), ListRetriever(MILL, LAKE), passages=2).answer("How is the lake?")
+    answer = pipeline(QueueGenerator("salty"), ListRetriever(MILL, LAKE), passages=2, apart=False).answer(
+        "How is the lake?"
+    )
     assert [c.document_id for c in answer.citations] == ["lake.md"]
     assert answer.citations[0].index == 1
 
 
 def test_the_budget_takes_whole_passages_or_none() -> None:
     generator = QueueGenerator("x")
-    answer = pipeline(generator, ListRetriever(MILL, LAKE), passages=2, evidence_tokens=12).answer("?x")
+    answer = pipeline(generator, ListRetriever(MILL, LAKE), passages=2, apart=False, evidence_tokens=12).answer("?x")
     assert answer.evidence_tokens == 11
     with pytest.raises(PromptTooLong, match="11 tokens, more than the evidence budget of 10"):
         pipeline(QueueGenerator("x"), ListRetriever(MILL), evidence_tokens=10).answer("?x")

@@ -43,7 +43,7 @@ def wait_until_ready(address: str) -> None:
 
 @pytest.fixture(scope="module")
 def server(example_index: Path) -> Iterator[str]:
-    located("qwen2.5-coder-0.5b-instruct")
+    located("qwen2.5-coder-0.5b-reader")
     process, address = start(example_index)
     try:
         assert httpx.get(f"{address}/health").status_code == 200
@@ -103,7 +103,7 @@ def test_search_embeddings_models_and_metrics(server: str, client: openai.OpenAI
     hits = httpx.post(f"{server}/v1/search", json={"query": "lighthouse steps", "k": 3}).json()
     assert len(hits["data"]) == 3
     assert len(client.embeddings.create(model="all-MiniLM-L6-v2", input="a").data[0].embedding) == 384
-    assert "qwen2.5-coder-0.5b-instruct" in {m.id for m in client.models.list()}
+    assert "qwen2.5-coder-0.5b-reader" in {m.id for m in client.models.list()}
     assert "smallhold_" in httpx.get(f"{server}/metrics").text
 
 
