@@ -25,6 +25,12 @@ PORT :=
 # make bench: which of benchmarks/ to run.
 BENCH := $(sort $(filter-out %/__init__.py,$(wildcard benchmarks/*.py)))
 
+# make eval-report: where the QA sets are, and where the reports go.
+DATA := ../shared/data
+OUT := out
+NQ_SYSTEMS := benchmarks/nq-recorded.toml
+REPORT_MODELS := qwen2.5-coder-0.5b-instruct qwen2.5-coder-1.5b-instruct smollm2-135m-instruct
+
 TEST_MODELS := all-MiniLM-L6-v2 qwen2.5-coder-0.5b-reader smollm2-135m-instruct
 
 BIN := $(VENV)/bin
@@ -33,7 +39,7 @@ SETUP = $(or $(PYTHON),$(error there is no Python 3.11 or newer on the PATH: set
 OPTIONS = --venv $(VENV) --llama-build $(LLAMA_BUILD) --torch $(TORCH) $(if $(filter yes,$(COPY)),--copy)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-quick check lint types format bench lock clean dependencies package dev
+.PHONY: help install serve test test-quick check lint types format bench eval-report lock clean dependencies package dev
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +76,15 @@ format: dev ## Format the code and mend what ruff can
 bench: dev ## Run the measurements of benchmarks/, or one: BENCH=benchmarks/NAME.py
 	@$(SMALLHOLD) models pull $(TEST_MODELS)
 	@set -e; for measurement in $(BENCH); do echo "== $$measurement"; $(BIN)/python $$measurement $(ARGS); done
+
+eval-report: install ## Measure small against large on DATA/squad2-small and DATA/nq-recorded; hours, resumable, into OUT
+	@$(SMALLHOLD) models pull $(REPORT_MODELS)
+	@$(SMALLHOLD) eval run --data $(DATA)/squad2-small --out $(OUT)/squad2-small --cache $(OUT)/cache $(ARGS) \
+		--system tiny,small,large,small+retrieval,large+retrieval,small+oracle
+	@$(SMALLHOLD) eval run --data $(DATA)/nq-recorded --out $(OUT)/nq-recorded --cache $(OUT)/cache --limit 200 $(ARGS) \
+		--systems $(NQ_SYSTEMS) --system small+retrieval,large+retrieval,GPT-3.5,ChatGPT,GPT-4,Bing
+	@$(SMALLHOLD) eval judged $(DATA)/judged/triviaqa-judged.json
+	@$(SMALLHOLD) eval judged $(DATA)/nq-recorded
 
 lock: ## Lock the dependencies anew after a change of pyproject.toml; ARGS=--upgrade takes the newest
 	@PYTHON=$(PYTHON) bash scripts/lock.sh $(ARGS)

@@ -1,8 +1,8 @@
 """Fit the estimate of an answer's being right that the abstention uses, from answers that were given and scored.
 
 The rows come from runs with abstention switched off, so that every question has an answer and its signals. An answer
-is right where its question is answerable and its F1 reaches a half (a partial quotation counts, another fact does not);
-an answer to an unanswerable question is wrong.
+is right where its question is answerable and the scorer `right` says so (see `eval/right.py`); an answer to an
+unanswerable question is wrong.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,10 @@ from rag.errors import DataError
 Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-# Signals and the value that speaks most for an answer: what an unknown one counts as.
+# Signals and the value that speaks most for an answer: what an unknown one counts as. Fitted on those that every row
+# has: only a model that was taught to decline tells the last one.
 BEST = {"cosine": 1.0, "coverage": 1.0, "grounding": 1.0, "echo": 0.0, "first_logprob": 0.0, "mean_logprob": 0.0}
-RIGHT_F1 = 0.5
+DECLINE = {"decline": -12.0}
 FEWEST_ROWS = 50
 FOLDS = 5
 
@@ -46,17 +47,18 @@ def calibrate(runs: Sequence[Path], *, keep_right: float) -> Calibration:
     The threshold is set on cross-validated estimates. Raises `DataError` where there are too few rows of each kind.
     """
     rows = [row for run in runs for row in read_rows(run) if all(row.signals.get(name) is not None for name in BEST)]
-    right_n = np.array([row.answerable and (row.scores.get("f1") or 0.0) >= RIGHT_F1 for row in rows])
+    right_n = np.array([row.answerable and row.scores.get("right") == 1 for row in rows])
+    best = BEST | (DECLINE if all(row.signals.get("decline") is not None for row in rows) else {})
     if len(rows) < FEWEST_ROWS or min(right_n.sum(), (~right_n).sum()) < FOLDS:
         raise DataError(
             f"{len(rows)} answers with signals are too few to fit on ({int(right_n.sum())} of them right)",
             hint="Run `smallhold eval run --no-abstain` on more questions, some of them unanswerable.",
         )
-    signals_nd = np.array([[row.signals[name] for name in BEST] for row in rows], np.float64)
+    signals_nd = np.array([[row.signals[name] for name in best] for row in rows], np.float64)
     unseen_n = _cross_validated(signals_nd, right_n)
     threshold = float(np.quantile(unseen_n[right_n], 1 - keep_right))
     intercept, weights = _fit(signals_nd, right_n)
-    named = zip(BEST.items(), weights, strict=True)
+    named = zip(best.items(), weights, strict=True)
     fitted = Abstention(
         fitted_on=f"{len(rows)} answers of {', '.join(run.name for run in runs)}",
         threshold=round(threshold, 4),

@@ -105,9 +105,23 @@ def make_app(load_folder: "LoadFolder | None") -> typer.Typer:
 
         Example: smallhold eval convert foreign questions-of-others my-set foreign-set
         """
-        from eval.convert import foreign_to_qaset
+        from eval.convert_unanswerable import foreign_to_qaset
 
         _say(foreign_to_qaset(questions, corpus, out), out)
+
+    @app.command()
+    def withheld(
+        source: Annotated[Path, typer.Argument(help="A QA set with answers.")],
+        out: Annotated[Path, typer.Argument(help="The new folder.")],
+        seed: Annotated[int, typer.Option(help="Which half of the documents is withheld.")] = 0,
+    ) -> None:
+        """Withhold half of a set's documents from their own questions: near misses, for `calibrate`.
+
+        Example: smallhold eval convert withheld my-set withheld-set
+        """
+        from eval.convert_unanswerable import withheld_to_qaset
+
+        _say(withheld_to_qaset(source, out, seed=seed), out)
 
     return app
 

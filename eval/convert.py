@@ -1,7 +1,6 @@
-"""SQuAD and BEIR data to QA-set folders, and the questions of one set put to the documents of another."""
+"""SQuAD and BEIR data to QA-set folders."""
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,24 +52,6 @@ def beir_to_qaset(
                 if id_ in relevant:
                     line = {"id": id_, "question": text, "answers": [], "answerable": True, "relevant": relevant[id_]}
                     questions.write(dump_line(line))
-    return load_qaset(out)
-
-
-def foreign_to_qaset(questions: Path, corpus: Path, out: Path) -> QASet:
-    """Put the questions of one set to the documents of another: all unanswerable, and far from what these are about.
-
-    Questions from elsewhere are what people ask first of a system over documents, and fitting when to abstain needs
-    some. That the documents hold none of the answers is assumed: take sets of different subjects. Raises `DataError`.
-    """
-    asked, documents = load_qaset(questions), load_qaset(corpus)
-    with new_folder(out) as draft:
-        source = f"questions of {asked.name} ({asked.license}) over the documents of {documents.name}"
-        write_meta(draft, f"{asked.name}-foreign", "unanswerable questions", documents.license, source)
-        shutil.copyfile(documents.corpus, draft / "corpus.jsonl")
-        with (draft / "questions.jsonl").open("wb") as written:
-            for q in asked.questions:
-                line = {"id": q.id, "question": q.question, "answers": [], "answerable": False, "relevant": []}
-                written.write(dump_line(line))
     return load_qaset(out)
 
 

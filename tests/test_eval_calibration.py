@@ -23,7 +23,7 @@ def row(number: int, *, right: bool, cosine: float) -> Row:
         retrieves=True,
         answer="a",
         signals=signals,
-        scores={"f1": 1.0} if right else {},
+        scores={"right": 1.0} if right else {},
         system_fingerprint="f",
         fingerprint="f",
     )
@@ -68,3 +68,18 @@ def test_too_little_to_fit_on(tmp_path: Path) -> None:
     only_right = [r for r in separable(200) if r.answerable]
     with pytest.raises(DataError, match="too few"):
         calibrate([run_folder(tmp_path / "b", only_right)], keep_right=0.9)
+
+
+def test_how_near_a_model_came_to_declining_is_fitted_where_every_row_tells_it(tmp_path: Path) -> None:
+    draw = random.Random(2)
+    rows = [row(i, right=bool(i % 2), cosine=0.5) for i in range(200)]
+    told = [
+        r.model_copy(update={"signals": {**r.signals, "decline": (-4 if r.answerable else 4) + draw.uniform(-1, 1)}})
+        for r in rows
+    ]
+    found = calibrate([run_folder(tmp_path / "told", told)], keep_right=0.9)
+    assert found.auc == 1.0
+    assert found.abstention.signals["decline"].weight < -0.5
+    assert found.abstention.signals["decline"].best == -12.0
+    partly = calibrate([run_folder(tmp_path / "partly", [*told[:199], rows[199]])], keep_right=0.9)
+    assert "decline" not in partly.abstention.signals

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from eval.convert import beir_to_qaset, foreign_to_qaset, squad_to_qaset
+from eval.convert import beir_to_qaset, squad_to_qaset
+from eval.convert_unanswerable import foreign_to_qaset, withheld_to_qaset
 from eval.files import atomic_writer
 from rag.errors import DataError
 
@@ -155,3 +156,30 @@ def test_questions_of_one_set_over_the_documents_of_another(tmp_path: Path) -> N
     assert [d.text for d in made.documents()] == ["theirs x"]
     (question,) = made.questions
     assert (question.question, question.answerable, question.answers, question.relevant) == ("asked?", False, (), ())
+
+
+def test_questions_whose_documents_are_withheld(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "meta.json").write_text(json.dumps({"name": "s", "kind": "k", "license": "CC0", "source": "me"}))
+    texts = {"a": "The mill is red.", "b": "The lake is blue.", "c": "The hill is red, the cap blue.", "d": "Nothing."}
+    rows = [json.dumps({"id": id_, "title": "", "text": text}) for id_, text in texts.items()]
+    (folder / "corpus.jsonl").write_text("\n".join(rows) + "\n")
+    asked = [("1", "Mill?", "red", ["a"]), ("2", "Lake?", "lake is", ["b"]), ("3", "Hill?", "cap", ["c"])]
+    lines = [
+        json.dumps({"id": id_, "question": text, "answers": [answer], "answerable": True, "relevant": relevant})
+        for id_, text, answer, relevant in asked
+    ]
+    (folder / "questions.jsonl").write_text("\n".join(lines) + "\n")
+    # "a" alone is withheld with seed 1, and "red" stands in "c" as well.
+    with pytest.raises(DataError, match="no question is left"):
+        withheld_to_qaset(folder, tmp_path / "none", seed=1)
+    seen = set()
+    for seed in (0, 5, 6, 7):
+        made = withheld_to_qaset(folder, tmp_path / f"out{seed}", seed=seed)
+        left = {document.id for document in made.documents()}
+        assert "d" in left and len(left) == 3  # one of the three that hold answers is gone
+        (question,) = made.questions
+        assert (question.answerable, question.answers, question.relevant) == (False, (), ())
+        seen.add((question.id, frozenset(left)))
+    assert seen == {("2", frozenset("acd")), ("3", frozenset("abd"))}
