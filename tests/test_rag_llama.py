@@ -69,6 +69,17 @@ def test_a_real_model_answers_and_counts(tiny_llama: LlamaGenerator) -> None:
 
 
 @pytest.mark.model
+def test_declining_is_told_with_the_first_token_and_not_written(tiny_llama: LlamaGenerator) -> None:
+    plain = [piece for piece in tiny_llama.stream(QUESTION, Sampling(max_tokens=8)) if piece.tokens]
+    assert plain[0].logprob is not None
+    asked = Sampling(max_tokens=8, decline=plain[0].text)
+    told = [piece for piece in tiny_llama.stream(QUESTION, asked) if piece.tokens]
+    assert told[0].decline == pytest.approx(np.exp(plain[0].logprob), rel=1e-3)
+    assert told[0].text != plain[0].text
+    assert all(piece.decline is None for piece in [*plain, *told[1:]])
+
+
+@pytest.mark.model
 def test_a_shared_prefix_is_read_once_and_changes_nothing(tiny_llama: LlamaGenerator) -> None:
     sampling = Sampling(max_tokens=12)
     other = [QUESTION[0], Message("user", "Name a colour.")]
