@@ -4,7 +4,8 @@
 
 Needs the QA-set folders named (a number after the colon takes the first so many questions), and about a quarter of an
 hour and 12 GB of memory on 2 cores with bfloat16 instructions. Then put the SHA-256 that `--print-sha256` shows into
-configs/models.toml. A run differs from another one in its last digits, so the file is kept, not made at installation.
+configs/models.toml. A run differs from another one in its last digits, so the file is kept, not made at installation;
+the one that is kept was made by an earlier form of this program, with the same lessons and rates.
 """
 
 import argparse
