@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from eval.files import JsonObject, dump_line, open_data, read_jsonl
+from eval.files import JsonObject, dump_line, open_data, read_bounded, read_jsonl
 from eval.qaset import MAX_CORPUS_LINE, MAX_QUESTION_LINE, QASet, load_qaset
 from eval.qaset_draft import UNKNOWN_LICENSE, new_folder, text_keys, write_meta
 from rag.errors import DataError
@@ -56,12 +56,8 @@ def beir_to_qaset(
 
 
 def _read_squad(path: Path) -> list[JsonObject]:
-    with open_data(path) as file:
-        text = file.read(MAX_SQUAD_FILE + 1)
-    if len(text) > MAX_SQUAD_FILE:
-        raise DataError(f"{path}: larger than {MAX_SQUAD_FILE:,} bytes")
     try:
-        data = json.loads(text)["data"]
+        data = json.loads(read_bounded(path, MAX_SQUAD_FILE))["data"]
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON: {error}") from error
     except (KeyError, TypeError) as error:

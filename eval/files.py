@@ -40,6 +40,15 @@ def open_data(path: Path) -> Iterator[BufferedReader]:
         yield file
 
 
+def read_bounded(path: Path, most: int) -> bytes:
+    """Return a whole input file. Raises `DataError` where it cannot be read or has more than `most` bytes."""
+    with open_data(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise DataError(f"{path}: larger than {most:,} bytes")
+    return content
+
+
 def parse_object(line: bytes, where: str) -> JsonObject:
     """Parse one JSON object. Raises `DataError` that begins with `where`."""
     try:

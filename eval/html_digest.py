@@ -11,13 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eval.latency import first_token_seconds
+from eval.measurements import rightness
 from eval.question_types import question_type
 from eval.results import Run, read_rows, read_run
 from eval.rows import Row
 from eval.statistics import Floats
 from eval.systems import SystemRow
 
-RIGHT_F1 = 0.5
 MOST_DISAGREEMENTS = 50
 
 # Bounds of what is shown of a row, in characters and pieces.
@@ -25,9 +26,6 @@ _MAX_TEXT = 600
 _MAX_QUOTE = 400
 _MAX_QUOTES = 3
 _MAX_GOLD = 5
-
-# The stages before the model is asked; `read` is its time until the first token.
-_BEFORE_THE_FIRST_TOKEN = ("queue", "rewrite", "retrieve", "rerank", "evidence", "prompt", "read")
 
 
 class Asked(NamedTuple):
@@ -102,14 +100,6 @@ class Digest:
         return [system for system in self.facts if len(self.column(system, name))]
 
 
-def right_of(scores: Mapping[str, float | None]) -> float | None:
-    """Return whether an answer is right: by `right`, or, where that was not scored, whether F1 reaches a half."""
-    right, f1 = scores.get("right"), scores.get("f1")
-    if right is not None or f1 is None:
-        return right
-    return float(f1 >= RIGHT_F1)
-
-
 def digest(out: Path) -> Digest:
     """Read a run's folder. Raises `DataError` where there is no run."""
     run = read_run(out)
@@ -149,7 +139,7 @@ def _asked(row: Row) -> Asked:
 
 
 def _fact(row: Row) -> Fact:
-    right = right_of(row.scores)
+    right = rightness(row.scores)
     answered = row.generates and not row.abstained and not row.failed
     return Fact(
         right=right,
@@ -157,7 +147,7 @@ def _fact(row: Row) -> Fact:
         f1=row.scores.get("f1"),
         trust=row.trust,
         confidence=row.confidence if answered else None,
-        first_token=None if row.failed or _recorded(row) else _first_token(row),
+        first_token=None if row.failed or _recorded(row) else first_token_seconds(row.timings),
         total=None if row.failed or _recorded(row) else row.seconds,
     )
 
@@ -171,15 +161,6 @@ def _outcome(row: Row, right: float | None) -> float | None:
     if right is not None or row.answerable or not row.generates:
         return right
     return float(row.abstained)
-
-
-def _first_token(row: Row) -> float | None:
-    known = row.timings.get("first_token")
-    if known is not None:
-        return known
-    if row.timings.get("read") is None:
-        return None
-    return sum(row.timings.get(stage) or 0.0 for stage in _BEFORE_THE_FIRST_TOKEN)
 
 
 def _read_disagreements(

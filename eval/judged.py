@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.files import open_data, read_jsonl
+from eval.files import read_bounded, read_jsonl
 from eval.qaset import MAX_QUESTION_LINE, load_qaset
 from eval.results import RUN, read_rows
 from rag.errors import DataError
@@ -99,12 +99,8 @@ def _shape(text: str) -> tuple[bool, bool, bool]:
 
 
 def _evouna(path: Path) -> Iterator[JudgedAnswer]:
-    with open_data(path) as file:
-        text = file.read(MAX_JUDGED_FILE + 1)
-    if len(text) > MAX_JUDGED_FILE:
-        raise DataError(f"{path}: larger than {MAX_JUDGED_FILE:,} bytes")
     try:
-        rows = json.loads(text)
+        rows = json.loads(read_bounded(path, MAX_JUDGED_FILE))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON: {error}", hint=_HINT) from error
     if not isinstance(rows, list):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from eval.files import atomic_writer, dump_line, open_data, write_text
+from eval.files import atomic_writer, dump_line, open_data, read_bounded, write_text
 from eval.qaset import read_corpus
 from eval.qaset_draft import write_meta
 from eval.results import locked
@@ -154,10 +154,7 @@ def _cards(out: Path, kept: Sequence[Attempt]) -> list[Card]:
 
 def _decisions(file: Path, attempts: Sequence[Attempt]) -> dict[str, str]:
     """Read decisions on the questions of these attempts."""
-    with open_data(file) as opened:
-        content = opened.read(_MAX_DECISIONS + 1)
-    if len(content) > _MAX_DECISIONS:
-        raise DataError(f"{file} is larger than {_MAX_DECISIONS:,} bytes")
+    content = read_bounded(file, _MAX_DECISIONS)
     try:
         found = Decisions.model_validate_json(content)
     except ValidationError as error:

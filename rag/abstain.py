@@ -64,7 +64,7 @@ def retrieval_signals(question: str, passages: Sequence[ScoredChunk]) -> dict[st
 def decline_signal(decline: float | None) -> dict[str, float]:
     """Return what the model's first token says of the passages: the natural-log odds that it would decline.
 
-    Absent where the model cannot tell; kept within 12 either way, where float32 ends to tell probabilities from 0 or 1.
+    Absent where the model cannot tell; kept within 12 either way, so that certainty in one signal leaves others a say.
     """
     if decline is None:
         return {}

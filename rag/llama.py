@@ -122,7 +122,8 @@ class LlamaGenerator:
     def _without_declining(self, logits_v: FloatArray, phrase: str) -> tuple[FloatArray, float | None]:
         """Return the first token's logits with the one that begins `phrase` ruled out, and how likely that was.
 
-        The first token decides: in 1,000 answers of the adapted model what began the phrase ended it.
+        The first token stands for the phrase: reading on to its end would cost two more steps of writing a passage.
+        An answer that begins with the very same token is lost; "unanswerable" begins with "un", without a space before.
         """
         if not phrase:
             return logits_v, None

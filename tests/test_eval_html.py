@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from eval.html import write_html
-from eval.html_digest import Fact, digest, most_telling, right_of
+from eval.html_digest import Fact, digest, most_telling
 from eval.markup import tag
+from eval.measurements import rightness
 from eval.plot import Point, pareto_front
 from eval.question_types import question_type
 from eval.report import write_report
@@ -346,10 +347,10 @@ def test_an_empty_run_and_one_for_retrieval_alone_are_told_as_such(tmp_path: Pat
 
 
 def test_right_falls_back_to_f1_and_unscored_stays_unscored() -> None:
-    assert right_of({"right": 0.0, "f1": 0.9}) == 0.0
-    assert right_of({"f1": 0.5}) == 1.0
-    assert right_of({"right": None, "f1": 0.49}) == 0.0
-    assert right_of({"right": None, "f1": None}) is None
+    assert rightness({"right": 0.0, "f1": 0.9}) == 0.0
+    assert rightness({"f1": 0.5}) == 1.0
+    assert rightness({"right": None, "f1": 0.49}) == 0.0
+    assert rightness({"right": None, "f1": None}) is None
 
 
 def fact(outcome: float | None, f1: float = 0.0) -> Fact:
