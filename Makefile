@@ -81,7 +81,7 @@ eval-report: install ## Measure small against large on DATA/squad2-small and DAT
 	@$(SMALLHOLD) models pull $(REPORT_MODELS)
 	@$(SMALLHOLD) eval run --data $(DATA)/squad2-small --out $(OUT)/squad2-small --cache $(OUT)/cache $(ARGS) \
 		--system tiny,small,large,small+retrieval,large+retrieval,small+oracle
-	@$(SMALLHOLD) eval run --data $(DATA)/nq-recorded --out $(OUT)/nq-recorded --cache $(OUT)/cache --limit 200 $(ARGS) \
+	@$(SMALLHOLD) eval run --data $(DATA)/nq-recorded --out $(OUT)/nq-recorded --cache $(OUT)/cache --skip 200 $(ARGS) \
 		--systems $(NQ_SYSTEMS) --system small+retrieval,large+retrieval,GPT-3.5,ChatGPT,GPT-4,Bing
 	@$(SMALLHOLD) eval judged $(DATA)/judged/triviaqa-judged.json
 	@$(SMALLHOLD) eval judged $(DATA)/nq-recorded

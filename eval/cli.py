@@ -75,6 +75,9 @@ def make_app(
             ),
         ] = None,
         limit: Annotated[int | None, typer.Option(min=1, help="Take the first N questions.")] = None,
+        skip: Annotated[
+            int, typer.Option(min=0, help="Leave out the first N questions, such as those something was tuned on.")
+        ] = 0,
         systems: Annotated[Path | None, typer.Option(help="A TOML file of further systems.")] = None,
         no_abstain: Annotated[bool, typer.Option("--no-abstain", help="Answer however unsure.")] = False,
         config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
@@ -109,7 +112,7 @@ def make_app(
 
         _check_conditions(fail_if, fail_if_worse_than)
         settings = load_settings(config, {"abstention": {"enabled": False}} if no_abstain else None)
-        qaset = load_qaset(data).limited(limit)
+        qaset = load_qaset(data).limited(limit, skip)
         rows = _choose(system or [], qaset, systems)
         spending = Spending(max_cost)
         opener = open_systems(qaset, settings, out, cache)

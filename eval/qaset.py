@@ -73,11 +73,13 @@ class QASet:
         """Stream the corpus. Raises `DataError` where the file is no longer what was checked."""
         return read_corpus(self.corpus)
 
-    def limited(self, limit: int | None) -> "QASet":
-        """Return the set with its first `limit` questions; None takes all."""
+    def limited(self, limit: int | None, skip: int = 0) -> "QASet":
+        """Return the set with `limit` questions after the first `skip`; None takes all that are left."""
         if limit is not None and limit < 1:
             raise DataError("a limit of at least 1 question is wanted")
-        return self if limit is None else replace(self, questions=self.questions[:limit])
+        if skip and skip >= len(self.questions):
+            raise DataError(f"{self.name} has {len(self.questions)} questions: none is left after the first {skip}")
+        return replace(self, questions=self.questions[skip : None if limit is None else skip + limit])
 
 
 def read_corpus(path: Path) -> Iterator[Document]:

@@ -82,10 +82,14 @@ def test_a_set_of_unanswerable_questions_alone_is_about_abstaining(tmp_path: Pat
 def test_limit_takes_the_first_and_keeps_the_digest(tmp_path: Path) -> None:
     qaset = load_qaset(write_set(tmp_path))
     assert [q.id for q in qaset.limited(1).questions] == ["q1"]
+    assert [q.id for q in qaset.limited(1, skip=1).questions] == ["q2"]
+    assert [q.id for q in qaset.limited(None, skip=1).questions] == ["q2"]
     assert qaset.limited(1).digest == qaset.digest
     assert len(qaset.limited(99).questions) == len(qaset.limited(None).questions) == 2
     with pytest.raises(DataError, match="at least 1"):
         qaset.limited(0)
+    with pytest.raises(DataError, match="none is left after the first 2"):
+        qaset.limited(None, skip=2)
 
 
 def test_digests_tell_what_has_changed(tmp_path: Path) -> None:
