@@ -5,6 +5,7 @@ little-endian: magic (8 bytes), format version, length of the identity, number o
 state (8 bytes), the identity (UTF-8), tokens (int32), the state, and the SHA-256 of all before it.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -116,8 +117,9 @@ class PrefixFiles:
                 self._names[key] = path
                 self._index.add(key)
         for path in self._folder.glob("*.part"):
-            if time.time() - path.stat().st_mtime > _ABANDONED:
-                self._delete(path)
+            with contextlib.suppress(OSError):  # its writer has just finished it
+                if time.time() - path.stat().st_mtime > _ABANDONED:
+                    self._delete(path)
 
     def _peek(self, path: Path) -> bytes | None:
         """Return a file's tokens from its beginning, None where it is cut short or foreign."""

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from rag.datatypes import Message, Piece, Sampling, Usage
+from rag.datatypes import Message, Piece, Sampling
 from rag.engine.context import Context
 from rag.engine.files import PrefixFiles
 from rag.engine.grammar import Grammar
@@ -17,7 +17,7 @@ from rag.engine.sampling import Writer
 from rag.engine.scheduler import READ_TOKENS, Scheduler
 from rag.engine.states import SavedStates
 from rag.engine.task import Scoring, Task, Writing
-from rag.errors import PromptTooLong
+from rag.errors import ModelLoadFailed, PromptTooLong
 
 T = TypeVar("T")
 
@@ -78,9 +78,9 @@ class LlamaGenerator:
 
     def close(self) -> None:
         """Free the model. Whoever still waits for an answer gets `Unavailable`; further use raises. Idempotent."""
+        closed, self._closed = self._closed, True
         self._scheduler.close()
-        if not self._closed:
-            self._closed = True
+        if not closed:
             self._model.close()
 
     def count(self, text: str) -> int:
@@ -89,6 +89,7 @@ class LlamaGenerator:
 
     def tokens(self, text: str) -> list[int]:
         """Return the tokens of `text` as document text."""
+        self._check_open()
         return self._vocabulary.tokens(text)
 
     @property
@@ -103,6 +104,7 @@ class LlamaGenerator:
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Return the prompt's tokens. Only the template's own text becomes control tokens, never a message's."""
+        self._check_open()
         return self._model.encode(messages)
 
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
@@ -121,7 +123,7 @@ class LlamaGenerator:
                 try:
                     piece = _event(task, WAIT)
                 except queue.Empty:
-                    yield Piece("", usage=Usage(len(prompt)))
+                    yield Piece("", usage=task.usage)
                     continue
                 yield piece
                 if piece.finish_reason is not None:
@@ -149,6 +151,10 @@ class LlamaGenerator:
             scores += [_event(task, None) for task in tasks[1:]]
         found = iter(scores)
         return [next(found) if tokens else [] for tokens in told]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ModelLoadFailed("the model has been closed")  # llama.cpp would read freed memory
 
     def _check_room(self, prompt: Sequence[int], answer: int) -> None:
         if len(prompt) + answer > self.context:

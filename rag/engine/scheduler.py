@@ -221,8 +221,9 @@ class Scheduler:
             for back in range(outputs, 0, -1):
                 if not task.done:
                     self._take(task, task.read - back, row - back)
-            if task.done:
-                self._leave(task)
+        for turn in turns:
+            if turn.task.done:
+                self._leave(turn.task)
 
     def _take(self, task: AnyTask, index: int, row: int) -> None:
         logits_v = self._context.logits(row)
