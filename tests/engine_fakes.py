@@ -178,9 +178,9 @@ def scores(task: Scoring) -> list[float]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that no event tells, at most some seconds."""
+    """Wait for something that no event tells, at most a minute."""
     limit = threading.Event()
-    for _ in range(2000):
+    for _ in range(12_000):
         if condition():
             return
         limit.wait(0.005)
