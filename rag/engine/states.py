@@ -119,9 +119,12 @@ class SavedStates:
             self._states.move_to_end(key)
 
     def put(self, key: bytes, state: State) -> None:
-        """Keep a state, those least recently used making room."""
+        """Keep a state, those least recently used making room; one beyond the budget goes to the files at once."""
         if key in self._states:
             self._states.move_to_end(key)
+            return
+        if len(state) > self._budget:
+            self._move(key, state)
             return
         self._states[key] = state
         self._index.add(key)
@@ -138,6 +141,9 @@ class SavedStates:
         key, state = self._states.popitem(last=False)
         self._index.remove(key)
         self.bytes -= len(state)
+        self._move(key, state)
+
+    def _move(self, key: bytes, state: State) -> None:
         if self._files is not None:
             self._files.put(key, state)
 
