@@ -169,6 +169,24 @@ def test_a_prefix_that_left_the_context_comes_back_from_memory() -> None:
     assert prefixes.counters().restored == 1
 
 
+def test_a_state_comes_back_also_where_idle_prefixes_must_make_room() -> None:
+    context = FakeContext(cells=700, batch=1000, sequences=8)
+    prefixes = Prefixes(context, SavedStates(1 << 20), cells=660)
+    passages = [some(200, first) for first in (1, 2, 3, 4)]
+    for passage in passages:
+        asked = np.append(passage, some(20)).astype(np.int32)
+        while context.used() + len(asked) > context.cells:
+            assert prefixes.drop_oldest()
+        sequence, _ = read(context, prefixes, asked)
+        prefixes.keep(sequence, asked, keep=200)
+    assert context.used() == 660
+    sequence = prefixes.take()
+    assert sequence is not None
+    assert prefixes.begin(sequence, passages[0], []) == 200
+    assert context.tokens(sequence) == passages[0].tolist()
+    assert (prefixes.counters().idle, prefixes.counters().restored) == (2, 1)
+
+
 def test_one_passage_with_another_question_takes_its_place() -> None:
     context = FakeContext(batch=1000, sequences=8)
     prefixes = Prefixes(context, SavedStates(1 << 20), cells=2000)

@@ -72,7 +72,7 @@ class LlamaGenerator:
             raise
         identity = f"{_fingerprint(path)} {native.identity} {build}"
         files = PrefixFiles(prefix_folder, identity, folder_bytes) if prefix_folder else None
-        prefixes = Prefixes(native, SavedStates(prefix_bytes, files), cells=IDLE_CELLS)
+        prefixes = Prefixes(native, SavedStates(prefix_bytes, files), cells=min(IDLE_CELLS, native.cells // 2))
         self._scheduler = Scheduler(native, prefixes, sequences=sequences, name=path.name)
         self._closed = False
 

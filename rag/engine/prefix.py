@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from rag.engine.context import ContextLike, TokenArray
-from rag.engine.states import NOTHING, SavedStates, key_of, shared_length
+from rag.engine.states import SavedStates, key_of, shared_length
 
 # Prompts that differ in no more than so many last tokens (a question's length) count as one passage: the older goes.
 TAIL = 48
@@ -128,14 +128,11 @@ class Prefixes:
         self._saved.close()
 
     def _begin(self, sequence: int, tokens_n: TokenArray, running: Iterable[tuple[int, TokenArray]]) -> int:
-        here, source = 0, None
-        idle = ((number, entry.tokens_n) for number, entry in self._idle.items())
-        for number, known_n in [*idle, *running]:
-            shared = shared_length(known_n, tokens_n)
-            if shared > here:
-                here, source = shared, number
+        used = list(running)
+        here, source = self._nearest(tokens_n, used)
         if restored := self._restore(sequence, tokens_n, here):
             return restored
+        here, source = self._nearest(tokens_n, used)  # anew: what was idle may have had to make room
         if source is None:
             return 0
         self._context.share(source, sequence, here)
@@ -143,14 +140,26 @@ class Prefixes:
             self._idle.move_to_end(source)
         return here
 
+    def _nearest(self, tokens_n: TokenArray, running: list[tuple[int, TokenArray]]) -> tuple[int, int | None]:
+        """Return how many tokens the context knows at best, and in which sequence."""
+        best: tuple[int, int | None] = (0, None)
+        for number, known_n in [*((number, idle.tokens_n) for number, idle in self._idle.items()), *running]:
+            shared = shared_length(known_n, tokens_n)
+            if shared > best[0]:
+                best = shared, number
+        return best
+
     def _restore(self, sequence: int, tokens_n: TokenArray, here: int) -> int:
         """Put a saved state into the sequence where it is much longer than what the context has; return its use."""
         match = self._saved.longest(tokens_n)
-        if match is NOTHING or match.shared < here + WORTH_SAVING // 2:
+        if match.shared < here + WORTH_SAVING // 2:
             return 0
         state = self._saved.get(match.key)
-        if state is None or not self._context.restore(sequence, state):
+        if state is None:
             return 0
+        while not self._context.restore(sequence, state):
+            if not self.drop_oldest():
+                return 0
         self._context.cut(sequence, match.shared)
         self._restored += 1
         return match.shared

@@ -32,10 +32,10 @@ AnyTask = Task[Any]
 
 
 class _Turn(NamedTuple):
-    """What one step reads of a task: `count` tokens, the last `outputs` of them with logits."""
+    """What one step reads of a task: so many tokens, the last `outputs` of them with logits."""
 
     task: AnyTask
-    count: int
+    tokens: int
     outputs: int
 
 
