@@ -48,7 +48,7 @@ THREADS = [
 def measure(model: str) -> None:
     """Print seconds to read and to write as JSON; runs in a child."""
     from rag.datatypes import Message, Sampling
-    from rag.llama import LlamaGenerator
+    from rag.engine.generator import LlamaGenerator
 
     generator = LlamaGenerator(Path(model), context=1024)
     times = []

@@ -55,6 +55,7 @@ def request_key(model: str, messages: Sequence[Message], sampling: Sampling) -> 
         sampling.seed,
         list(sampling.stop),
         sampling.decline,
+        *([sampling.grammar] if sampling.grammar else []),
     ]
     return hashlib.sha256(json.dumps([_VERSION, model, turns, choice]).encode()).hexdigest()
 

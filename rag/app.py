@@ -39,8 +39,10 @@ _PAGE = {
 }
 
 
-def create_app(load: Callable[[], Service], settings: ServerSettings) -> FastAPI:
+def create_app(load: Callable[[], Service], settings: ServerSettings, *, at_once: int = 1) -> FastAPI:
     """Return the application. Started, it answers `/health` at once and calls `load` in a thread.
+
+    `at_once` answers are written at the same time; the pipeline must be safe for as many threads.
 
     Until `load` has returned, `/ready` and every route that needs the model answer 503 and say why; if it raised,
     they keep saying what. `load` may raise any `SmallholdError`.
@@ -48,8 +50,9 @@ def create_app(load: Callable[[], Service], settings: ServerSettings) -> FastAPI
     """
     telemetry = Telemetry()
     loader = Loader(load)
-    # The language model serves one at a time. What only looks things up goes past its queue.
-    chat, lookup = Lane("chat", waiting=settings.queue), Lane("lookup", waiting=4 * settings.queue)
+    # What only looks things up goes past the language model's queue.
+    chat = Lane("chat", waiting=settings.queue, workers=at_once)
+    lookup = Lane("lookup", waiting=4 * settings.queue)
     operations = _Operations(loader, telemetry)
 
     @asynccontextmanager

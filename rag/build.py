@@ -7,12 +7,12 @@ from pathlib import Path
 from rag.abstain import Abstention, load_abstention
 from rag.config import Settings
 from rag.embedder import SentenceEmbedder
+from rag.engine.generator import LlamaGenerator
 from rag.errors import ConfigError
 from rag.index import Index
-from rag.llama import LlamaGenerator
 from rag.models import ModelStore, default_directory
 from rag.pipeline import RagPipeline
-from rag.probe import runnable
+from rag.probe import build_key, runnable
 from rag.prompt import Prompt, load_prompt
 from rag.protocols import LanguageModel, Retriever
 from rag.registry import load_registry
@@ -35,10 +35,11 @@ def build_embedder(settings: Settings, store: ModelStore) -> SentenceEmbedder:
     )
 
 
-def build_generator(settings: Settings, store: ModelStore) -> LlamaGenerator | EndpointGenerator:
+def build_generator(settings: Settings, store: ModelStore, *, sequences: int = 1) -> LlamaGenerator | EndpointGenerator:
     """Return the language model that the settings name: an endpoint's, the registry's, or a GGUF file's.
 
-    A local model is probed in a child process first. Raises `ModelMissing`, `ModelDamaged`, `ModelLoadFailed`.
+    A local model writes `sequences` answers at once: more take more memory, and one client needs no more than one. It
+    is probed in a child process first. Raises `ModelMissing`, `ModelDamaged`, `ModelLoadFailed`.
     """
     wanted = settings.generator
     if wanted.endpoint:
@@ -53,7 +54,17 @@ def build_generator(settings: Settings, store: ModelStore) -> LlamaGenerator | E
         )
     path = generator_file(settings, store)
     repacked = runnable(path, store.directory / "probes.json")
-    return LlamaGenerator(path, context=wanted.context, threads=wanted.threads, extra_buffers=repacked)
+    return LlamaGenerator(
+        path,
+        context=wanted.context,
+        threads=wanted.threads,
+        extra_buffers=repacked,
+        sequences=sequences,
+        prefix_bytes=wanted.prefix_mb * 1_000_000,
+        prefix_folder=store.directory / ".prefixes" if wanted.prefix_disk_mb else None,
+        folder_bytes=wanted.prefix_disk_mb * 1_000_000,
+        build=build_key(),
+    )
 
 
 def generator_file(settings: Settings, store: ModelStore) -> Path:

@@ -27,10 +27,10 @@ from rag.build import (
 from rag.config import Settings
 from rag.console import stage_progress
 from rag.datatypes import Answer, Message, ScoredChunk
+from rag.engine.native import LlamaVocabulary
 from rag.errors import InvalidRequest, Unavailable
 from rag.evidence import standalone_question
 from rag.index import Index
-from rag.llama import LlamaVocabulary
 from rag.models import ModelStore
 from rag.remote import EndpointGenerator
 

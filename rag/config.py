@@ -81,6 +81,13 @@ class GeneratorSettings(_Section):
     api_key_env: str = Field("OPENAI_API_KEY", description="Environment variable that holds the endpoint's key.")
     context: int = Field(4096, ge=256, le=1_000_000, description="Context length in tokens.")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 takes all cores.")
+    sequences: int = Field(4, ge=1, le=64, description="Answers that a server writes at the same time.")
+    prefix_mb: int = Field(
+        256, ge=0, le=1_000_000, description="Memory for passages that were read and may come again, in megabytes."
+    )
+    prefix_disk_mb: int = Field(
+        0, ge=0, le=10_000_000, description="Disk for the same, beside the weights; 0 keeps nothing there."
+    )
     max_tokens: int = Field(96, ge=1, le=100_000, description="Longest answer, in tokens.")
     prompt: str = Field(
         "",

@@ -111,6 +111,8 @@ class Sampling:
 
     `decline` is the phrase with which this model was taught to say that the passage holds no answer. It is not
     written: how likely it was comes in the first token's piece, and the answer begins with what is likeliest beside it.
+    `grammar` (GBNF, see `rag.engine.grammar`) allows only texts of its form. `deadline` is the longest time in seconds
+    until the answer's end, None for no limit; a remote endpoint has its own, and takes no grammar.
     """
 
     max_tokens: int = 64
@@ -119,6 +121,8 @@ class Sampling:
     seed: int = 0
     stop: tuple[str, ...] = ()
     decline: str = ""
+    grammar: str = ""
+    deadline: float | None = None
 
 
 FinishReason = Literal["stop", "length", "cancelled"]

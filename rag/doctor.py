@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 
 from rag.build import build_embedder, generator_file, model_store, open_index
 from rag.config import Settings
+from rag.engine.native import available_cores
 from rag.errors import SmallholdError
-from rag.llama import available_cores
 from rag.models import ModelStore
 from rag.probe import runnable
 

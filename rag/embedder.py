@@ -21,7 +21,7 @@ _QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
-    "OMP_WAIT_POLICY": "passive",  # idle threads sleep; why, tells rag.llama
+    "OMP_WAIT_POLICY": "passive",  # idle threads sleep; why, tells rag.engine.native
 }
 
 

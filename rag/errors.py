@@ -18,6 +18,7 @@
     |   +-- ModelLoadFailed       503  exit 3   the probe could not load or run them
     |   +-- EndpointFailed        503  exit 3   a remote model did not answer
     +-- Overloaded                429  exit 3   the queue is full: try again
+    +-- DeadlinePassed            504  exit 3   an answer took longer than its caller allows
 
 `hint` says what to do next; it is printed on a line of its own.
 """
@@ -150,3 +151,10 @@ class Overloaded(SmallholdError):
     def __init__(self, message: str, *, hint: str = "", retry_after: int = 2) -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
+
+
+class DeadlinePassed(SmallholdError):
+    """The answer was not complete within the time that its caller allows."""
+
+    http_status = 504
+    code = "deadline_exceeded"

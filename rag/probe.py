@@ -113,12 +113,13 @@ def _write(memory: Path, findings: dict[str, bool]) -> None:
 
 def _main() -> None:
     from rag.datatypes import Message, Sampling
-    from rag.llama import LlamaGenerator
+    from rag.engine.generator import LlamaGenerator
 
     try:
         generator = LlamaGenerator(Path(sys.argv[1]), context=512, extra_buffers=sys.argv[2] == "repack")
         # More than one token is read at once, since prefill and decoding run different kernels.
         pieces = list(generator.stream([Message("user", "The sky is " * 16)], Sampling(max_tokens=2)))
+        generator.close()
     except ModelLoadFailed as error:
         sys.exit(error.message)
     if not pieces:

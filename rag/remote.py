@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from rag.datatypes import Message, Piece, Sampling, Usage
-from rag.errors import ConfigError, EndpointFailed, PromptTooLong
+from rag.errors import ConfigError, EndpointFailed, InvalidRequest, PromptTooLong
 from rag.pacing import Pace, pause
 from rag.remote_stream import BadAnswer, StreamedAnswer, error_message
 
@@ -137,6 +137,8 @@ class EndpointGenerator:
             failed += 1
 
     def _request(self, messages: Sequence[Message], sampling: Sampling) -> httpx.Request:
+        if sampling.grammar:
+            raise InvalidRequest("a grammar cannot be sent to an endpoint", hint="Use a local model.")
         body: dict[str, Any] = {
             "model": self._model,
             "messages": [{"role": message.role, "content": _encodable(message.content)} for message in messages],

@@ -21,7 +21,7 @@ from rag.service import IndexedDocument, Service
 def run_server(settings: Settings) -> None:
     """Serve until interrupted. Raises `Unavailable` where the address cannot be had."""
     with _listen(settings.server) as listener:
-        app = create_app(lambda: load_service(settings), settings.server)
+        app = create_app(lambda: load_service(settings), settings.server, at_once=settings.generator.sequences)
         url = _url(settings.server.host, listener.getsockname()[1])
         err.print(f"smallhold at [bold]{url}[/]  (Ctrl-C ends it; ready when {url}/ready says so)")
         if not is_loopback(settings.server.host):
@@ -38,7 +38,7 @@ def load_service(settings: Settings) -> Service:
     store = model_store(settings)
     embedder = build_embedder(settings, store)
     index = open_index(settings, embedder)
-    generator = build_generator(settings, store)
+    generator = build_generator(settings, store, sequences=settings.generator.sequences)
     pipeline = build_pipeline(settings, generator, build_retriever(settings, index, embedder))
     embedder.embed(["warm"])  # the first embedding imports torch: seconds that no question should wait for
     documents = [IndexedDocument(d.id, d.title, d.uri, d.chunks, d.bytes) for d in index.documents()]

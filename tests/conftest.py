@@ -16,8 +16,8 @@ from rag.build import model_store
 from rag.config import load_settings
 from rag.datatypes import Chunk, Message, Piece, Sampling, ScoredChunk, Span, Usage
 from rag.embedder import SentenceEmbedder
+from rag.engine.generator import LlamaGenerator
 from rag.errors import ModelMissing
-from rag.llama import LlamaGenerator
 from rag.models import Model
 from rag.protocols import FloatArray
 

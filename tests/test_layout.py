@@ -55,10 +55,17 @@ def test_imports_point_one_way(package: str, forbidden: set[str]) -> None:
 
 def test_stages_do_not_know_who_assembles_them() -> None:
     assemblers = {"rag.build", "rag.cli", "rag.serve", "rag.doctor", "rag.app"}
-    for name in ("retrieve", "evidence", "prompt", "llama", "cite", "abstain", "embedder", "index", "pipeline"):
+    for name in ("retrieve", "evidence", "prompt", "cite", "abstain", "embedder", "index", "pipeline"):
         found = imports(REPOSITORY / "rag" / f"{name}.py")
         assert found & assemblers == set(), name
         assert "rag.config" not in found, name
+
+
+def test_the_engine_stands_on_the_records_alone() -> None:
+    allowed = {"rag.chat_template", "rag.datatypes", "rag.errors", "rag.protocols"}
+    for file in (REPOSITORY / "rag" / "engine").glob("*.py"):
+        inside = {module for module in imports(file) if module.startswith("rag.") and "rag.engine" not in module}
+        assert inside <= allowed, file.name
 
 
 def test_heavy_libraries_are_imported_where_they_are_used() -> None:

@@ -26,7 +26,8 @@ from rag.adapter import adapt
 from rag.build import model_store
 from rag.config import Settings, load_settings
 from rag.datatypes import Chunk, ScoredChunk, Span
-from rag.llama import LlamaGenerator, available_cores
+from rag.engine.generator import LlamaGenerator
+from rag.engine.native import available_cores
 from rag.prompt import Prompt, load_prompt
 from training.examples import Example, examples_of
 from training.lora import AdaptedModel

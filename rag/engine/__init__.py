@@ -1,0 +1,12 @@
+"""The inference engine: many streams over one llama.cpp context, each prefix read once.
+
+native      the model file: weights, vocabulary, chat template
+context     what llama.cpp keeps of what was read: sequences, batches, saved states
+sampling    which token comes next, and where the text ends
+grammar     texts of one form only: GBNF and JSON schema
+task        one prompt on its way through the context
+states      read prefixes as saved states, in memory; files: the same on disk
+prefix      which prefixes are read already, in the context or saved
+scheduler   the one thread that owns the context
+generator   `LlamaGenerator`, the seam to the pipeline
+"""

@@ -1,0 +1,198 @@
+"""What llama.cpp keeps of what it read: sequences of keys and values in one unified cache, read in batches.
+
+A cell holds one token's keys and values and may belong to several sequences: copying a prefix from one sequence to
+another costs nothing. Not safe between threads; the scheduler's thread owns it.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rag.engine.native import Model, available_cores
+from rag.errors import ModelLoadFailed
+from rag.protocols import FloatArray
+
+TokenArray = npt.NDArray[np.int32]
+State = npt.NDArray[np.uint8]
+
+# Logits beyond one for each sequence, for scoring. Qwen's row of 151,936 takes 0.6 MB, and the buffer is always there.
+SPARE_OUTPUTS = 16
+
+
+class Part(NamedTuple):
+    """A run of tokens of one sequence in a batch; logits are wanted of its last `outputs` tokens."""
+
+    sequence: int
+    position: int
+    tokens_n: TokenArray
+    outputs: int
+
+
+class ContextFull(Exception):
+    """No cells are free for the batch; nothing of it was read."""
+
+
+class DecodeFailed(Exception):
+    """llama.cpp could not run the batch; what the context holds is not known any more."""
+
+
+class ContextLike(Protocol):
+    """What the scheduler needs of a context. `identity` names all that a saved state depends on beside the model.
+
+    `batch` tokens may be read at once and logits be had of `outputs` of them; `cells` tokens are kept, in sequences
+    numbered from 0 to `sequences` - 1.
+    """
+
+    cells: int
+    batch: int
+    outputs: int
+    sequences: int
+    identity: str
+    forgets_parts: bool
+
+    def read(self, parts: Sequence[Part]) -> None:
+        """Append each part to its sequence. Raises `ContextFull`, `DecodeFailed`."""
+        ...
+
+    def logits(self, row: int) -> FloatArray:
+        """Return a view `(v,)` of the logits of one token of the last batch, by its place in it."""
+        ...
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """Let an empty sequence begin with the first `length` tokens of another one."""
+        ...
+
+    def cut(self, sequence: int, length: int) -> None:
+        """Keep only the first `length` tokens of a sequence."""
+        ...
+
+    def clear(self) -> None:
+        """Forget everything."""
+        ...
+
+    def save(self, sequence: int) -> State:
+        """Return the keys and values of a sequence as bytes."""
+        ...
+
+    def restore(self, sequence: int, state: State) -> bool:
+        """Put saved keys and values into an empty sequence; False where they do not fit in."""
+        ...
+
+    def close(self) -> None:
+        """Free it."""
+        ...
+
+
+class Context:
+    """A llama.cpp context with one unified cache of `cells` cells for all sequences. Implements `ContextLike`.
+
+    Raises `ModelLoadFailed` where llama.cpp cannot create it.
+    """
+
+    def __init__(self, model: Model, *, cells: int, batch: int, sequences: int, threads: int = 0) -> None:
+        self.cells, self.batch, self.sequences = cells, batch, sequences
+        self.outputs = min(batch, sequences + SPARE_OUTPUTS)
+        self.forgets_parts = model.forgets_parts
+        self._llama = model.llama
+        self._vocabulary_size = model.vocabulary.size
+        parameters = self._parameters(threads or available_cores())
+        # The state's layout follows from these and from llama.cpp's version, which the model's fingerprint names.
+        self.identity = f"k{parameters.type_k} v{parameters.type_v} f{parameters.flash_attn_type}"
+        self._context = self._llama.llama_init_from_model(model.handle, parameters)
+        if not self._context:
+            raise ModelLoadFailed(
+                f"llama.cpp cannot give {model.path.name} a context of {cells} tokens",
+                hint="Lower generator.context or generator.sequences.",
+            )
+        self._memory = self._llama.llama_get_memory(self._context)
+        self._make_batch()
+
+    def read(self, parts: Sequence[Part]) -> None:
+        """Append each part to its sequence. Raises `ContextFull`, `DecodeFailed`."""
+        start = 0
+        for part in parts:
+            end = start + len(part.tokens_n)
+            self._tokens_b[start:end] = part.tokens_n
+            self._positions_b[start:end] = np.arange(part.position, part.position + end - start, dtype=np.int32)
+            self._sequences_b[start:end] = part.sequence
+            self._outputs_b[start:end] = 0
+            self._outputs_b[end - part.outputs : end] = 1
+            start = end
+        self._batch.n_tokens = start
+        status = self._llama.llama_decode(self._context, self._batch)
+        if status == 1:
+            raise ContextFull
+        if status != 0:
+            raise DecodeFailed(f"llama.cpp could not run a batch (status {status})")
+
+    def logits(self, row: int) -> FloatArray:
+        """Return a view `(v,)` of the logits of one token of the last batch; the next `read` overwrites it."""
+        pointer = self._llama.llama_get_logits_ith(self._context, row)
+        return np.ctypeslib.as_array(pointer, shape=(self._vocabulary_size,))
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """Let an empty sequence begin with the first `length` tokens of another one."""
+        self._llama.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def cut(self, sequence: int, length: int) -> None:
+        """Keep only the first `length` tokens of a sequence; models that do not `forgets_parts` allow 0 alone."""
+        self._llama.llama_memory_seq_rm(self._memory, sequence, length, -1)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._llama.llama_memory_clear(self._memory, True)
+
+    def save(self, sequence: int) -> State:
+        """Return the keys and values of a sequence as bytes."""
+        state_n = np.empty(self._llama.llama_state_seq_get_size(self._context, sequence), np.uint8)
+        n = self._llama.llama_state_seq_get_data(self._context, _bytes(state_n), len(state_n), sequence)
+        return state_n[:n]
+
+    def restore(self, sequence: int, state: State) -> bool:
+        """Put saved keys and values into an empty sequence; False, and it stays empty, where they do not fit in."""
+        n = self._llama.llama_state_seq_set_data(self._context, _bytes(state), len(state), sequence)
+        if not n:
+            self.cut(sequence, 0)
+        return bool(n)
+
+    def close(self) -> None:
+        """Free it. Do not use it any further."""
+        self._llama.llama_free(self._context)
+
+    def _parameters(self, threads: int) -> Any:
+        parameters = self._llama.llama_context_default_params()
+        parameters.n_ctx = self.cells
+        parameters.n_batch = parameters.n_ubatch = self.batch
+        parameters.n_seq_max = self.sequences
+        parameters.n_outputs_max = self.outputs
+        parameters.kv_unified = True
+        parameters.n_threads = parameters.n_threads_batch = threads
+        parameters.no_perf = True
+        return parameters
+
+    def _make_batch(self) -> None:
+        """Lay the batch over numpy arrays, so that filling it needs no loop over tokens."""
+        self._tokens_b = np.zeros(self.batch, np.int32)
+        self._positions_b = np.zeros(self.batch, np.int32)
+        self._sequences_b = np.zeros(self.batch, np.int32)
+        self._counts_b = np.ones(self.batch, np.int32)
+        self._outputs_b = np.zeros(self.batch, np.int8)
+        integers, first = ctypes.POINTER(ctypes.c_int32), self._sequences_b.ctypes.data
+        places = [ctypes.cast(first + 4 * i, integers) for i in range(self.batch)]
+        self._places = (integers * self.batch)(*places)
+        self._batch = self._llama.llama_batch(
+            0,
+            self._tokens_b.ctypes.data_as(integers),
+            None,
+            self._positions_b.ctypes.data_as(integers),
+            self._counts_b.ctypes.data_as(integers),
+            ctypes.cast(self._places, ctypes.POINTER(integers)),
+            self._outputs_b.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
+
+
+def _bytes(state: State) -> Any:
+    return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

@@ -1,0 +1,184 @@
+"""Which prefixes are read already: sequences that stay in the context after their request, and saved states.
+
+A new prompt takes over the longest common prefix. In the context that costs nothing, since cells are shared; a saved
+state is copied back in milliseconds where reading takes seconds. Models that cannot cut a sequence short (recurrent
+ones) read every prompt anew.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from rag.engine.context import ContextLike, TokenArray
+from rag.engine.states import SavedStates, key_of, shared_length
+
+# Prompts that differ in no more than so many last tokens (a question's length) count as one passage: the older goes.
+TAIL = 48
+# A shorter prefix is read anew as fast as it is managed.
+WORTH_SAVING = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixCounters:
+    """How often a prompt found a prefix read already, and what is kept: `bytes` of saved states in memory."""
+
+    hits: int = 0
+    misses: int = 0
+    restored: int = 0
+    tokens_reused: int = 0
+    idle: int = 0
+    saved: int = 0
+    bytes: int = 0
+
+
+class _Idle(NamedTuple):
+    tokens_n: TokenArray
+    keep: int
+
+
+class Prefixes:
+    """Hands out the context's sequences and keeps what they hold after use. The scheduler's thread owns it.
+
+    At most `cells` tokens stay in idle sequences (more cells make every step's attention wider), the newest whatever
+    its length. Those that leave are saved where that is worth it.
+    """
+
+    def __init__(self, context: ContextLike, saved: SavedStates, *, cells: int) -> None:
+        self._context = context
+        self._saved = saved
+        self._cells = cells
+        self._scratch = context.sequences - 1
+        self._free = list(range(self._scratch))
+        self._idle: OrderedDict[int, _Idle] = OrderedDict()  # the least recently used first
+        self._hits = self._misses = self._restored = self._reused = 0
+
+    def counters(self) -> PrefixCounters:
+        """Return the figures up to now."""
+        return PrefixCounters(
+            self._hits,
+            self._misses,
+            self._restored,
+            self._reused,
+            len(self._idle),
+            len(self._saved),
+            self._saved.bytes,
+        )
+
+    def take(self) -> int | None:
+        """Return a sequence for a new prompt, None where all are in use."""
+        if not self._free and not self.drop_oldest():
+            return None
+        return self._free.pop()
+
+    def begin(self, sequence: int, tokens_n: TokenArray, running: Iterable[tuple[int, TokenArray]]) -> int:
+        """Fill an empty sequence with what is known of these tokens; return how many that are.
+
+        `running` are the sequences in use and what they have read.
+        """
+        shared = self._begin(sequence, tokens_n, running) if self._context.forgets_parts else 0
+        self._hits += shared > 0
+        self._misses += shared == 0
+        self._reused += shared
+        return shared
+
+    def keep(self, sequence: int, tokens_n: TokenArray, keep: int) -> None:
+        """Take back a sequence that has read these tokens, of which the first `keep` may come again."""
+        if not self._context.forgets_parts or not len(tokens_n):
+            self.release(sequence)
+            return
+        for other, idle in list(self._idle.items()):
+            shared = shared_length(idle.tokens_n, tokens_n)
+            if shared == len(tokens_n):
+                self._idle.move_to_end(other)
+                self.release(sequence)
+                return
+            if shared > len(idle.tokens_n) - TAIL:
+                del self._idle[other]
+                self.release(other)
+        self._context.cut(sequence, len(tokens_n))
+        self._idle[sequence] = _Idle(tokens_n.copy(), min(keep, len(tokens_n)))
+        while len(self._idle) > 1 and self._resident() > self._cells:
+            self.drop_oldest()
+
+    def release(self, sequence: int) -> None:
+        """Take back a sequence and forget what it holds."""
+        self._context.cut(sequence, 0)
+        self._free.append(sequence)
+
+    def drop_oldest(self) -> bool:
+        """Free the idle sequence used longest ago, saving it where that is worth it; False where there is none."""
+        if not self._idle:
+            return False
+        sequence, idle = self._idle.popitem(last=False)
+        self._save(sequence, idle)
+        self.release(sequence)
+        return True
+
+    def forget(self) -> None:
+        """Give up the idle sequences: the context has been cleared."""
+        self._free.extend(self._idle)
+        self._idle.clear()
+
+    def close(self) -> None:
+        """Save what is worth it to where it outlives the process."""
+        while self.drop_oldest():
+            pass
+        self._saved.close()
+
+    def _begin(self, sequence: int, tokens_n: TokenArray, running: Iterable[tuple[int, TokenArray]]) -> int:
+        used = list(running)
+        here, source = self._nearest(tokens_n, used)
+        if restored := self._restore(sequence, tokens_n, here):
+            return restored
+        here, source = self._nearest(tokens_n, used)  # anew: what was idle may have had to make room
+        if source is None:
+            return 0
+        self._context.share(source, sequence, here)
+        if source in self._idle:
+            self._idle.move_to_end(source)
+        return here
+
+    def _nearest(self, tokens_n: TokenArray, running: list[tuple[int, TokenArray]]) -> tuple[int, int | None]:
+        """Return how many tokens the context knows at best, and in which sequence."""
+        best: tuple[int, int | None] = (0, None)
+        for number, known_n in [*((number, idle.tokens_n) for number, idle in self._idle.items()), *running]:
+            shared = shared_length(known_n, tokens_n)
+            if shared > best[0]:
+                best = shared, number
+        return best
+
+    def _restore(self, sequence: int, tokens_n: TokenArray, here: int) -> int:
+        """Put a saved state into the sequence where it is much longer than what the context has; return its use."""
+        match = self._saved.longest(tokens_n)
+        if match.shared < here + WORTH_SAVING // 2:
+            return 0
+        state = self._saved.get(match.key)
+        if state is None:
+            return 0
+        while not self._context.restore(sequence, state):
+            if not self.drop_oldest():
+                return 0
+        self._context.cut(sequence, match.shared)
+        self._restored += 1
+        return match.shared
+
+    def _save(self, sequence: int, idle: _Idle) -> None:
+        worth_n = idle.tokens_n[: idle.keep]
+        if len(worth_n) < WORTH_SAVING or not self._saved.keeps:
+            return
+        match = self._saved.longest(worth_n)
+        if match.shared > len(worth_n) - TAIL:
+            self._saved.touch(match.key)
+            return
+        self._context.share(sequence, self._scratch, len(worth_n))
+        state = self._context.save(self._scratch)
+        self._context.cut(self._scratch, 0)
+        self._saved.put(key_of(worth_n), state)
+
+    def _resident(self) -> int:
+        """How many cells the idle sequences take: what two have in common counts once."""
+        ordered = sorted((idle.tokens_n for idle in self._idle.values()), key=key_of)
+        both = sum(shared_length(a_n, b_n) for a_n, b_n in pairwise(ordered))
+        return sum(len(tokens_n) for tokens_n in ordered) - both

@@ -1,0 +1,268 @@
+"""The one thread that owns the context: it reads and writes for all requests at once, step by step.
+
+A step is one batch: the next token of every answer being written, and up to `READ_TOKENS` tokens of prompts. The
+prompts take turns by chunk, so that neither a long one nor a crowd of them stalls an answer or a short prompt.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rag.engine.context import ContextFull, ContextLike, DecodeFailed, Part
+from rag.engine.prefix import PrefixCounters, Prefixes
+from rag.engine.task import Task
+from rag.errors import DeadlinePassed, ModelLoadFailed, Overloaded, SmallholdError, Unavailable
+from rag.protocols import FloatArray
+
+logger = logging.getLogger(__name__)
+
+# Prompt tokens read in one step: at some 100 tokens a second and more, about a second between two chances to cancel.
+READ_TOKENS = 128
+# An answer is counted with no more tokens than this when it is decided whether another prompt fits in beside it.
+FORESEEN = 128
+# Continuations that are scored at once, beside the answers being written.
+SCORED_AT_ONCE = 8
+
+AnyTask = Task[Any]
+
+
+class _Turn(NamedTuple):
+    """What one step reads of a task: so many tokens, the last `outputs` of them with logits."""
+
+    task: AnyTask
+    tokens: int
+    outputs: int
+
+
+class Scheduler:
+    """Runs tasks over one context, `sequences` answers at a time, with room for `waiting` more.
+
+    `submit`, `wake` and `close` may be called from any thread. The context is closed by its own thread.
+    """
+
+    def __init__(
+        self, context: ContextLike, prefixes: Prefixes, *, sequences: int, waiting: int = 64, name: str = "model"
+    ) -> None:
+        self._context = context
+        self._prefixes = prefixes
+        self._sequences = sequences
+        self._waiting = waiting
+        self._name = name
+        self._wake = threading.Condition()
+        self._queue: deque[AnyTask] = deque()
+        self._active: list[AnyTask] = []  # in the order in which they take turns at reading
+        self._changed = self._closing = self._crowded = False
+        self._arrived = 0
+        self._scratch_v: FloatArray = np.empty(0, np.float32)
+        self._thread = threading.Thread(target=self._run, name=f"smallhold-{name}", daemon=True)
+        self._thread.start()
+
+    def submit(self, task: AnyTask) -> None:
+        """Queue a task; its events tell what becomes of it. Raises `Overloaded` where no more may wait."""
+        with self._wake:
+            if self._closing:
+                raise ModelLoadFailed("the model has been closed")
+            if not task.inner and len(self._queue) >= self._waiting:
+                raise Overloaded(f"{len(self._queue)} requests wait for the model already", hint="Try again later.")
+            self._arrived += 1
+            task.number = self._arrived
+            self._queue.append(task)
+            self._changed = True
+            self._wake.notify()
+
+    def wake(self) -> None:
+        """Let the thread see that a task's flags were changed."""
+        with self._wake:
+            self._changed = True
+            self._wake.notify()
+
+    def counters(self) -> PrefixCounters:
+        """Return how prefixes were used up to now."""
+        return self._prefixes.counters()
+
+    def close(self) -> None:
+        """End the thread; whoever still waits gets `Unavailable`. Idempotent."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self._wait():
+            try:
+                self._step()
+            except Exception as error:
+                logger.exception("a step of the model failed")
+                self._recover(self._active, error)
+        self._fail(lambda _: True, lambda: Unavailable("the model is being closed"))
+        try:
+            self._prefixes.close()
+        finally:
+            self._context.close()
+
+    def _wait(self) -> bool:
+        """Sleep until there is something to do; return whether to go on."""
+        with self._wake:
+            if not any(task.unread and not task.held for task in self._active):
+                self._wake.wait_for(lambda: self._changed or self._closing, timeout=self._until_deadline())
+            self._changed = False
+            return not self._closing
+
+    def _until_deadline(self) -> float | None:
+        times = [task.ends_by for task in [*self._queue, *self._active] if task.ends_by is not None]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _step(self) -> None:
+        """Do one batch: let the ended go and new ones in, read, and hand out what came of it."""
+        self._end_some()
+        self._admit()
+        turns = self._plan()
+        if not turns:
+            return
+        parts = [_part(turn) for turn in turns]
+        try:
+            self._context.read(parts)
+        except ContextFull:
+            self._make_room()
+        except DecodeFailed as error:
+            self._recover([turn.task for turn in turns], error)
+        else:
+            self._hand_out(turns)
+
+    def _end_some(self) -> None:
+        now = time.monotonic()
+        self._fail(lambda task: task.cancelled, lambda: Unavailable("the request was cancelled"))
+        self._fail(
+            lambda task: task.ends_by is not None and task.ends_by <= now,
+            lambda: DeadlinePassed("the answer was not complete within its deadline"),
+        )
+
+    def _fail(self, chosen: Callable[[AnyTask], bool], error: Callable[[], BaseException]) -> None:
+        with self._wake:
+            waiting = [task for task in self._queue if chosen(task)]
+            for task in waiting:
+                self._queue.remove(task)
+        for task in waiting:
+            task.fail(error())
+        for task in [task for task in self._active if chosen(task)]:
+            task.fail(error())
+            self._leave(task)
+
+    def _leave(self, task: AnyTask) -> None:
+        """Free the slot of a task that has ended; what it has read of its prompt stays for others."""
+        self._active.remove(task)
+        self._crowded, self._changed = False, True
+        assert task.sequence is not None
+        self._prefixes.keep(task.sequence, task.tokens_n[: min(task.read, task.prompt)], task.keep)
+        task.sequence = None
+
+    def _admit(self) -> None:
+        """Start waiting tasks, in their order, while there is a slot and room for them."""
+        while not self._crowded:
+            with self._wake:
+                task = next((task for task in self._queue if self._has_slot(task)), None)
+            if task is None or not self._fits(task):
+                return
+            sequence = self._prefixes.take()
+            if sequence is None:
+                return
+            with self._wake:
+                self._queue.remove(task)
+            self._start(task, sequence)
+
+    def _has_slot(self, task: AnyTask) -> bool:
+        running = sum(other.inner == task.inner for other in self._active)
+        return running < (SCORED_AT_ONCE if task.inner else self._sequences)
+
+    def _fits(self, task: AnyTask) -> bool:
+        foreseen = sum(other.length + min(other.room, FORESEEN) for other in [*self._active, task])
+        return not self._active or foreseen <= self._context.cells
+
+    def _start(self, task: AnyTask, sequence: int) -> None:
+        running = [
+            (other.sequence, other.tokens_n[: other.read]) for other in self._active if other.sequence is not None
+        ]
+        task.sequence = sequence
+        self._active.append(task)
+        # The last tokens are read even where they are known: their logits are wanted.
+        task.read = self._prefixes.begin(sequence, task.tokens_n[: task.first_output], running)
+        if task.cached is None:
+            task.cached = task.read
+
+    def _plan(self) -> list[_Turn]:
+        """Share out the batch: one token for each answer being written, what is left for prompts in turn."""
+        outputs, budget = self._context.outputs, READ_TOKENS
+        turns = []
+        for task in [task for task in self._active if not task.held and task.unread == 1]:
+            turns.append(_Turn(task, 1, task.outputs(1)))
+            outputs -= turns[-1].outputs
+        for task in [task for task in self._active if not task.held and task.unread > 1]:
+            silent = max(0, task.first_output - task.read)  # tokens whose logits nobody wants
+            count = min(task.unread, budget, silent + outputs)
+            if count:
+                turns.append(_Turn(task, count, task.outputs(count)))
+                budget, outputs = budget - count, outputs - turns[-1].outputs
+                self._active.remove(task)
+                self._active.append(task)
+        return turns
+
+    def _hand_out(self, turns: list[_Turn]) -> None:
+        row = 0
+        for task, count, outputs in turns:
+            row += count
+            task.read += count
+            if task.read <= task.prompt:
+                task.tell_progress()
+            for back in range(outputs, 0, -1):
+                if not task.done:
+                    self._take(task, task.read - back, row - back)
+        for turn in turns:
+            if turn.task.done:
+                self._leave(turn.task)
+
+    def _take(self, task: AnyTask, index: int, row: int) -> None:
+        logits_v = self._context.logits(row)
+        if self._scratch_v.shape != logits_v.shape:
+            self._scratch_v = np.empty_like(logits_v)
+        try:
+            task.take(index, logits_v, self._scratch_v)
+        except SmallholdError as error:
+            task.fail(error)
+
+    def _make_room(self) -> None:
+        """Drop an idle prefix, or put the youngest task back into the queue until another one has ended."""
+        if self._prefixes.drop_oldest():
+            return
+        if len(self._active) == 1:
+            self._recover(self._active, DecodeFailed("the context has no room for the prompt"))
+            return
+        youngest = max(self._active, key=lambda task: task.number)
+        self._active.remove(youngest)
+        assert youngest.sequence is not None
+        self._prefixes.release(youngest.sequence)
+        youngest.sequence, youngest.read = None, 0
+        self._crowded = True
+        with self._wake:
+            self._queue.appendleft(youngest)
+
+    def _recover(self, failed: list[AnyTask], error: Exception) -> None:
+        """Give the error to those it concerns; the rest begin reading again in an empty context."""
+        for task in list(failed):
+            task.fail(ModelLoadFailed(f"{self._name} could not be run: {error}"))
+        self._context.clear()
+        self._prefixes.forget()
+        for task in self._active:
+            task.read = 0
+        for task in [task for task in self._active if task.done]:
+            self._leave(task)
+
+
+def _part(turn: _Turn) -> Part:
+    task, count, outputs = turn
+    assert task.sequence is not None
+    return Part(task.sequence, task.read, task.tokens_n[task.read : task.read + count], outputs)

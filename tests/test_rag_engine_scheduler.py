@@ -1,0 +1,337 @@
+import random
+import threading
+import time
+
+import pytest
+
+from rag.datatypes import Sampling
+from rag.engine.sampling import Writer
+from rag.engine.scheduler import READ_TOKENS
+from rag.engine.task import Scoring, Writing
+from rag.errors import DeadlinePassed, ModelLoadFailed, Overloaded, SmallholdError, Unavailable
+from tests.engine_fakes import (
+    VOCABULARY,
+    FakeContext,
+    FakeSpeller,
+    following,
+    pieces,
+    scheduler,
+    scores,
+    spelt,
+    text,
+    until,
+    writing,
+    written,
+)
+
+RANDOM = random.Random(4)
+
+
+def prompt(length: int, first: int = 1) -> list[int]:
+    return [first, *(RANDOM.randrange(1, VOCABULARY) for _ in range(length - 1))]
+
+
+def test_one_answer_with_its_usage_and_progress() -> None:
+    context = FakeContext()
+    ask = prompt(300)
+    with scheduler(context) as engine:
+        task = writing(ask)
+        engine.submit(task)
+        told = pieces(task)
+    assert "".join(piece.text for piece in told) == spelt(written(ask, 8))
+    assert [piece.tokens for piece in told] == [0, 0, 0, *[1] * 8, 0]  # three chunks of at most 128
+    assert told[-1].usage is not None
+    assert (told[-1].usage.prompt, told[-1].usage.cached, told[-1].usage.completion) == (300, 0, 8)
+    assert told[-1].finish_reason == "length"
+    assert all(piece.logprob is not None and -1 < piece.logprob < 0 for piece in told if piece.tokens)
+
+
+def test_many_answers_at_once_are_those_that_each_would_get_alone() -> None:
+    context = FakeContext()
+    asks = [prompt(RANDOM.randrange(1, 400)) for _ in range(40)]
+    with scheduler(context) as engine:
+        tasks = [writing(ask, Sampling(max_tokens=1 + i % 9)) for i, ask in enumerate(asks)]
+        for task in tasks:
+            engine.submit(task)
+        for i, (ask, task) in enumerate(zip(asks, tasks, strict=True)):
+            assert text(task) == spelt(written(ask, 1 + i % 9))
+    assert max(len(batch) for batch in context.batches) == 4
+
+
+def test_a_prefix_is_taken_over_and_only_the_rest_is_read() -> None:
+    context = FakeContext()
+    passage, first, second = prompt(200), prompt(20, 2), prompt(20, 3)
+    with scheduler(context) as engine:
+        asked = [[*passage, *first], [*passage, *second], [*passage, *second]]
+        cached = []
+        for ask in asked:
+            task = writing(ask)
+            engine.submit(task)
+            last = pieces(task)[-1]
+            assert last.usage is not None
+            cached.append(last.usage.cached)
+        counters = engine.counters()
+    assert cached == [0, 200, 219]
+    assert (counters.hits, counters.misses, counters.tokens_reused) == (2, 1, 419)
+
+
+def test_what_another_one_is_just_reading_is_taken_over_too() -> None:
+    context = FakeContext()
+    passage = prompt(300)
+    with scheduler(context) as engine:
+        context.gate.clear()
+        first = writing([*passage, 1, 2])
+        engine.submit(first)
+        assert context.reading.wait(20)
+        second = writing([*passage, 3, 4])
+        engine.submit(second)
+        context.gate.set()
+        assert text(first) == spelt(written([*passage, 1, 2], 8))
+        assert text(second) == spelt(written([*passage, 3, 4], 8))
+    assert second.cached == READ_TOKENS
+
+
+def test_a_long_prompt_stalls_neither_an_answer_nor_a_short_prompt() -> None:
+    context = FakeContext()
+    with scheduler(context) as engine:
+        context.gate.clear()
+        running, long, short = writing(prompt(5), Sampling(max_tokens=60)), writing(prompt(1500)), writing(prompt(30))
+        for task in (running, long, short):
+            engine.submit(task)
+        context.gate.set()
+        for task in (running, long, short):
+            pieces(task)
+    sizes = [sorted(len(part.tokens_n) for part in batch) for batch in context.batches]
+    reading = [batch for batch in sizes if batch[-1] > 100]
+    assert len(reading) >= 1500 // READ_TOKENS
+    assert all(1 in batch for batch in reading[2:-1]), "the running answer got its token in each of these steps"
+    begun = [
+        i for i, batch in enumerate(context.batches) if any((p.position, len(p.tokens_n)) == (0, 30) for p in batch)
+    ]
+    assert begun[0] <= 2
+
+
+def test_cancelling_frees_the_slot_also_while_reading_and_waiting() -> None:
+    context = FakeContext()
+    with scheduler(context, sequences=1) as engine:
+        context.gate.clear()
+        long, queued, last = writing(prompt(1000)), writing(prompt(1000)), writing(ask := prompt(10))
+        for task in (long, queued, last):
+            engine.submit(task)
+        assert context.reading.wait(20)
+        long.cancelled = queued.cancelled = True
+        engine.wake()
+        context.gate.set()
+        assert text(last) == spelt(written(ask, 8))
+    read = sum(len(part.tokens_n) for batch in context.batches for part in batch)
+    assert read <= READ_TOKENS + 10 + 8
+
+
+def test_a_full_queue_refuses_at_once() -> None:
+    context = FakeContext()
+    with scheduler(context, sequences=1, waiting=2) as engine:
+        context.gate.clear()
+        first = writing(prompt(10))
+        engine.submit(first)
+        assert context.reading.wait(20)
+        waiting = [writing(prompt(10)) for _ in range(2)]
+        for task in waiting:
+            engine.submit(task)
+        with pytest.raises(Overloaded):
+            engine.submit(writing(prompt(10)))
+        context.gate.set()
+        for task in (first, *waiting):
+            assert len(text(task)) == 8
+
+
+def test_deadlines_end_running_and_waiting_tasks() -> None:
+    context = FakeContext()
+    with scheduler(context, sequences=1) as engine:
+        context.gate.clear()
+        running = writing(prompt(10), Sampling(max_tokens=50, deadline=0.05))
+        queued = writing(prompt(10), Sampling(max_tokens=50, deadline=0.05))
+        free = writing(ask := prompt(10))
+        for task in (running, queued, free):
+            engine.submit(task)
+        time.sleep(0.1)  # the deadlines pass
+        context.gate.set()
+        for task in (running, queued):
+            with pytest.raises(DeadlinePassed):
+                pieces(task)
+        assert text(free) == spelt(written(ask, 8))
+
+
+def test_a_failed_batch_fails_its_requests_and_the_engine_goes_on() -> None:
+    context = FakeContext()
+    with scheduler(context) as engine:
+        context.broken = 1
+        broken = writing(prompt(10))
+        engine.submit(broken)
+        with pytest.raises(ModelLoadFailed, match="could not be run"):
+            pieces(broken)
+        again = writing(ask := prompt(10))
+        engine.submit(again)
+        assert text(again) == spelt(written(ask, 8))
+
+
+def test_closing_tells_those_in_flight() -> None:
+    context = FakeContext()
+    with scheduler(context, sequences=1) as engine:
+        context.gate.clear()
+        running, queued = writing(prompt(10)), writing(prompt(10))
+        engine.submit(running)
+        assert context.reading.wait(20)
+        engine.submit(queued)
+        closing = threading.Thread(target=engine.close)
+        closing.start()
+        until(lambda: engine._closing)
+        context.gate.set()
+        closing.join(20)
+        for task in (running, queued):
+            with pytest.raises(Unavailable):
+                pieces(task)
+        with pytest.raises(ModelLoadFailed):
+            engine.submit(writing(prompt(3)))
+
+
+def test_where_cells_run_out_nothing_is_lost() -> None:
+    """Four answers of 200 tokens beside prompts of 100 fit by what is foreseen, and not by what they become."""
+    context = FakeContext(cells=4 * (100 + 128) + 10)
+    asks = [prompt(100, first) for first in (1, 2, 3, 4)]
+    with scheduler(context, idle_cells=200) as engine:
+        tasks = [writing(ask, Sampling(max_tokens=200)) for ask in asks]
+        for task in tasks:
+            engine.submit(task)
+        for ask, task in zip(asks, tasks, strict=True):
+            assert text(task) == spelt(written(ask, 200))
+    again = [p for b in context.batches for p in b if p.position == 0 and len(p.tokens_n) > 100]
+    assert again, "one was put back and read again, with what it had written"
+
+
+def test_a_prompt_with_no_room_at_all_is_an_error() -> None:
+    context = FakeContext(cells=50)
+    with scheduler(context) as engine:
+        task = writing(prompt(60))
+        engine.submit(task)
+        with pytest.raises(ModelLoadFailed, match="no room"):
+            pieces(task)
+
+
+def test_a_model_that_cannot_forget_reads_everything_anew() -> None:
+    context = FakeContext(forgets_parts=False)
+    ask = prompt(150)
+    with scheduler(context) as engine:
+        for _ in range(2):
+            task = writing(ask)
+            engine.submit(task)
+            assert text(task) == spelt(written(ask, 8))
+            assert task.cached == 0
+
+
+def test_declining_holds_the_answer_until_its_reader_goes_on() -> None:
+    context = FakeContext()
+    ask = prompt(20)
+    declined = following(ask)
+    with scheduler(context, sequences=2) as engine:
+        task = writing(ask, Sampling(max_tokens=5, decline=spelt([declined])))
+        engine.submit(task)
+        until(lambda: task.held)
+        other = writing(rest := prompt(20))
+        engine.submit(other)
+        assert text(other) == spelt(written(rest, 8))
+        assert task.length == 21, "nothing was written meanwhile"
+        task.held = False
+        engine.wake()
+        told = [piece for piece in pieces(task) if piece.tokens]
+    assert told[0].decline is not None and told[0].decline > 0.5
+    assert told[0].text != spelt([declined])
+    assert len(told) == 5
+
+
+def test_scores_are_those_of_the_given_tokens() -> None:
+    context = FakeContext()
+    ask = prompt(200)
+    right = written(ask, 3)
+    with scheduler(context) as engine:
+        first = Scoring(ask, right)
+        engine.submit(first)
+        high = scores(first)
+        others = [Scoring(ask, [right[0], 1 + right[1] % 60, right[2]], inner=True)]
+        others += [Scoring(ask, written(ask, n), inner=True) for n in range(1, 40)]
+        for task in others:
+            engine.submit(task)
+        mixed = scores(others[0])
+        assert all(len(scores(task)) == n + 1 for n, task in enumerate(others[1:]))
+    assert min(high) > -1
+    assert mixed[0] == high[0]
+    assert mixed[1] < -4
+    read = sum(len(part.tokens_n) for batch in context.batches for part in batch if part.position < 199)
+    assert read == 202, "the prompt was read once, with the first continuation"
+
+
+def test_random_disconnects_lose_double_or_cross_nothing() -> None:
+    """200 clients in 16 threads, a third of which break off somewhere, over a cache too small for all."""
+    context = FakeContext(cells=900)
+    passages = [prompt(150, first) for first in range(1, 6)]
+    errors: list[BaseException] = []
+
+    with scheduler(context, waiting=8, idle_cells=300) as engine:
+
+        def client(seed: int) -> None:
+            chance = random.Random(seed)
+            for _ in range(13):
+                question = [chance.randrange(1, VOCABULARY) for _ in range(chance.randrange(1, 30))]
+                ask = [*chance.choice(passages), *question]
+                count = chance.randrange(1, 60)
+                task = writing(ask, Sampling(max_tokens=count))
+                try:
+                    engine.submit(task)
+                except Overloaded:
+                    continue
+                try:
+                    check(task, ask, count, chance.randrange(0, count) if chance.random() < 0.33 else None)
+                except BaseException as error:
+                    errors.append(error)
+
+        def check(task: Writing, ask: list[int], count: int, cut: int | None) -> None:
+            got, wanted = "", spelt(written(ask, count))
+            while True:
+                event = task.events.get(timeout=60)
+                if isinstance(event, BaseException):
+                    raise event
+                got += event.text
+                assert wanted.startswith(got)
+                if event.finish_reason is not None:
+                    assert got == wanted
+                    return
+                if cut is not None and len(got) >= cut:
+                    task.cancelled = True
+                    engine.wake()
+                    return
+
+        clients = [threading.Thread(target=client, args=(seed,)) for seed in range(16)]
+        for thread in clients:
+            thread.start()
+        for thread in clients:
+            thread.join(120)
+        assert errors == []
+        until(lambda: not engine._active and not engine._queue)
+        kept = {cell for held in context.held for cell, _ in held}
+        assert len(kept) <= 300, "only idle prefixes stay"
+
+
+def test_an_error_in_one_answer_leaves_the_others_alone() -> None:
+    context = FakeContext()
+
+    class Refusing(Writing):
+        def take(self, *_: object) -> None:
+            raise SmallholdError("refused")
+
+    with scheduler(context) as engine:
+        sampling = Sampling(max_tokens=8)
+        bad, good = Refusing(prompt(10), sampling, Writer(FakeSpeller(), sampling)), writing(ask := prompt(10))
+        engine.submit(bad)
+        engine.submit(good)
+        with pytest.raises(SmallholdError, match="refused"):
+            pieces(bad)
+        assert text(good) == spelt(written(ask, 8))
