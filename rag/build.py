@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from rag.abstain import Abstention, load_abstention
 from rag.config import Settings
 from rag.embedder import SentenceEmbedder
 from rag.errors import ConfigError
 from rag.index import Index
-from rag.llama import LlamaGenerator
+from rag.llama import LlamaGenerator, available_cores
 from rag.models import ModelStore, default_directory
 from rag.pipeline import RagPipeline
 from rag.probe import runnable
@@ -18,6 +19,8 @@ from rag.protocols import LanguageModel, Retriever
 from rag.registry import load_registry
 from rag.remote import EndpointGenerator
 from rag.retrieve import FusedRetriever
+from rag.tuned import find_tuned
+from rag.tuning import UNTUNED, Tuning
 
 
 def model_store(settings: Settings) -> ModelStore:
@@ -51,20 +54,39 @@ def build_generator(settings: Settings, store: ModelStore) -> LlamaGenerator | E
             retries=wanted.retries,
             requests_per_minute=wanted.requests_per_minute,
         )
-    path = generator_file(settings, store)
-    repacked = runnable(path, store.directory / "probes.json")
-    return LlamaGenerator(path, context=wanted.context, threads=wanted.threads, extra_buffers=repacked)
+    local = local_model(settings, store)
+    repacked = runnable(local.file, store.directory / "probes.json")
+    return LlamaGenerator(
+        local.file, context=wanted.context, threads=wanted.threads, extra_buffers=repacked, tuning=local.tuning
+    )
 
 
-def generator_file(settings: Settings, store: ModelStore) -> Path:
-    """Return the verified GGUF file that the settings name, or the user's own file as it is."""
+class LocalModel(NamedTuple):
+    """A GGUF file and how to run it here. `fingerprint` stands for all that its answers depend on, "" if not known."""
+
+    file: Path
+    tuning: Tuning
+    fingerprint: str
+
+
+def local_model(settings: Settings, store: ModelStore) -> LocalModel:
+    """Return what the settings name: the registry's verified weights or those tuned for this machine, or a user's file.
+
+    Raises `ModelMissing`, `ModelDamaged`, `UnknownModel`, `ConfigError`.
+    """
     name = settings.generator.model
     if name.endswith(".gguf"):
-        return Path(name).expanduser()
+        return LocalModel(Path(name).expanduser(), UNTUNED, "")
     model = store.locate(name)
     if model.spec.kind != "generator":
         raise ConfigError(f"{name} is an {model.spec.kind}, not a generator", hint="Set generator.model.")
-    return model.file
+    tuned = find_tuned(model.path, model.fingerprint)
+    if tuned is None:
+        return LocalModel(model.file, UNTUNED, model.fingerprint)
+    # The process may be allowed fewer cores than when it was measured.
+    tuning = tuned.settings.model_copy(update={"threads": min(tuned.settings.threads, available_cores())})
+    fingerprint = f"{model.fingerprint} {tuned.sha256[:16]} {tuning.model_dump_json()}"
+    return LocalModel(model.path / tuned.file if tuned.file else model.file, tuning, fingerprint)
 
 
 def build_pipeline(

@@ -20,7 +20,7 @@ from rag.build import (
     build_pipeline,
     build_prompt,
     build_retriever,
-    generator_file,
+    local_model,
     model_store,
     open_index,
 )
@@ -67,7 +67,7 @@ def _token_counter(settings: Settings, opened: ExitStack) -> Callable[[str], int
     if settings.generator.endpoint:
         return estimate_tokens
     try:
-        file = generator_file(settings, model_store(settings))
+        file = local_model(settings, model_store(settings)).file
         return opened.enter_context(closing(LlamaVocabulary(file))).count
     except Unavailable:
         return estimate_tokens
@@ -194,7 +194,7 @@ def _weights(settings: Settings, store: ModelStore) -> str:
     if settings.generator.model.endswith(".gguf"):
         file = Path(settings.generator.model).expanduser()
         return f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" if file.is_file() else str(file)
-    return store.locate(settings.generator.model).fingerprint
+    return local_model(settings, store).fingerprint
 
 
 def _short(*parts: str) -> str:

@@ -20,9 +20,7 @@ from rag.chat_template import ChatTemplate, TextPart
 from rag.datatypes import FinishReason, Message, Piece, Sampling, Usage
 from rag.errors import ModelLoadFailed, PromptTooLong
 from rag.protocols import FloatArray
-
-# Prompt tokens read between two chances to cancel: at some 100 tokens a second and more, about a second.
-PREFILL_TOKENS = 128
+from rag.tuning import UNTUNED, Tuning
 
 
 class LlamaGenerator:
@@ -33,16 +31,25 @@ class LlamaGenerator:
     caught here, so `rag.probe` tries an unknown file in a child process first.
     """
 
-    def __init__(self, path: Path, *, context: int = 4096, threads: int = 0, extra_buffers: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        context: int = 4096,
+        threads: int = 0,
+        extra_buffers: bool = True,
+        tuning: Tuning = UNTUNED,
+    ) -> None:
         self.path = path
         self.context = context
+        self.tuning = tuning.model_copy(update={"threads": threads}) if threads else tuning
         self._lock = threading.Lock()
         self._in_memory: list[int] = []  # the tokens whose keys and values the context holds, in order
         self._llama = _bindings()
         self._model = self._load(extra_buffers)
         self._vocab = self._llama.llama_model_get_vocab(self._model)
-        self._context = self._create_context(threads or available_cores())
-        self._batch = self._llama.llama_batch_init(PREFILL_TOKENS, 0, 1)
+        self._context = self._create_context()
+        self._batch = self._llama.llama_batch_init(self.tuning.batch, 0, 1)
         self._vocabulary_size = self._llama.llama_vocab_n_tokens(self._vocab)
         self._template = self._read_template()
 
@@ -89,8 +96,8 @@ class LlamaGenerator:
             if self._model is None:
                 raise ModelLoadFailed("the model has been closed")
             cached = self._keep_common_prefix(prompt)
-            for start in range(cached, len(prompt), PREFILL_TOKENS):
-                self._decode(prompt[start : start + PREFILL_TOKENS])
+            for start in range(cached, len(prompt), self.tuning.batch):
+                self._decode(prompt[start : start + self.tuning.batch])
                 yield Piece("", usage=Usage(len(prompt), cached, 0))
             yield from self._generate(len(prompt), cached, sampling)
 
@@ -187,13 +194,11 @@ class LlamaGenerator:
         parameters.use_extra_bufts = extra_buffers
         return _load(self._llama, self.path, parameters)
 
-    def _create_context(self, threads: int) -> Any:
+    def _create_context(self) -> Any:
         parameters = self._llama.llama_context_default_params()
         parameters.n_ctx = self.context
-        parameters.n_batch = PREFILL_TOKENS
-        parameters.n_ubatch = PREFILL_TOKENS
         parameters.n_seq_max = 1
-        parameters.n_threads = parameters.n_threads_batch = threads
+        self.tuning.fill(parameters, available_cores())
         parameters.no_perf = True
         context = self._llama.llama_init_from_model(self._model, parameters)
         if not context:
