@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.files import write_text
+from rag.checksums import write_json
 from rag.speed import Sample
 
 _MAX_FILE = 50_000_000
@@ -45,7 +45,8 @@ class Notes:
 
     def _write(self) -> None:
         notes = {"key": self._key, "samples": self._samples, "f1": self._scores}
-        write_text(self._file, json.dumps(notes, indent=1) + "\n")
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self._file, notes)  # not synced: a note lost with the power is a second lost
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 TUNED = "tuned.toml"
 NOTES = "tune.json"  # every measurement, so that a tuning can go on where it was interrupted
-WORKSHOP = "tune.tmp"  # quantizations that are being tried
+WORKSHOP = "tuning"  # quantizations that are being tried
 _CHECKED = "tuned.json"  # as verified.json is for the registry's files
 _MAX_FILE = 100_000
 _WEIGHTS = "tuned-*.gguf"
