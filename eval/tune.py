@@ -7,7 +7,7 @@
 Candidates are measured in turns, one sample each a round, so that the machine's moods fall on all of them alike.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -136,7 +136,7 @@ class _Race:
             self.progress(f"answers of {candidate.answers_like}", done + 1, len(self.plan.questions))
         return [known[question] for question in self.plan.questions]
 
-    def drop_all_but(self, racing: Sequence[Candidate]) -> None:
+    def drop_all_but(self, racing: Iterable[Candidate]) -> None:
         """Free the disk of quantizations that cannot be chosen any more."""
         racing_names = {candidate.quantization for candidate in racing}
         for name in self.plan.quantizations:
@@ -160,26 +160,36 @@ class _Race:
 
 
 def _choose(race: _Race) -> Outcome:
-    """Judge answers, fastest candidate first, and choose the first that is good enough."""
+    """Judge answers, fastest candidate first, and choose the first that is good enough.
+
+    Where one is not, all that answer like it are out, and the next comes from the front of what is left.
+    """
     outcome = Outcome(race.speeds, verdicts=dict(race.failed))
-    own_speed, groups = race.speeds[REGISTRY], race.plan.groups
-    racing = [candidate for candidate in pareto(race.speeds) if faster(race.speeds[candidate], own_speed)]
-    race.drop_all_but(racing)
-    while racing and outcome.chosen is REGISTRY:
-        candidate = racing.pop(0)
-        own, scores = race.scores(REGISTRY), race.scores(candidate)
-        found = difference(own, scores, groups)
-        outcome.quality[REGISTRY] = (_mean(own), difference(own, own, groups))
-        outcome.quality[candidate] = (_mean(scores), found)
+    own = race.speeds[REGISTRY]
+    left = {candidate: speed for candidate, speed in race.speeds.items() if faster(speed, own)}
+    race.drop_all_but(left)
+    while left and outcome.chosen == REGISTRY:
+        candidate = pareto(left)[0]
+        found = _judge(race, outcome, candidate)
         if good_enough(found, race.plan.tolerance):
             outcome.chosen = candidate
-            racing = [candidate]
+            left = {candidate: left[candidate]}
         else:
             worse = found.high is not None and found.high < 0
             outcome.verdicts[candidate] = "answers are worse" if worse else "not shown to answer as well"
-        race.drop_all_but(racing)
+            left = {other: left[other] for other in left if other.answers_like != candidate.answers_like}
+        race.drop_all_but(left)
     outcome.verdicts[outcome.chosen] = "chosen"
     return outcome
+
+
+def _judge(race: _Race, outcome: Outcome, candidate: Candidate) -> Estimate:
+    """Score the answers of a candidate and of the registry's file; return the difference."""
+    own, scores = race.scores(REGISTRY), race.scores(candidate)
+    for judged, judged_scores in ((REGISTRY, own), (candidate, scores)):
+        found = difference(own, judged_scores, race.plan.groups)
+        outcome.quality[judged] = (sum(judged_scores) / len(judged_scores), found)
+    return found
 
 
 def _variants(candidate: Candidate, variants: Variants, read: float) -> Iterator[Candidate]:
@@ -191,7 +201,3 @@ def _variants(candidate: Candidate, variants: Variants, read: float) -> Iterator
         tuning = Tuning.model_validate({**candidate.tuning.model_dump(), **changes})
         if tuning != candidate.tuning and tuning.batch <= max(UNTUNED.batch, read * LONGEST_BATCH):
             yield candidate._replace(tuning=tuning)
-
-
-def _mean(scores: Sequence[float]) -> float:
-    return sum(scores) / len(scores)
