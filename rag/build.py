@@ -89,6 +89,11 @@ def local_model(settings: Settings, store: ModelStore) -> LocalModel:
     return LocalModel(model.path / tuned.file if tuned.file else model.file, tuning, fingerprint)
 
 
+def generator_file(settings: Settings, store: ModelStore) -> Path:
+    """Return the GGUF file that runs for what the settings name."""
+    return local_model(settings, store).file
+
+
 def build_pipeline(
     settings: Settings,
     generator: LanguageModel,

@@ -20,6 +20,7 @@ from rag.build import (
     build_pipeline,
     build_prompt,
     build_retriever,
+    generator_file,
     local_model,
     model_store,
     open_index,
@@ -67,7 +68,7 @@ def _token_counter(settings: Settings, opened: ExitStack) -> Callable[[str], int
     if settings.generator.endpoint:
         return estimate_tokens
     try:
-        file = local_model(settings, model_store(settings)).file
+        file = generator_file(settings, model_store(settings))
         return opened.enter_context(closing(LlamaVocabulary(file))).count
     except Unavailable:
         return estimate_tokens

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from rag.build import build_embedder, local_model, model_store, open_index
+from rag.build import build_embedder, generator_file, model_store, open_index
 from rag.config import Settings
 from rag.errors import SmallholdError
 from rag.llama import available_cores
@@ -100,9 +100,9 @@ def _index(settings: Settings, store: ModelStore) -> Finding:
 
 
 def _generator(settings: Settings, store: ModelStore) -> Finding:
-    file = local_model(settings, store).file
+    file = generator_file(settings, store)
     if runnable(file, store.directory / "probes.json"):
-        return Finding("generator", "ok", f"{settings.generator.model} loads and runs ({file.name})")
+        return Finding("generator", "ok", f"{settings.generator.model} loads and runs")
     return Finding(
         "generator",
         "warning",
