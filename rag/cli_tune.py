@@ -16,6 +16,7 @@ from rag.datatypes import Sampling
 from rag.errors import ConfigError, InvalidRequest, Unavailable
 from rag.llama import available_cores
 from rag.models import Model, ModelStore
+from rag.probe import build_key
 from rag.quantize import Quantizer
 from rag.tuned import NOTES, WORKSHOP, Tuned, drop_tuned, forget_tuning, keep_tuned, this_machine
 
@@ -155,8 +156,8 @@ def tune(
     with _alone(prepared), _workbench(prepared, progress) as bench:
         _refuse_full_disk(prepared)
         shape = prepared.plan.shape
-        machine = this_machine(prepared.model.fingerprint)
-        key = {**machine, "cores": available_cores(), "prompt": shape.prompt, "written": shape.written}
+        machine = {**this_machine(prepared.model.fingerprint), "build": build_key(), "cores": available_cores()}
+        key = {**machine, "prompt": shape.prompt, "written": shape.written}
         outcome = search(seam(bench), Notes(prepared.model.path / NOTES, key), prepared.plan, progress)
         return outcome, _put_into_effect(prepared, bench, outcome)
 
