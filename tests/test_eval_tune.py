@@ -143,7 +143,9 @@ def test_a_faster_one_that_answers_worse_is_passed_over(tmp_path: Path) -> None:
     machine = Machine(seconds, wrong={"fast": 12})
     outcome = run(machine, tmp_path, plan("fast", "sound"))
     assert outcome.chosen == Candidate("sound")
-    assert outcome.verdicts == {Candidate("fast"): "answers are worse", Candidate("sound"): "chosen"}
+    worse = {c for c, verdict in outcome.verdicts.items() if verdict == "answers are worse"}
+    assert len(worse) == 3 and {c.quantization for c in worse} == {"fast"}  # as it is, and with either attention
+    assert outcome.verdicts[Candidate("sound")] == "chosen"
     assert outcome.quality[Candidate("fast")][0] == 28 / N
     assert set(machine.dropped) == {"fast"}
 
