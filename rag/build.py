@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from rag.abstain import Abstention, load_abstention
 from rag.config import Settings
 from rag.embedder import SentenceEmbedder
 from rag.engine.generator import LlamaGenerator
+from rag.engine.native import available_cores
 from rag.errors import ConfigError
 from rag.index import Index
 from rag.models import ModelStore, default_directory
@@ -18,6 +20,8 @@ from rag.protocols import LanguageModel, Retriever
 from rag.registry import load_registry
 from rag.remote import EndpointGenerator
 from rag.retrieve import FusedRetriever
+from rag.tuned import find_tuned
+from rag.tuning import UNTUNED, Tuning
 
 
 def model_store(settings: Settings) -> ModelStore:
@@ -52,13 +56,14 @@ def build_generator(settings: Settings, store: ModelStore, *, sequences: int = 1
             retries=wanted.retries,
             requests_per_minute=wanted.requests_per_minute,
         )
-    path = generator_file(settings, store)
-    repacked = runnable(path, store.directory / "probes.json")
+    local = local_model(settings, store)
+    repacked = runnable(local.file, store.directory / "probes.json")
     return LlamaGenerator(
-        path,
+        local.file,
         context=wanted.context,
         threads=wanted.threads,
         extra_buffers=repacked,
+        tuning=local.tuning,
         sequences=sequences,
         prefix_bytes=wanted.prefix_mb * 1_000_000,
         prefix_folder=store.directory / ".prefixes" if wanted.prefix_disk_mb else None,
@@ -67,15 +72,37 @@ def build_generator(settings: Settings, store: ModelStore, *, sequences: int = 1
     )
 
 
-def generator_file(settings: Settings, store: ModelStore) -> Path:
-    """Return the verified GGUF file that the settings name, or the user's own file as it is."""
+class LocalModel(NamedTuple):
+    """A GGUF file and how to run it here. `fingerprint` stands for all that its answers depend on, "" if not known."""
+
+    file: Path
+    tuning: Tuning
+    fingerprint: str
+
+
+def local_model(settings: Settings, store: ModelStore) -> LocalModel:
+    """Return what the settings name: the registry's verified weights or those tuned for this machine, or a user's file.
+
+    Raises `ModelMissing`, `ModelDamaged`, `UnknownModel`, `ConfigError`.
+    """
     name = settings.generator.model
     if name.endswith(".gguf"):
-        return Path(name).expanduser()
+        return LocalModel(Path(name).expanduser(), UNTUNED, "")
     model = store.locate(name)
     if model.spec.kind != "generator":
         raise ConfigError(f"{name} is an {model.spec.kind}, not a generator", hint="Set generator.model.")
-    return model.file
+    tuned = find_tuned(model.path, model.fingerprint)
+    if tuned is None:
+        return LocalModel(model.file, UNTUNED, model.fingerprint)
+    # The process may be allowed fewer cores than when it was measured.
+    tuning = tuned.settings.model_copy(update={"threads": min(tuned.settings.threads, available_cores())})
+    fingerprint = f"{model.fingerprint} {tuned.sha256[:16]} {tuning.model_dump_json()}"
+    return LocalModel(model.path / tuned.file if tuned.file else model.file, tuning, fingerprint)
+
+
+def generator_file(settings: Settings, store: ModelStore) -> Path:
+    """Return the GGUF file that runs for what the settings name."""
+    return local_model(settings, store).file
 
 
 def build_pipeline(

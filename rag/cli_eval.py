@@ -21,6 +21,7 @@ from rag.build import (
     build_prompt,
     build_retriever,
     generator_file,
+    local_model,
     model_store,
     open_index,
 )
@@ -194,7 +195,7 @@ def _weights(settings: Settings, store: ModelStore) -> str:
     if settings.generator.model.endswith(".gguf"):
         file = Path(settings.generator.model).expanduser()
         return f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" if file.is_file() else str(file)
-    return store.locate(settings.generator.model).fingerprint
+    return local_model(settings, store).fingerprint
 
 
 def _short(*parts: str) -> str:

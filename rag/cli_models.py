@@ -69,6 +69,7 @@ def verify(
     """Hash the weights again, all of them, and compare with the registry. Exit code 1 where one differs."""
     from rag import console
     from rag.build import model_store
+    from rag.tuned import TUNED, verify_tuned
 
     store = model_store(load_settings(config))
     here = [spec.name for spec in store.registry.model if store.is_kept(spec.name)]
@@ -78,11 +79,72 @@ def verify(
             with console.byte_progress(store.registry.get(name).bytes) as progress:
                 model = store.verify(name, progress)
             console.out.print(f"{name}: whole, fingerprint {model.fingerprint}")
+            if (model.path / TUNED).is_file():
+                tuned = verify_tuned(model.path)
+                console.out.print(f"{name}: tuned weights whole ({tuned.file or 'the same file'})")
         except SmallholdError as error:
             console.print_error(error)
             damaged = True
     if damaged:
         raise typer.Exit(1)
+
+
+@app.command()
+def tune(
+    name: Annotated[str, typer.Argument(help="A language model of the registry that is here.")],
+    data: Annotated[Path | None, typer.Option(help="QA-set folder to check answers on. Default: the examples.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take the first N questions.")] = None,
+    prompt: Annotated[int, typer.Option(min=16, max=4096, help="Tokens that are read for a usual answer.")] = 256,
+    answer: Annotated[int, typer.Option(min=1, max=4096, help="Tokens that are written for it.")] = 8,
+    tolerance: Annotated[float, typer.Option(min=0.0, max=1.0, help="How much F1 may be lost at most.")] = 0.03,
+    quantizations: Annotated[
+        str, typer.Option(help="Quantizations to try, split by commas. Default: Q4_0, Q4_K_M, Q5_0, Q8_0.")
+    ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be tried, the disk and the time.")
+    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the files that were made and not chosen.")] = False,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Go back to the registry's file, and forget what was measured.")
+    ] = False,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Find the fastest weights and settings for this machine that answer as well, and use them from then on.
+
+    In stages: other quantizations, made here of the registry's file, are timed in turns; then threads, batches, flash
+    attention and the type of kept keys and values, for the best of them; then what is on the Pareto front of reading
+    and writing speed answers questions from given passages, the fastest first.
+
+    The rule: chosen is the fastest candidate whose loss of F1 is shown to be small: the 95% interval of the difference
+    to the registry's file, paired by question, must lie above minus the tolerance as a whole. It must be at least 3%
+    faster in seconds of the usual answer (--prompt tokens read, --answer tokens written).
+
+    The choice is in the readable file tuned.toml beside the weights. It counts for this processor, this
+    llama-cpp-python and these weights, and is ignored with a note when one of them changes. Close other programs
+    first; interrupt it whenever you like, the same command goes on where it stopped.
+
+    Example: smallhold models tune qwen2.5-coder-0.5b-reader --dry-run
+    """
+    from rag import cli_tune, cli_tune_show, console
+
+    settings = load_settings(config, {"generator": {"model": name, "endpoint": ""}})
+    if reset:
+        had = cli_tune.reset(settings)
+        console.out.print(f"{name}: the registry's file is used" + ("" if had else ", as before"))
+        return
+    names = tuple(part.strip().upper() for part in quantizations.split(",") if part.strip())
+    prepared = cli_tune.prepare(settings, cli_tune.Wishes(data, limit, prompt, answer, tolerance, names, keep))
+    if dry_run:
+        cli_tune_show.print_plan(prepared, as_json=as_json)
+        return
+    try:
+        with console.stage_progress() as progress:
+            outcome, tuned = cli_tune.tune(prepared, progress)
+    except KeyboardInterrupt:
+        console.err.print("Interrupted. What was measured is kept; the same command goes on from there.")
+        raise typer.Exit(130) from None
+    cli_tune_show.print_outcome(prepared, outcome, tuned, as_json=as_json)
 
 
 def doctor(

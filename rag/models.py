@@ -6,7 +6,6 @@ again, and refused where it is not the registry's.
 """
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -20,11 +19,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from rag.adapter import adapt
+from rag.checksums import BLOCK, read_json, sha256_of, stamp, write_json
 from rag.errors import ModelDamaged, ModelMissing
 from rag.registry import ModelSpec, Registry, Source
 from rag.sources import Progress, fetched, local_files
-
-BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +116,16 @@ class ModelStore:
         if not self.is_kept(spec.name):
             return None
         wanted = self._wanted(spec)
-        stamps = _read_json(folder / "verified.json")
-        fresh = {f.path: _stamp(folder / f.path) for f in spec.files}
+        stamps = read_json(folder / "verified.json")
+        fresh = {f.path: stamp(folder / f.path) for f in spec.files}
         for file in spec.files:
             known = stamps.get(file.path, {})
             if known.get("sha256") == wanted[file.path] and known.get("stamp") == fresh[file.path]:
                 continue
             _check(folder / file.path, wanted[file.path], spec, report or _quiet)
-        checked = {path: {"sha256": wanted[path], "stamp": stamp} for path, stamp in fresh.items()}
+        checked = {path: {"sha256": wanted[path], "stamp": seen} for path, seen in fresh.items()}
         if checked != stamps:
-            _write_json(folder / "verified.json", checked)
+            write_json(folder / "verified.json", checked)
         return Model(spec, folder, _fingerprint(wanted))
 
     def _must_be_kept(self, spec: ModelSpec) -> Model:
@@ -149,7 +147,7 @@ class ModelStore:
                 if sha256 != wanted[path] and (wanted[path] or not accept_unpinned):
                     raise ModelDamaged(_difference(path, sha256, wanted[path]))
             if not spec.pinned:
-                _write_json(staging / "pins.json", pins)
+                write_json(staging / "pins.json", pins)
             shutil.rmtree(folder, ignore_errors=True)
             staging.rename(folder)
 
@@ -169,7 +167,7 @@ class ModelStore:
         return {f.path: f.sha256 or pins.get(f.path, "") for f in spec.files}
 
     def _pins(self, spec: ModelSpec) -> dict[str, str]:
-        return {k: str(v) for k, v in _read_json(self._folder(spec) / "pins.json").items()}
+        return {k: str(v) for k, v in read_json(self._folder(spec) / "pins.json").items()}
 
     def _folder(self, spec: ModelSpec) -> Path:
         return self.directory / spec.name
@@ -206,15 +204,9 @@ def _join(parts: Sequence[Path], target: Path, done: Callable[[int], None]) -> s
 
 
 def _check(path: Path, wanted: str, spec: ModelSpec, report: Progress) -> None:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-            report(f"checking {spec.name}", len(block))
-    if digest.hexdigest() != wanted:
-        raise ModelDamaged(
-            _difference(str(path), digest.hexdigest(), wanted), hint=f"Run `smallhold models pull {spec.name}`."
-        )
+    found = sha256_of(path, lambda n: report(f"checking {spec.name}", n))
+    if found != wanted:
+        raise ModelDamaged(_difference(str(path), found, wanted), hint=f"Run `smallhold models pull {spec.name}`.")
 
 
 def _difference(path: str, found: str, wanted: str) -> str:
@@ -225,25 +217,6 @@ def _fingerprint(hashes: dict[str, str]) -> str:
     """Return one short hash for all files of a model."""
     lines = "\n".join(f"{path} {sha256}" for path, sha256 in sorted(hashes.items()))
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
-
-
-def _stamp(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _read_json(path: Path) -> dict[str, dict[str, object]]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _write_json(path: Path, value: object) -> None:
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    beside.replace(path)
 
 
 def _quiet(what: str, done: int) -> None:

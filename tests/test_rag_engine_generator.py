@@ -12,8 +12,8 @@ from rag.engine.context import Context, Part
 from rag.engine.generator import LlamaGenerator
 from rag.engine.grammar import schema_grammar
 from rag.engine.native import LlamaVocabulary, Model
-from rag.engine.scheduler import READ_TOKENS
 from rag.errors import DeadlinePassed, InvalidRequest, ModelLoadFailed, PromptTooLong
+from rag.tuning import UNTUNED, Tuning
 from tests.conftest import CORPUS
 
 QUESTION = [Message("system", "Answer in one word."), Message("user", "What is the capital of France?")]
@@ -153,12 +153,12 @@ class Alone:
 
     def __init__(self, path: Path) -> None:
         self.model = Model(path)
-        self.context = Context(self.model, cells=1024, batch=READ_TOKENS + 14, sequences=14)
+        self.context = Context(self.model, cells=1024, sequences=14)
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         self.context.clear()
-        for start in range(0, len(tokens), READ_TOKENS):
-            chunk = np.array(tokens[start : start + READ_TOKENS], np.int32)
+        for start in range(0, len(tokens), UNTUNED.batch):
+            chunk = np.array(tokens[start : start + UNTUNED.batch], np.int32)
             self.context.read([Part(0, start, chunk, 1)])
         return self.context.logits(len(chunk) - 1).copy()
 
@@ -224,7 +224,7 @@ def test_at_once_answers_differ_only_where_two_tokens_are_as_good_as_equal(tiny_
 @pytest.mark.model
 def test_a_saved_state_gives_back_the_very_same_logits(tiny_model: Path) -> None:
     model = Model(tiny_model)
-    context = Context(model, cells=1024, batch=READ_TOKENS, sequences=4)
+    context = Context(model, cells=1024, sequences=4)
     tokens = np.array(model.encode(passages()[3]), np.int32)
 
     def rest(sequence: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
@@ -240,6 +240,22 @@ def test_a_saved_state_gives_back_the_very_same_logits(tiny_model: Path) -> None
     assert not context.restore(2, state[:-10])
     context.close()
     model.close()
+
+
+@pytest.mark.model
+def test_a_tuned_model_reads_in_its_own_steps_and_keeps_its_states_apart(tiny_model: Path) -> None:
+    tuning = Tuning(batch=64, micro_batch=32, flash_attention="on", kv_type="q8_0")
+    model = Model(tiny_model)
+    tuned, plain = (Context(model, cells=256, sequences=4, tuning=t) for t in (tuning, UNTUNED))
+    assert tuned.batch == 64 + 4
+    assert tuned.identity != plain.identity
+    for context in (tuned, plain):
+        context.close()
+    model.close()
+    generator = LlamaGenerator(tiny_model, context=512, threads=1, tuning=tuning)
+    assert generator.tuning == tuning.model_copy(update={"threads": 1})
+    assert "Paris" in said(generator, QUESTION, Sampling(max_tokens=8))
+    generator.close()
 
 
 def told(generator: LlamaGenerator, messages: list[Message]) -> tuple[str, int]:

@@ -6,9 +6,9 @@ import pytest
 
 from rag.datatypes import Sampling
 from rag.engine.sampling import Writer
-from rag.engine.scheduler import READ_TOKENS
 from rag.engine.task import Scoring, Writing
 from rag.errors import DeadlinePassed, ModelLoadFailed, Overloaded, SmallholdError, Unavailable
+from rag.tuning import UNTUNED
 from tests.engine_fakes import (
     VOCABULARY,
     FakeContext,
@@ -88,7 +88,7 @@ def test_what_another_one_is_just_reading_is_taken_over_too() -> None:
         context.gate.set()
         assert text(first) == spelt(written([*passage, 1, 2], 8))
         assert text(second) == spelt(written([*passage, 3, 4], 8))
-    assert second.cached == READ_TOKENS
+    assert second.cached == UNTUNED.batch
 
 
 def test_a_long_prompt_stalls_neither_an_answer_nor_a_short_prompt() -> None:
@@ -103,7 +103,7 @@ def test_a_long_prompt_stalls_neither_an_answer_nor_a_short_prompt() -> None:
             pieces(task)
     sizes = [sorted(len(part.tokens_n) for part in batch) for batch in context.batches]
     reading = [batch for batch in sizes if batch[-1] > 100]
-    assert len(reading) >= 1500 // READ_TOKENS
+    assert len(reading) >= 1500 // UNTUNED.batch
     assert all(1 in batch for batch in reading[2:-1]), "the running answer got its token in each of these steps"
     begun = [
         i for i, batch in enumerate(context.batches) if any((p.position, len(p.tokens_n)) == (0, 30) for p in batch)
@@ -124,7 +124,7 @@ def test_cancelling_frees_the_slot_also_while_reading_and_waiting() -> None:
         context.gate.set()
         assert text(last) == spelt(written(ask, 8))
     read = sum(len(part.tokens_n) for batch in context.batches for part in batch)
-    assert read <= READ_TOKENS + 10 + 8
+    assert read <= UNTUNED.batch + 10 + 8
 
 
 def test_a_full_queue_refuses_at_once() -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from rag.engine.native import Model, available_cores
 from rag.errors import ModelLoadFailed
 from rag.protocols import FloatArray
+from rag.tuning import UNTUNED, Tuning
 
 TokenArray = npt.NDArray[np.int32]
 State = npt.NDArray[np.uint8]
@@ -92,13 +93,14 @@ class Context:
     Raises `ModelLoadFailed` where llama.cpp cannot create it.
     """
 
-    def __init__(self, model: Model, *, cells: int, batch: int, sequences: int, threads: int = 0) -> None:
-        self.cells, self.batch, self.sequences = cells, batch, sequences
-        self.outputs = min(batch, sequences + SPARE_OUTPUTS)
+    def __init__(self, model: Model, *, cells: int, sequences: int, tuning: Tuning = UNTUNED) -> None:
+        self.cells, self.sequences = cells, sequences
+        self.batch = tuning.batch + sequences  # beside the prompts there is room for a token of every answer
+        self.outputs = min(self.batch, sequences + SPARE_OUTPUTS)
         self.forgets_parts = model.forgets_parts
         self._llama = model.llama
         self._vocabulary_size = model.vocabulary.size
-        parameters = self._parameters(threads or available_cores())
+        parameters = self._parameters(tuning)
         # The state's layout follows from these and from llama.cpp's version, which the model's fingerprint names.
         self.identity = f"k{parameters.type_k} v{parameters.type_v} f{parameters.flash_attn_type}"
         self._context = self._llama.llama_init_from_model(model.handle, parameters)
@@ -162,14 +164,16 @@ class Context:
         """Free it. Do not use it any further."""
         self._llama.llama_free(self._context)
 
-    def _parameters(self, threads: int) -> Any:
+    def _parameters(self, tuning: Tuning) -> Any:
         parameters = self._llama.llama_context_default_params()
+        tuning.fill(parameters, available_cores())
         parameters.n_ctx = self.cells
-        parameters.n_batch = parameters.n_ubatch = self.batch
+        parameters.n_batch = self.batch
+        if tuning.micro_batch == tuning.batch:  # the answers' tokens are not to make a second, small computation
+            parameters.n_ubatch = self.batch
         parameters.n_seq_max = self.sequences
         parameters.n_outputs_max = self.outputs
         parameters.kv_unified = True
-        parameters.n_threads = parameters.n_threads_batch = threads
         parameters.no_perf = True
         return parameters
 

@@ -14,10 +14,11 @@ from rag.engine.grammar import Grammar
 from rag.engine.native import Model
 from rag.engine.prefix import PrefixCounters, Prefixes
 from rag.engine.sampling import Writer
-from rag.engine.scheduler import READ_TOKENS, Scheduler
+from rag.engine.scheduler import Scheduler
 from rag.engine.states import SavedStates
 from rag.engine.task import Scoring, Task, Writing
 from rag.errors import ModelLoadFailed, PromptTooLong
+from rag.tuning import UNTUNED, Tuning
 
 T = TypeVar("T")
 
@@ -37,8 +38,9 @@ class LlamaGenerator:
     where `prefix_folder` is given `folder_bytes` of disk. `build` names the llama.cpp build: states on disk are
     those of this build and of this file, by its size, time and beginning.
 
-    `extra_buffers=False` gives up llama.cpp's repacked weights. Raises `ModelLoadFailed` where llama.cpp refuses the
-    file; a native crash cannot be caught here, so `rag.probe` tries an unknown file in a child process first.
+    `tuning` says how llama.cpp is to run the model; `threads` other than 0 goes before it. `extra_buffers=False` gives
+    up llama.cpp's repacked weights. Raises `ModelLoadFailed` where llama.cpp refuses the file; a native crash cannot be
+    caught here, so `rag.probe` tries an unknown file in a child process first.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class LlamaGenerator:
         context: int = 4096,
         threads: int = 0,
         extra_buffers: bool = True,
+        tuning: Tuning = UNTUNED,
         sequences: int = 1,
         prefix_bytes: int = 0,
         prefix_folder: Path | None = None,
@@ -56,6 +59,7 @@ class LlamaGenerator:
     ) -> None:
         self.path = path
         self.context = context
+        self.tuning = tuning.model_copy(update={"threads": threads}) if threads else tuning
         self._model = Model(path, extra_buffers=extra_buffers)
         self._vocabulary = self._model.vocabulary
         numbers = sequences + IDLE_SEQUENCES + 1  # one more to save from
@@ -63,9 +67,8 @@ class LlamaGenerator:
             native = Context(
                 self._model,
                 cells=context + (sequences - 1) * context // 4,
-                batch=READ_TOKENS + numbers,
                 sequences=numbers,
-                threads=threads,
+                tuning=self.tuning,
             )
         except BaseException:
             self._model.close()
@@ -73,7 +76,9 @@ class LlamaGenerator:
         identity = f"{_fingerprint(path)} {native.identity} {build}"
         files = PrefixFiles(prefix_folder, identity, folder_bytes) if prefix_folder else None
         prefixes = Prefixes(native, SavedStates(prefix_bytes, files), cells=min(IDLE_CELLS, native.cells // 2))
-        self._scheduler = Scheduler(native, prefixes, sequences=sequences, name=path.name)
+        self._scheduler = Scheduler(
+            native, prefixes, sequences=sequences, read_tokens=self.tuning.batch, name=path.name
+        )
         self._closed = False
 
     def close(self) -> None:

@@ -68,7 +68,7 @@ class Model:
         parameters = self.llama.llama_model_default_params()
         parameters.n_gpu_layers = 0
         parameters.use_extra_bufts = extra_buffers
-        self.handle = _load(self.llama, path, parameters)
+        self.handle = load_model(self.llama, path, parameters)
         self.vocabulary = Vocabulary(self.llama, self.handle)
         self._template = self.vocabulary.chat_template(self._template_source())
 
@@ -108,7 +108,7 @@ class LlamaVocabulary:
         self._llama = bindings()
         parameters = self._llama.llama_model_default_params()
         parameters.vocab_only = True
-        self._model = _load(self._llama, path, parameters)
+        self._model = load_model(self._llama, path, parameters)
         self._vocabulary = Vocabulary(self._llama, self._model)
 
     def count(self, text: str) -> int:
@@ -144,7 +144,8 @@ def bindings() -> Any:
     return llama_cpp
 
 
-def _load(llama: Any, path: Path, parameters: Any) -> Any:
+def load_model(llama: Any, path: Path, parameters: Any) -> Any:
+    """Return llama.cpp's handle of a file's model. Raises `ModelLoadFailed` where it refuses the file."""
     model = llama.llama_model_load_from_file(os.fsencode(path), parameters)
     if not model:
         raise ModelLoadFailed(

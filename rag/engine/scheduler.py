@@ -1,6 +1,6 @@
 """The one thread that owns the context: it reads and writes for all requests at once, step by step.
 
-A step is one batch: the next token of every answer being written, and up to `READ_TOKENS` tokens of prompts. The
+A step is one batch: the next token of every answer being written, and up to `read_tokens` tokens of prompts. The
 prompts take turns by chunk, so that neither a long one nor a crowd of them stalls an answer or a short prompt.
 """
 
@@ -18,11 +18,10 @@ from rag.engine.prefix import PrefixCounters, Prefixes
 from rag.engine.task import Task
 from rag.errors import DeadlinePassed, ModelLoadFailed, Overloaded, SmallholdError, Unavailable
 from rag.protocols import FloatArray
+from rag.tuning import UNTUNED
 
 logger = logging.getLogger(__name__)
 
-# Prompt tokens read in one step: at some 100 tokens a second and more, about a second between two chances to cancel.
-READ_TOKENS = 128
 # An answer is counted with no more tokens than this when it is decided whether another prompt fits in beside it.
 FORESEEN = 128
 # Continuations that are scored at once, beside the answers being written.
@@ -46,11 +45,19 @@ class Scheduler:
     """
 
     def __init__(
-        self, context: ContextLike, prefixes: Prefixes, *, sequences: int, waiting: int = 64, name: str = "model"
+        self,
+        context: ContextLike,
+        prefixes: Prefixes,
+        *,
+        sequences: int,
+        read_tokens: int = UNTUNED.batch,
+        waiting: int = 64,
+        name: str = "model",
     ) -> None:
         self._context = context
         self._prefixes = prefixes
         self._sequences = sequences
+        self._read_tokens = read_tokens
         self._waiting = waiting
         self._name = name
         self._wake = threading.Condition()
@@ -196,7 +203,7 @@ class Scheduler:
 
     def _plan(self) -> list[_Turn]:
         """Share out the batch: one token for each answer being written, what is left for prompts in turn."""
-        outputs, budget = self._context.outputs, READ_TOKENS
+        outputs, budget = self._context.outputs, self._read_tokens
         turns = []
         for task in [task for task in self._active if not task.held and task.unread == 1]:
             turns.append(_Turn(task, 1, task.outputs(1)))
