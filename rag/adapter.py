@@ -4,10 +4,6 @@ A LoRA adapter (Hu et al. 2021) holds for a matrix W of `(out, in)` two thin one
 adapted matrix is W + (alpha / r) B A. llama.cpp could add them at run time, but on 2 cores that halved its speed
 (docs/lab.md), so they are added once, when the model is fetched.
 
-In 4 bits (Q4_0: blocks of 32 weights with one step) llama.cpp reads twice as fast as in 8. Rounding after learning costs
-accuracy, so the adapter is learnt with the rounding (training/lora.py), and each block's step, taken from the base's
-weights alone, is the one that rounds them with the least error.
-
 The result is the same bits on every machine: all arithmetic is float32, element by element, in one order; no matrix
 product, whose order of summation depends on the CPU. So the registry can pin its SHA-256.
 """
@@ -20,8 +16,6 @@ import numpy as np
 
 from rag.errors import ModelDamaged
 from rag.protocols import FloatArray
-
-Q4_BLOCK = 32  # weights that share a step
 
 # The metadata of the base that the writer makes anew.
 _WRITTEN = ("GGUF.", "general.architecture")
@@ -123,45 +117,4 @@ def _adapted(tensor: Any, pair: _Pair, quantization: str) -> Any:
     from gguf.quants import dequantize, quantize
 
     weights = np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
-    if quantization == "Q4_0":
-        return _q4(weights + pair.delta(), q4_steps(weights.reshape(-1, Q4_BLOCK)))
     return quantize(weights + pair.delta(), GGMLQuantizationType[quantization])
-
-
-def q4_steps(blocks_nw: FloatArray) -> FloatArray:
-    """Return the step `(n, 1)` of each block of 32 weights: of 12 tried, that with the least sum of squared errors.
-
-    A step may be negative: codes reach from -8 to 7, and the side of the largest weight gets the 8.
-    """
-    at = np.abs(blocks_nw).argmax(axis=1)[:, None]
-    full = np.take_along_axis(blocks_nw, at, axis=1) / np.float32(-8)
-    best = np.zeros_like(full)
-    least = np.full(len(blocks_nw), np.inf, np.float32)
-    for share in np.linspace(0.66, 1.1, 12, dtype=np.float32):
-        steps = (full * share).astype(np.float16).astype(np.float32)
-        errors = blocks_nw - _q4_codes(blocks_nw, steps) * steps
-        # Added one after the other: a sum whose order depends on the CPU could choose another step.
-        total = np.zeros(len(blocks_nw), np.float32)
-        for column in range(Q4_BLOCK):
-            total += errors[:, column] * errors[:, column]
-        better = total < least
-        least[better], best[better] = total[better], steps[better]
-    return best
-
-
-def _q4_codes(blocks_nw: FloatArray, steps_n1: FloatArray) -> FloatArray:
-    """Return the nearest codes, from -8 to 7; 0 in a block of zeros."""
-    steps = np.where(steps_n1 == 0, np.float32(1), steps_n1)
-    return np.clip(np.rint(blocks_nw / steps), -8, 7)
-
-
-def _q4(weights: FloatArray, steps_n1: FloatArray) -> Any:
-    """Return `weights` in llama.cpp's Q4_0, `(out, bytes)`: a block is its step as float16, then 16 bytes of codes.
-
-    A byte holds the codes of weights i and i + 16, each 8 too large.
-    """
-    codes = (_q4_codes(weights.reshape(-1, Q4_BLOCK), steps_n1) + 8).astype(np.uint8)
-    half = Q4_BLOCK // 2
-    packed = codes[:, :half] | (codes[:, half:] << 4)
-    blocks = np.concatenate([steps_n1.astype(np.float16).view(np.uint8), packed], axis=1)
-    return blocks.reshape(weights.shape[0], -1)

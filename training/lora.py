@@ -2,10 +2,6 @@
 
 The model is written out here instead of taken from a library, since its weights come quantized: what is learnt must be
 added to the very weights that llama.cpp will run. Arithmetic in bfloat16, sums of norms and losses in float32.
-
-What is learnt will be rounded to 4 bits together with the weights (rag/adapter.py), so it is learnt so (Jacob et al.
-2018): forward with the rounded sum, backward as if there were no rounding (Bengio et al. 2013). Rounding all weights
-takes as long as half a step, so it is done every few steps; what was learnt since is added unrounded.
 """
 
 import math
@@ -19,8 +15,6 @@ from gguf.quants import dequantize
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from rag.adapter import q4_steps
-
 _MATRICES = {
     "q": "attn_q",
     "k": "attn_k",
@@ -33,21 +27,16 @@ _MATRICES = {
 
 
 class AdaptedModel:
-    """The weights of `path`, and for each matrix of a layer a pair A `(r, in)`, B `(out, r)` that learns.
+    """The weights of `path`, and for each matrix from layer `first` on a pair A `(r, in)`, B `(out, r)` that learns."""
 
-    `rounded` is whether they are seen rounded to Q4_0: by `round_weights`, to be called every few steps.
-    """
-
-    def __init__(self, path: Path, *, rank: int, rounded: bool = True) -> None:
+    def __init__(self, path: Path, *, rank: int, first: int) -> None:
         reader = GGUFReader(path)
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         self._read_shape(reader)
         self.rank = rank
         self.scale = 2.0  # alpha / rank
-        self._rounded = rounded
+        self._first = first
         self.pairs: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
-        self._seen: dict[str, tuple[Tensor, Tensor]] = {}  # the pairs as they were when the weights were rounded
-        self._grids: dict[str, tuple[Tensor, Tensor]] = {}  # each matrix in blocks `(out * in / 32, 32)`, their steps
         self._layers = [self._layer(number) for number in range(self._depth)]
         self._embedding = self._weight("token_embd.weight").bfloat16()
         output = "output.weight" if "output.weight" in self._tensors else "token_embd.weight"
@@ -63,22 +52,9 @@ class AdaptedModel:
         """Return logits `(n, vocabulary)` of the tokens that follow the `n` true places of `wanted_bs` `(b, s)`."""
         x = self._embedding[ids_bs]
         for number in range(self._depth):
-            x = self._forward(x, number)
+            with torch.set_grad_enabled(number >= self._first):
+                x = self._forward(x, number)
         return F.linear(_norm(x, self._last_norm, self._epsilon)[wanted_bs], self._output).float()
-
-    @torch.no_grad()
-    def round_weights(self) -> None:
-        """Round each matrix with what its pair has learnt, as rag/adapter.py will."""
-        for number, layer in enumerate(self._layers if self._rounded else []):
-            for key, name in _MATRICES.items():
-                matrix = f"blk.{number}.{name}.weight"
-                weights, steps = self._grids[matrix]
-                a, b = self.pairs[matrix]
-                learnt = (b * self.scale) @ a
-                divisors = steps.masked_fill(steps == 0, 1)  # of blocks of zeros, which stay zero
-                codes = ((weights + learnt.view(-1, 32)) / divisors).round_().clamp_(-8, 7)
-                layer[key] = codes.mul_(steps).view(learnt.shape).bfloat16()
-                self._seen[matrix] = (a.detach().clone(), b.detach().clone())
 
     def save(self, path: Path, name: str) -> None:
         """Write the adapter as GGUF, in float16: a file that llama.cpp reads too."""
@@ -113,30 +89,24 @@ class AdaptedModel:
         return torch.from_numpy(np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32))
 
     def _layer(self, number: int) -> dict[str, Tensor]:
-        layer = {}
-        for key, name in _MATRICES.items():
-            weights = self._weight(f"blk.{number}.{name}.weight")
-            layer[key] = weights.bfloat16()
-            out, into = weights.shape
-            a = nn.Parameter(torch.randn(self.rank, into) / math.sqrt(into))
-            self.pairs[f"blk.{number}.{name}.weight"] = (a, nn.Parameter(torch.zeros(out, self.rank)))
-            if self._rounded:
-                blocks = weights.view(-1, 32)
-                steps = torch.from_numpy(q4_steps(blocks.numpy()))
-                self._grids[f"blk.{number}.{name}.weight"] = (blocks, steps)
+        layer = {key: self._weight(f"blk.{number}.{name}.weight").bfloat16() for key, name in _MATRICES.items()}
         layer |= {f"{key}_bias": self._weight(f"blk.{number}.attn_{key}.bias").bfloat16() for key in "qkv"}
         layer |= {name: self._weight(f"blk.{number}.{name}.weight") for name in ("attn_norm", "ffn_norm")}
+        if number >= self._first:
+            for key, name in _MATRICES.items():
+                out, into = layer[key].shape
+                a = nn.Parameter(torch.randn(self.rank, into) / math.sqrt(into))
+                self.pairs[f"blk.{number}.{name}.weight"] = (a, nn.Parameter(torch.zeros(out, self.rank)))
         return layer
 
     def _linear(self, x: Tensor, number: int, key: str) -> Tensor:
         layer = self._layers[number]
         y = F.linear(x, layer[key], layer.get(f"{key}_bias"))
-        matrix = f"blk.{number}.{_MATRICES[key]}.weight"
-        a, b = self.pairs[matrix]
-        if matrix in self._seen:  # in the rounded weights already
-            a0, b0 = self._seen[matrix]
-            a, b = torch.cat([a, a0]), torch.cat([b, -b0], 1)
-        thin = F.linear(x, a.bfloat16()).view(-1, a.shape[0])
+        pair = self.pairs.get(f"blk.{number}.{_MATRICES[key]}.weight")
+        if pair is None:
+            return y
+        a, b = pair
+        thin = F.linear(x, a.bfloat16()).view(-1, self.rank)
         return torch.addmm(y.view(-1, y.shape[-1]), thin, (b * self.scale).bfloat16().t()).view(y.shape)
 
     def _forward(self, x: Tensor, number: int) -> Tensor:
