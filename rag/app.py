@@ -43,7 +43,8 @@ def create_app(load: Callable[[], Service], settings: ServerSettings) -> FastAPI
     """Return the application. Started, it answers `/health` at once and calls `load` in a thread.
 
     Until `load` has returned, `/ready` and every route that needs the model answer 503 and say why; if it raised,
-    they keep saying what. `load` may raise any `SmallholdError`.
+    they keep saying what. `load` may raise any `SmallholdError`. While the model's process is down,
+    `/ready` answers 503, too.
     At the end `pipeline.close()` is called if there is one.
     """
     telemetry = Telemetry()
@@ -76,6 +77,7 @@ def create_app(load: Callable[[], Service], settings: ServerSettings) -> FastAPI
     for lane in (chat, lookup):
         telemetry.watch_lane(lane)
     telemetry.watch_ready(lambda: loader.readiness().status == "ready")
+    telemetry.watch_restarts(loader.restarts)
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Measured, telemetry=telemetry)  # added last: outermost
     return app

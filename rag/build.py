@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from rag.abstain import Abstention, load_abstention
 from rag.config import Settings
 from rag.embedder import SentenceEmbedder
+from rag.engine.guarded import GuardedGenerator
 from rag.errors import ConfigError
 from rag.index import Index
-from rag.llama import LlamaGenerator
+from rag.llama import LlamaGenerator, LlamaVocabulary
 from rag.models import ModelStore, default_directory
 from rag.pipeline import RagPipeline
 from rag.probe import runnable
@@ -51,9 +53,29 @@ def build_generator(settings: Settings, store: ModelStore) -> LlamaGenerator | E
             retries=wanted.retries,
             requests_per_minute=wanted.requests_per_minute,
         )
+    return LlamaGenerator(**_llama_options(settings, store))
+
+
+def build_served_generator(
+    settings: Settings, store: ModelStore
+) -> GuardedGenerator | LlamaGenerator | EndpointGenerator:
+    """Return the language model for a server: a local one runs in a process of its own unless the settings forbid it.
+
+    Raises what `build_generator` raises.
+    """
+    wanted = settings.generator
+    if wanted.endpoint or not wanted.worker:
+        return build_generator(settings, store)
+    options = _llama_options(settings, store)
+    return GuardedGenerator({**options, "path": str(options["path"])}, LlamaVocabulary(options["path"]))
+
+
+def _llama_options(settings: Settings, store: ModelStore) -> dict[str, Any]:
+    """Return the arguments of `LlamaGenerator`. The model has been probed."""
+    wanted = settings.generator
     path = generator_file(settings, store)
     repacked = runnable(path, store.directory / "probes.json")
-    return LlamaGenerator(path, context=wanted.context, threads=wanted.threads, extra_buffers=repacked)
+    return {"path": path, "context": wanted.context, "threads": wanted.threads, "extra_buffers": repacked}
 
 
 def generator_file(settings: Settings, store: ModelStore) -> Path:

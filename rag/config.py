@@ -81,6 +81,11 @@ class GeneratorSettings(_Section):
     api_key_env: str = Field("OPENAI_API_KEY", description="Environment variable that holds the endpoint's key.")
     context: int = Field(4096, ge=256, le=1_000_000, description="Context length in tokens.")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 takes all cores.")
+    worker: bool = Field(
+        True,
+        description="Whether `serve` runs the model in a process of its own, which is started again when it dies; "
+        "the other commands never do.",
+    )
     max_tokens: int = Field(96, ge=1, le=100_000, description="Longest answer, in tokens.")
     prompt: str = Field(
         "",

@@ -202,7 +202,7 @@ def test_an_installed_wheel_carries_code_configs_and_page(tmp_path: Path) -> Non
     command = [sys.executable, "-m", "pip", "install", *options, "--target", str(site), str(source)]
     subprocess.run(command, check=True, capture_output=True)
 
-    for data in ("configs/**/*.toml", "rag/static/*.*", "rag/*.py", "indexer/*.py", "eval/*.py"):
+    for data in ("configs/**/*.toml", "rag/static/*.*", "rag/*.py", "rag/engine/*.py", "indexer/*.py", "eval/*.py"):
         carried = {path.relative_to(site) for path in site.glob(data)}
         assert carried == {path.relative_to(ROOT) for path in ROOT.glob(data)}, data
         assert carried or data.startswith("rag/static"), data
