@@ -57,9 +57,9 @@ class GuardedGenerator:
     in flight raises `ModelDied`, and a new process is started; requests wait up to `wait` seconds for it, then raise
     `ModelDied`, too.
 
-    `vocabulary` counts in this process, since choosing passages counts each of them, and a passage must not wait its
-    turn behind the model. That is native code where it can do harm, but little of it: it reads one file that has been
-    probed, and splits short texts. It is closed with the generator.
+    `vocabulary` counts in this process, since choosing passages counts every one of them, and a round trip each to a
+    process busy with answers would add up. That is native code where it can do harm, but little of it: it reads one
+    file that has been probed, and splits short texts. It is closed with the generator.
     """
 
     def __init__(
