@@ -110,9 +110,10 @@ class GuardedGenerator:
         finally:
             child.forget(number)
 
-    def score(self, messages: Sequence[Message], continuations: Sequence[str]) -> Any:
-        """Return what the model's own `score` returns, in JSON's types."""
-        return self._call("score", messages=pack_messages(messages), continuations=list(continuations))
+    def score(self, messages: Sequence[Message], continuations: Sequence[str]) -> list[list[float]]:
+        """Return the natural-log probability of every token of each continuation, were it the answer's beginning."""
+        scores = self._call("score", messages=pack_messages(messages), continuations=list(continuations))
+        return [list(tokens) for tokens in scores]
 
     def count(self, text: str) -> int:
         """Return the number of tokens of `text` as document text."""

@@ -42,8 +42,8 @@ CLOSE_SECONDS = 5.0
 class ServedModel(LanguageModel, Protocol):
     """What a worker needs of the model, called by many threads at once."""
 
-    def score(self, messages: Sequence[Message], continuations: Sequence[str]) -> Any:
-        """Return how likely each continuation is, in numbers and lists of them."""
+    def score(self, messages: Sequence[Message], continuations: Sequence[str]) -> list[list[float]]:
+        """Return the natural-log probability of every token of each continuation."""
         ...
 
     def close(self) -> None:
