@@ -9,7 +9,9 @@ The last message is a list of words. Most come back as pieces; some do something
     rubbish       writes bytes that are no frame on the socket
     hangup        closes the socket and lives on
     print         says something on stderr
-The option `lives` is a folder with a file for each life; what the first of `script` holds is done in the first life.
+The option `lives` is a folder with a file for each life. `script` says, in words with commas between them, what happens
+at the start of the first life, the second, ...; the last word holds for all further ones:
+    die:SIGNAL, exit, refuse (`ModelLoadFailed`), hang; anything else serves
 """
 
 import os
@@ -81,7 +83,8 @@ def load(options: Mapping[str, Any]) -> Play:
     folder = Path(options["lives"])
     life = len(list(folder.glob("life-*")))
     (folder / f"life-{life}").write_text(str(os.getpid()))
-    step = options.get("script", "").split(",")[min(life, len(options.get("script", "").split(",")) - 1)]
+    script = options.get("script", "").split(",")
+    step = script[min(life, len(script) - 1)]
     if step.startswith("die:"):
         os.kill(os.getpid(), signal.Signals[step[4:]])
     elif step == "exit":
