@@ -45,7 +45,8 @@ def create_app(load: Callable[[], Service], settings: ServerSettings, *, at_once
     `at_once` answers are written at the same time; the pipeline must be safe for as many threads.
 
     Until `load` has returned, `/ready` and every route that needs the model answer 503 and say why; if it raised,
-    they keep saying what. `load` may raise any `SmallholdError`.
+    they keep saying what. `load` may raise any `SmallholdError`. While the model's process is down,
+    `/ready` answers 503, too.
     At the end `pipeline.close()` is called if there is one.
     """
     telemetry = Telemetry()
@@ -79,6 +80,7 @@ def create_app(load: Callable[[], Service], settings: ServerSettings, *, at_once
     for lane in (chat, lookup):
         telemetry.watch_lane(lane)
     telemetry.watch_ready(lambda: loader.readiness().status == "ready")
+    telemetry.watch_restarts(loader.restarts)
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Measured, telemetry=telemetry)  # added last: outermost
     return app

@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rag.abstain import Abstention, load_abstention
 from rag.config import Settings
 from rag.embedder import SentenceEmbedder
+from rag.engine.frames import pack_options
 from rag.engine.generator import LlamaGenerator
-from rag.engine.native import available_cores
+from rag.engine.guarded import GuardedGenerator
+from rag.engine.native import LlamaVocabulary, available_cores
 from rag.errors import ConfigError
 from rag.index import Index
 from rag.models import ModelStore, default_directory
@@ -56,20 +58,38 @@ def build_generator(settings: Settings, store: ModelStore, *, sequences: int = 1
             retries=wanted.retries,
             requests_per_minute=wanted.requests_per_minute,
         )
-    local = local_model(settings, store)
-    repacked = runnable(local.file, store.directory / "probes.json")
-    return LlamaGenerator(
-        local.file,
-        context=wanted.context,
-        threads=wanted.threads,
-        extra_buffers=repacked,
-        tuning=local.tuning,
-        sequences=sequences,
-        prefix_bytes=wanted.prefix_mb * 1_000_000,
-        prefix_folder=store.directory / ".prefixes" if wanted.prefix_disk_mb else None,
-        folder_bytes=wanted.prefix_disk_mb * 1_000_000,
-        build=build_key(),
-    )
+    return LlamaGenerator(**_llama_options(settings, store, sequences))
+
+
+def build_served_generator(
+    settings: Settings, store: ModelStore
+) -> GuardedGenerator | LlamaGenerator | EndpointGenerator:
+    """Return the language model for a server, which writes several answers at once.
+
+    A local one runs in a process of its own unless the settings forbid it. Raises what `build_generator` raises.
+    """
+    wanted = settings.generator
+    if wanted.endpoint or not wanted.worker:
+        return build_generator(settings, store, sequences=wanted.sequences)
+    options = _llama_options(settings, store, wanted.sequences)
+    return GuardedGenerator(pack_options(options), LlamaVocabulary(options["path"]))
+
+
+def _llama_options(settings: Settings, store: ModelStore, sequences: int) -> dict[str, Any]:
+    """Return the arguments of `LlamaGenerator`. The model has been probed."""
+    wanted, local = settings.generator, local_model(settings, store)
+    return {
+        "path": local.file,
+        "context": wanted.context,
+        "threads": wanted.threads,
+        "extra_buffers": runnable(local.file, store.directory / "probes.json"),
+        "tuning": local.tuning,
+        "sequences": sequences,
+        "prefix_bytes": wanted.prefix_mb * 1_000_000,
+        "prefix_folder": store.directory / ".prefixes" if wanted.prefix_disk_mb else None,
+        "folder_bytes": wanted.prefix_disk_mb * 1_000_000,
+        "build": build_key(),
+    }
 
 
 class LocalModel(NamedTuple):

@@ -88,6 +88,11 @@ class GeneratorSettings(_Section):
     prefix_disk_mb: int = Field(
         0, ge=0, le=10_000_000, description="Disk for the same, beside the weights; 0 keeps nothing there."
     )
+    worker: bool = Field(
+        True,
+        description="Whether `serve` runs the model in a process of its own, which is started again when it dies; "
+        "the other commands never do.",
+    )
     max_tokens: int = Field(96, ge=1, le=100_000, description="Longest answer, in tokens.")
     prompt: str = Field(
         "",

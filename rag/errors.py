@@ -16,6 +16,7 @@
     |   +-- ModelMissing          503  exit 3   no source of the weights is at hand
     |   +-- ModelDamaged          503  exit 3   the weights are not those of the registry
     |   +-- ModelLoadFailed       503  exit 3   the probe could not load or run them
+    |   +-- ModelDied             503  exit 3   the process that ran the model is gone; it is started again
     |   +-- EndpointFailed        503  exit 3   a remote model did not answer
     +-- Overloaded                429  exit 3   the queue is full: try again
     +-- DeadlinePassed            504  exit 3   an answer took longer than its caller allows
@@ -134,6 +135,16 @@ class ModelLoadFailed(Unavailable):
     """Weights could not be loaded or run; the child process that tried is gone, this one is not."""
 
     code = "model_load_failed"
+
+
+class ModelDied(Unavailable):
+    """The process that ran the model for a server has ended. `coming` says whether it is being started again."""
+
+    code = "model_died"
+
+    def __init__(self, message: str, *, hint: str = "", coming: bool = True) -> None:
+        super().__init__(message, hint=hint)
+        self.coming = coming
 
 
 class EndpointFailed(Unavailable):

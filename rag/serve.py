@@ -9,9 +9,17 @@ from pathlib import Path
 import uvicorn
 
 from rag.app import create_app
-from rag.build import build_embedder, build_generator, build_pipeline, build_retriever, model_store, open_index
+from rag.build import (
+    build_embedder,
+    build_pipeline,
+    build_retriever,
+    build_served_generator,
+    model_store,
+    open_index,
+)
 from rag.config import ServerSettings, Settings
 from rag.console import err
+from rag.engine.guarded import GuardedGenerator
 from rag.errors import Unavailable
 from rag.guard import is_loopback
 from rag.pipeline import RagPipeline
@@ -38,7 +46,7 @@ def load_service(settings: Settings) -> Service:
     store = model_store(settings)
     embedder = build_embedder(settings, store)
     index = open_index(settings, embedder)
-    generator = build_generator(settings, store, sequences=settings.generator.sequences)
+    generator = build_served_generator(settings, store)
     pipeline = build_pipeline(settings, generator, build_retriever(settings, index, embedder))
     embedder.embed(["warm"])  # the first embedding imports torch: seconds that no question should wait for
     documents = [IndexedDocument(d.id, d.title, d.uri, d.chunks, d.bytes) for d in index.documents()]
@@ -51,6 +59,7 @@ def load_service(settings: Settings) -> Service:
         else settings.generator.model,
         embedder_model=settings.embedder.model,
         documents=lambda: documents,
+        keeper=generator if isinstance(generator, GuardedGenerator) else None,
     )
 
 

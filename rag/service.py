@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from rag.datatypes import Delta, Message, ScoredChunk
-from rag.errors import SmallholdError, Unavailable
+from rag.errors import ModelDied, SmallholdError, Unavailable
 from rag.pipeline import AskOptions
 from rag.protocols import Embedder, TokenCounter
 
@@ -24,6 +24,19 @@ class Pipeline(Protocol):
 
     def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
         """Return the ranked chunks alone, best first."""
+        ...
+
+
+class Keeper(Protocol):
+    """What the endpoint needs of `rag.engine.guarded.GuardedGenerator`: how the model's process is."""
+
+    @property
+    def restarts(self) -> int:
+        """How often the process was started again."""
+        ...
+
+    def fault(self) -> SmallholdError | None:
+        """Return why no question can be answered at the moment, None where one can."""
         ...
 
 
@@ -44,6 +57,7 @@ class Service:
 
     `embedder` is called from another thread than `pipeline`, which may be embedding at that moment.
     `counter` counts in the embedder's tokens; `documents` is called for every listing, so that it stays current.
+    `keeper` is None where the model runs in this process.
     """
 
     pipeline: Pipeline
@@ -53,11 +67,12 @@ class Service:
     embedder_model: str
     documents: Callable[[], Sequence[IndexedDocument]]
     loaded_at: float = field(default_factory=time.time)
+    keeper: Keeper | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """How far loading came, in words for people: `reason` what is the matter, `hint` what to do about it."""
+    """Whether questions can be answered, in words for people: `reason` is what is the matter, `hint` what to do."""
 
     status: Literal["loading", "ready", "failed"]
     reason: str = ""
@@ -89,13 +104,23 @@ class Loader:
         raise Unavailable("the model and the index are still being loaded", hint="Try again in a moment.")
 
     def readiness(self) -> Readiness:
-        """Return how far loading came."""
+        """Return how far loading came, and after it how the model's process is."""
         with self._lock:
-            if self._service is not None:
-                return Readiness("ready")
-            if self._error is not None:
-                return Readiness("failed", self._error.message, self._error.hint, self._error.code)
+            service, error = self._service, self._error
+        if service is not None and service.keeper is not None:
+            error = service.keeper.fault()
+        if error is not None:
+            coming = isinstance(error, ModelDied) and error.coming
+            return Readiness("loading" if coming else "failed", error.message, error.hint, error.code)
+        if service is not None:
+            return Readiness("ready")
         return Readiness("loading", "the model and the index are being loaded")
+
+    def restarts(self) -> int:
+        """Return how often the model's process was started again."""
+        with self._lock:
+            service = self._service
+        return service.keeper.restarts if service is not None and service.keeper is not None else 0
 
     def close(self) -> None:
         """Close the pipeline, now or as soon as a loading that is still under way hands it over. Idempotent."""

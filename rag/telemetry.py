@@ -1,9 +1,11 @@
 """Figures of a running server for Prometheus. Each application has a registry of its own; nothing is global."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rag.datatypes import Answer
@@ -71,6 +73,10 @@ class Telemetry:
         """Read whether the server is ready whenever the metrics are asked for."""
         self._ready.set_function(ready)
 
+    def watch_restarts(self, restarts: Callable[[], int]) -> None:
+        """Read how often the model's process was started again whenever the metrics are asked for."""
+        self.registry.register(_Restarts(restarts))
+
     def request_began(self) -> None:
         """Count a request in."""
         self._in_flight.inc()
@@ -107,6 +113,18 @@ class Telemetry:
     def exposition(self) -> bytes:
         """Every figure in Prometheus's text format."""
         return generate_latest(self.registry)
+
+
+class _Restarts(Collector):
+    """A counter that is kept elsewhere: the library's own can only be counted up here."""
+
+    def __init__(self, restarts: Callable[[], int]) -> None:
+        self._restarts = restarts
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Yield the counter as it is now."""
+        what = "Times the process that runs the model was started again."
+        yield CounterMetricFamily("smallhold_model_restarts", what, value=self._restarts())
 
 
 class Measured:

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import dataclasses
 import json
 import socket
 import threading
@@ -16,7 +17,7 @@ import uvicorn
 from rag.app import IndexedDocument, Service, create_app
 from rag.config import ServerSettings
 from rag.datatypes import Answer, Chunk, Citation, Delta, Message, ScoredChunk, Span, Usage, Verdict
-from rag.errors import IndexMissing, InvalidRequest, PromptTooLong, SmallholdError
+from rag.errors import IndexMissing, InvalidRequest, ModelDied, PromptTooLong, SmallholdError
 from rag.pipeline import ABSTENTION_TEXT, AskOptions
 
 TEXT = "The north ferry leaves at six. It carries no cars."
@@ -186,6 +187,42 @@ def test_health_answers_and_the_model_routes_say_why_they_cannot_while_loading()
         assert (ready["status"], ready["model"], ready["embedder"]) == ("ready", "small-1b", "mini-embed")
         assert metric(client, "smallhold_ready") == 1
         assert ask(client).status_code == 200
+
+
+class Keeper:
+    """The model's process, as it is said to be."""
+
+    restarts = 0
+    died: ModelDied | None = None
+
+    def fault(self) -> ModelDied | None:
+        return self.died
+
+
+def test_ready_and_the_figures_follow_the_models_process():
+    keeper = Keeper()
+    with serving(lambda: dataclasses.replace(service(Script()), keeper=keeper)) as client:
+        assert metric(client, "smallhold_model_restarts_total") == 0
+        keeper.died = ModelDied("it died of SIGSEGV", hint="Wait.")
+        down = client.get("/ready")
+        assert down.status_code == 503
+        assert down.headers["retry-after"] == "2"
+        expected = {"status": "loading", "reason": "it died of SIGSEGV", "hint": "Wait.", "code": "model_died"}
+        assert {key: down.json()[key] for key in expected} == expected
+        assert metric(client, "smallhold_ready") == 0
+        keeper.died = ModelDied("it stays down", coming=False)
+        assert client.get("/ready").json()["status"] == "failed"
+        keeper.died, keeper.restarts = None, 3
+        assert client.get("/ready").status_code == 200
+        assert metric(client, "smallhold_model_restarts_total") == 3
+
+
+def test_a_model_that_is_down_is_503_with_the_time_to_come_back():
+    with serving(Script(ModelDied("it is being started again"))) as client:
+        for stream in (False, True):
+            refused = ask(client, stream=stream)
+            assert error(refused, 503)["code"] == "model_died"
+            assert refused.headers["retry-after"] == "2"
 
 
 def test_a_failed_loading_is_told_with_its_hint():

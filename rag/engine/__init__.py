@@ -9,4 +9,8 @@ states      read prefixes as saved states, in memory; files: the same on disk
 prefix      which prefixes are read already, in the context or saved
 scheduler   the one thread that owns the context
 generator   `LlamaGenerator`, the seam to the pipeline
+worker      the process that runs the model for a server
+guarded     its keeper in the server's process: `GuardedGenerator`
+child       one life of that process
+frames      what the two say to each other
 """

@@ -1,0 +1,72 @@
+"""Which process the settings put a server's model into."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag import build
+from rag.config import load_settings
+from rag.engine.frames import pack_options, unpack_options
+from rag.models import ModelStore
+from rag.registry import Registry
+from rag.remote import EndpointGenerator
+from rag.tuning import UNTUNED, Tuning
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What was made, instead of making it."""
+    made: list[tuple[Any, ...]] = []
+    for name in ("GuardedGenerator", "LlamaGenerator", "LlamaVocabulary"):
+        monkeypatch.setattr(build, name, lambda *args, name=name, **kwargs: made.append((name, args, kwargs)))
+    monkeypatch.setattr(build, "local_model", lambda settings, store: build.LocalModel(Path("m.gguf"), UNTUNED, ""))
+    monkeypatch.setattr(build, "runnable", lambda path, memory: False)
+    return made
+
+
+def served(tmp_path: Path, **generator: Any) -> Any:
+    settings = load_settings(None, {"generator": {"context": 512, **generator}})
+    return build.build_served_generator(settings, ModelStore(Registry(model=()), tmp_path))
+
+
+def test_a_served_model_has_a_process_of_its_own(made: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    served(tmp_path)
+    options = {
+        "path": "m.gguf",
+        "context": 512,
+        "threads": 0,
+        "extra_buffers": False,
+        "tuning": UNTUNED.model_dump(),
+        "sequences": 4,
+        "prefix_bytes": 256_000_000,
+        "prefix_folder": None,
+        "folder_bytes": 0,
+        "build": build.build_key(),
+    }
+    assert made == [("LlamaVocabulary", (Path("m.gguf"),), {}), ("GuardedGenerator", (options, None), {})]
+
+
+def test_unless_the_settings_forbid_it(made: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    served(tmp_path, worker=False)
+    ((name, _, options),) = made
+    assert options["sequences"] == 4
+    assert (name, options["path"]) == ("LlamaGenerator", Path("m.gguf"))
+
+
+def test_or_it_is_somewhere_else(made: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    generator = served(tmp_path, endpoint="http://127.0.0.1:1/v1")
+    assert isinstance(generator, EndpointGenerator)
+    assert made == []
+    generator.close()
+
+
+def test_what_goes_to_the_process_comes_out_of_the_json_again(tmp_path: Path) -> None:
+    options = {
+        "path": Path("m.gguf"),
+        "tuning": Tuning(batch=64, micro_batch=32),
+        "prefix_folder": tmp_path,
+        "build": "b",
+    }
+    assert unpack_options(json.loads(json.dumps(pack_options(options)))) == options
