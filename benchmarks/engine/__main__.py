@@ -1,6 +1,7 @@
 """The command line of the benchmark; see `benchmarks.engine` for what it measures."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write; Ctrl-C leaves what there is, marked as not complete."""
     plan, path = parse(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # being told to end keeps what there is, too
     session = Session(plan)
     status = 0
     try:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.engine.journal import BARE, MACHINE, Journal
+from benchmarks.engine.ours import bindings
 from eval.flops import Tensor, read_tensors
 
 MEGABYTE = 1 << 20
@@ -87,9 +88,7 @@ class BareLoop:
     """llama_decode through the bindings and nothing else: what llama-bench measures. One context, its own weights."""
 
     def __init__(self, path: Path, *, context: int, threads: int, extra_buffers: bool, batch: int = 512) -> None:
-        from rag.llama import _bindings
-
-        self._llama = _bindings()
+        self._llama = bindings()
         parameters = self._llama.llama_model_default_params()
         parameters.use_extra_bufts = extra_buffers
         self._model = self._llama.llama_model_load_from_file(str(path).encode(), parameters)

@@ -16,7 +16,7 @@ import httpx
 
 from benchmarks.engine.client import HttpSystem, PeerFailed
 from benchmarks.engine.journal import LLAMA_CPP_PYTHON, LLAMA_SERVER
-from benchmarks.engine.systems import Weights
+from benchmarks.engine.ours import Weights
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 EMPTY_REQUEST = {LLAMA_SERVER: "/health", LLAMA_CPP_PYTHON: "/v1/models"}

@@ -7,10 +7,10 @@ from benchmarks.engine import measure
 from benchmarks.engine.journal import OURS, Journal
 from benchmarks.engine.limits import BareLoop, measure_bandwidth, measure_products
 from benchmarks.engine.measure import Advance, Scale
+from benchmarks.engine.ours import available_cores
 from benchmarks.engine.systems import OurSystem, System
 from benchmarks.engine.workload import Case, Shapes, seen_pairs
 from rag.errors import DataError
-from rag.llama import available_cores
 from rag.pipeline import RagPipeline
 
 T = TypeVar("T")

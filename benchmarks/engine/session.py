@@ -9,16 +9,16 @@ from benchmarks.engine.client import PeerFailed
 from benchmarks.engine.journal import LLAMA_SERVER, PEERS, Journal
 from benchmarks.engine.limits import bare_loop, note_weights
 from benchmarks.engine.measure import QUICK, Scale
+from benchmarks.engine.ours import LlamaVocabulary, Weights, available_cores, find_weights, open_engine
 from benchmarks.engine.peers import install, running, settings_of
 from benchmarks.engine.rounds import WORKLOADS, Rounds
 from benchmarks.engine.soak import soak
-from benchmarks.engine.systems import OurSystem, System, Weights, find_weights, open_engine
+from benchmarks.engine.systems import OurSystem, System
 from benchmarks.engine.workload import AT_LENGTH, Case, Recalled, Shapes, load_cases
 from eval.machine import describe_machine
 from rag.build import build_pipeline, build_prompt
 from rag.config import Settings, load_settings
 from rag.console import StageProgress, err, stage_progress
-from rag.llama import LlamaVocabulary, available_cores
 
 # What a chat template adds to a turn, and template and a changed first word to a prompt, generously; contexts come in
 # steps of STEP tokens.
@@ -97,7 +97,7 @@ class Session:
         shapes = Shapes(build_prompt(self._settings), self._settings.evidence.passages, written)
         with ExitStack() as stack:
             room = room_for(weights, cases, shapes, max(scale.written, written), scale.read)
-            engine = open_engine(weights, context=scale.clients * room, threads=self._threads)
+            engine = open_engine(weights, room=room, clients=scale.clients, threads=self._threads)
             systems: list[System] = [OurSystem(stack.enter_context(closing(engine)))]
             for name, python in pythons.items():
                 self._start_peer(stack, systems, name, python, weights, room)
@@ -156,7 +156,7 @@ class Session:
         chats = [shapes.alone(case) for case in cases]
         tick = Ticks(progress, "soak", answers + len(chats))
         room = room_for(weights, cases, shapes, SOAK_TOKENS)
-        with closing(open_engine(weights, context=clients * room, threads=self._threads)) as engine:
+        with closing(open_engine(weights, room=room, clients=clients, threads=self._threads)) as engine:
             self.soaked = soak(
                 engine,
                 chats,

@@ -2,17 +2,11 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from benchmarks.engine.journal import OURS
-from rag.build import generator_file, model_store
-from rag.config import Settings
+from benchmarks.engine.ours import Engine
 from rag.datatypes import Message, Sampling
-
-# The one line that says which engine of ours is measured.
-from rag.llama import LlamaGenerator as Engine
-from rag.probe import runnable
 
 
 class Reply(NamedTuple):
@@ -65,22 +59,3 @@ class OurSystem:
         assert usage is not None
         first, last = (times[0], times[-1]) if times else (seconds, seconds)
         return Reply(text, usage.completion, usage.prompt, first, last, seconds)
-
-
-class Weights(NamedTuple):
-    """The GGUF file that all systems run, and whether it runs here with llama.cpp's repacked weights."""
-
-    path: Path
-    repacked: bool
-
-
-def find_weights(settings: Settings) -> Weights:
-    """Return the file that the settings name, tried in a child process. Raises `ModelMissing`, `ModelLoadFailed`."""
-    store = model_store(settings)
-    path = generator_file(settings, store)
-    return Weights(path, runnable(path, store.directory / "probes.json"))
-
-
-def open_engine(weights: Weights, *, context: int, threads: int) -> Engine:
-    """Load our engine."""
-    return Engine(weights.path, context=context, threads=threads, extra_buffers=weights.repacked)

@@ -76,10 +76,8 @@ def load_cases(folder: Path, settings: Settings, cache: Path, progress: StagePro
     embedder = build_embedder(settings, store)
     tokenizer = store.locate(settings.embedder.model).path / "tokenizer.json"
     chunker = Chunker(tokenizer, settings.chunk.tokens, settings.chunk.overlap)
-    directory = (
-        cache
-        / f"{qaset.corpus_digest[:16]}-{settings.chunk.tokens}-{settings.chunk.overlap}{'' if few is None else f'-{few}'}"
-    )
+    cut = f"{settings.chunk.tokens}-{settings.chunk.overlap}"
+    directory = cache / f"{qaset.corpus_digest[:16]}-{cut}-{'all' if few is None else few}"
     build(directory, _documents(qaset, questions, few), embedder=embedder, chunker=chunker, progress=progress)
     with closing(open_index(settings, embedder, directory)) as index:
         retriever = build_retriever(settings, index, embedder)
