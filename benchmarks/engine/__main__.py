@@ -18,7 +18,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write; Ctrl-C leaves what there is, marked as not complete."""
     plan, path = parse(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # being told to end keeps what there is, too
     session = Session(plan)
     status = 0
     try:
@@ -69,4 +68,5 @@ def parse(arguments: Sequence[str] | None) -> tuple[Plan, Path]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # being told to end keeps what there is, too
     sys.exit(main())

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -33,17 +34,16 @@ class HttpSystem:
         self._client = httpx.Client(base_url=url, timeout=timeout, limits=limits, trust_env=False)
 
     def round_trip(self) -> float:
-        """Return the seconds of a request that asks the model nothing."""
-        began = time.perf_counter()
-        self._client.get(self._empty).raise_for_status()
-        return time.perf_counter() - began
+        """Return the seconds of a request that asks the model nothing. Raises `PeerFailed`."""
+        with self._translating():
+            began = time.perf_counter()
+            self._client.get(self._empty).raise_for_status()
+            return time.perf_counter() - began
 
     def ask(self, messages: Sequence[Message], max_tokens: int) -> Reply:
         """Answer greedily. Raises `PeerFailed`."""
-        try:
+        with self._translating():
             return self._ask(messages, max_tokens)
-        except (httpx.HTTPError, ValueError, KeyError) as error:
-            raise PeerFailed(self.name, f"stopped answering: {type(error).__name__} {error}") from error
 
     def _ask(self, messages: Sequence[Message], max_tokens: int) -> Reply:
         body = {**self._body(messages, max_tokens), "stream": True, "stream_options": {"include_usage": True}}
@@ -64,13 +64,21 @@ class HttpSystem:
         return Reply(text, usage.get("completion_tokens", len(times)), usage.get("prompt_tokens"), first, last, seconds)
 
     def prompt_tokens(self, messages: Sequence[Message]) -> int:
-        """Return how many tokens the server makes of a chat, by its own count."""
-        reply = self._client.post("/v1/chat/completions", json=self._body(messages, 1)).raise_for_status()
-        return int(reply.json()["usage"]["prompt_tokens"])
+        """Return how many tokens the server makes of a chat, by its own count. Raises `PeerFailed`."""
+        with self._translating():
+            reply = self._client.post("/v1/chat/completions", json=self._body(messages, 1)).raise_for_status()
+            return int(reply.json()["usage"]["prompt_tokens"])
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            raise PeerFailed(self.name, f"did not answer: {type(error).__name__} {error}") from error
 
     def _body(self, messages: Sequence[Message], max_tokens: int) -> dict[str, Any]:
         chat = [{"role": m.role, "content": m.content} for m in messages]

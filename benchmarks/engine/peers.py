@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from benchmarks.engine.client import HttpSystem, PeerFailed
 from benchmarks.engine.journal import LLAMA_CPP_PYTHON, LLAMA_SERVER
 from benchmarks.engine.ours import Weights
@@ -107,7 +105,7 @@ def _wait(server: subprocess.Popen[bytes], client: HttpSystem) -> str:
         try:
             client.round_trip()
             return ""
-        except httpx.HTTPError:
+        except PeerFailed:
             time.sleep(0.2)
     return f"did not answer within {START_SECONDS} s"
 
