@@ -127,7 +127,10 @@ class Session:
             return
         systems.append(peer)
         known = settings_of(name, weights, clients=clients, room=room, threads=threads, port=0)
-        self._peers[name] = {k: v for k, v in known.items() if k not in {"model", "model.path", "port"}}
+        shown = {k: v for k, v in known.items() if k not in {"model", "model.path", "port"}}
+        self._peers[name] = {"compiled_here": not (self.plan.published and name == LLAMA_SERVER), "settings": shown}
+        if self.plan.published and name == LLAMA_SERVER:
+            self.notes.append(f"{name} is the published build: AVX2 and no more, where ours has all of this CPU")
 
     def _note_failure(self, error: PeerFailed) -> None:
         self.notes.append(f"{error}; it is not compared with")
