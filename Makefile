@@ -25,7 +25,7 @@ PORT :=
 # make bench: which of benchmarks/ to run.
 BENCH := $(sort $(filter-out %/__init__.py,$(wildcard benchmarks/*.py)))
 
-# make eval-report: where the QA sets are, and where the reports go.
+# make eval-report and make bench-engine: where the QA sets are; where the reports go.
 DATA := ../shared/data
 OUT := out
 NQ_SYSTEMS := benchmarks/nq-recorded.toml
@@ -39,7 +39,7 @@ SETUP = $(or $(PYTHON),$(error there is no Python 3.11 or newer on the PATH: set
 OPTIONS = --venv $(VENV) --llama-build $(LLAMA_BUILD) --torch $(TORCH) $(if $(filter yes,$(COPY)),--copy)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-quick check lint types format bench eval-report lock clean dependencies package dev
+.PHONY: help install serve test test-quick check lint types format bench bench-engine eval-report lock clean dependencies package dev
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +76,10 @@ format: dev ## Format the code and mend what ruff can
 bench: dev ## Run the measurements of benchmarks/, or one: BENCH=benchmarks/NAME.py
 	@$(SMALLHOLD) models pull $(TEST_MODELS)
 	@set -e; for measurement in $(BENCH); do echo "== $$measurement"; $(BIN)/python $$measurement $(ARGS); done
+
+bench-engine: dev ## Measure the inference engine beside llama-server and llama-cpp-python's server, over DATA/squad2-small
+	@$(SMALLHOLD) models pull $(TEST_MODELS)
+	@$(BIN)/python -m benchmarks.engine $(if $(wildcard $(DATA)/squad2-small),--data $(DATA)/squad2-small) $(ARGS)
 
 eval-report: install ## Measure small against large on DATA/squad2-small and DATA/nq-recorded; hours, resumable, into OUT
 	@$(SMALLHOLD) models pull $(REPORT_MODELS)

@@ -10,7 +10,7 @@ the embedder and the search are not counted (under 1% of the smallest generator 
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy.typing as npt
 from pydantic import ValidationError
@@ -37,6 +37,14 @@ class Architecture(Record):
     parameters: int
     layers: int = 0
     width: int = 0
+
+
+class Tensor(NamedTuple):
+    """A table of weights in a file: how many, on how many bytes, in how many dimensions (1: a bias or a scale)."""
+
+    elements: int
+    bytes: int
+    dimensions: int
 
 
 def question_flops(architecture: Architecture, *, prompt: int, cached: int, completion: int) -> float:
@@ -70,6 +78,15 @@ def read_architecture(path: Path) -> Architecture:
         layers=layers,
         width=heads * int(size.contents()) if size is not None else width,
     )
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return what tensors a GGUF file holds, by name. Raises `ValueError` where it is none that can be read."""
+    try:
+        tensors = _header_reader(path).tensors
+    except (OSError, KeyError, TypeError, IndexError, ValueError) as error:
+        raise ValueError(f"{path} is no GGUF file that can be read: {error}") from error
+    return {t.name: Tensor(int(t.n_elements), int(t.n_bytes), len(t.shape)) for t in tensors}
 
 
 def _header_reader(path: Path) -> "GGUFReader":

@@ -93,7 +93,7 @@ def compile_with_pip(inputs: Inputs, scratch: Path, log: Path) -> Path:
     say(f"Compiling {pinned} ({inputs['build']}): once for this machine, 5 to 15 minutes on 2 cores.")
     with log.open("w", encoding="utf-8") as sink:
         for command in compile_commands(scratch):
-            _run_logged(command, compile_environment(inputs, scratch), sink)
+            run_logged(command, compile_environment(inputs, scratch), sink)
     return next((scratch / "out").glob("*.whl"))
 
 
@@ -136,7 +136,7 @@ def require_tools(inputs: Inputs) -> None:
             )
 
 
-def _run_logged(command: list[str], environ: dict[str, str], sink: TextIO) -> None:
+def run_logged(command: list[str], environ: dict[str, str], sink: TextIO) -> None:
     """Run in a process group of its own, so that stopping stops the compilers too."""
     tail: deque[str] = deque(maxlen=30)
     progress = _Progress()

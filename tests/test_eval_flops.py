@@ -6,7 +6,7 @@ import gguf
 import numpy as np
 import pytest
 
-from eval.flops import Architecture, architectures, question_flops, read_architecture
+from eval.flops import Architecture, Tensor, architectures, question_flops, read_architecture, read_tensors
 
 
 def write_gguf(path: Path, *, tied: bool = True, head: int | None = None) -> Path:
@@ -50,6 +50,13 @@ def test_the_shape_of_a_file(tmp_path: Path) -> None:
     assert read_architecture(write_gguf(tmp_path / "b.gguf", tied=False)).parameters == 144
     # Heads wider than the embedding shared among them.
     assert read_architecture(write_gguf(tmp_path / "c.gguf", head=4)).width == 16
+
+
+def test_the_tensors_of_a_file(tmp_path: Path) -> None:
+    tensors = read_tensors(write_gguf(tmp_path / "a.gguf"))
+    assert tensors == {"token_embd.weight": Tensor(80, 320, 2), "blk.0.attn_q.weight": Tensor(64, 256, 2)}
+    with pytest.raises(ValueError, match="no GGUF"):
+        read_tensors(tmp_path / "missing.gguf")
 
 
 def test_what_is_no_weights_is_refused(tmp_path: Path) -> None:

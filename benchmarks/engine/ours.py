@@ -1,0 +1,43 @@
+"""Our engine: the one place that says which it is, and how it is opened."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from rag.build import generator_file, model_store
+from rag.config import Settings
+from rag.engine.generator import LlamaGenerator as Engine
+from rag.engine.native import LlamaVocabulary, available_cores, bindings
+from rag.probe import runnable
+
+__all__ = ["Engine", "LlamaVocabulary", "Weights", "available_cores", "bindings", "find_weights", "open_engine"]
+
+# What the project gives it: the setting generator.prefix_mb.
+PREFIX_BYTES = 256_000_000
+
+
+class Weights(NamedTuple):
+    """The GGUF file that all systems run, and whether it runs here with llama.cpp's repacked weights."""
+
+    path: Path
+    repacked: bool
+
+
+def find_weights(settings: Settings) -> Weights:
+    """Return the file that the settings name, tried in a child process. Raises `ModelMissing`, `ModelLoadFailed`."""
+    store = model_store(settings)
+    path = generator_file(settings, store)
+    return Weights(path, runnable(path, store.directory / "probes.json"))
+
+
+def open_engine(weights: Weights, *, room: int, clients: int, threads: int) -> Engine:
+    """Load our engine for `clients` at once, each with `room` tokens of prompt and answer."""
+    # Each further sequence gets a quarter of the context: enough of it for all of them to be full.
+    context = -(-4 * room * clients // (clients + 3))
+    return Engine(
+        weights.path,
+        context=context,
+        threads=threads,
+        extra_buffers=weights.repacked,
+        sequences=clients,
+        prefix_bytes=PREFIX_BYTES,
+    )
