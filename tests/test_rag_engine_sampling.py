@@ -62,7 +62,7 @@ def test_declining_is_ruled_out_and_told_for_the_first_token_alone() -> None:
     writer = Writer(FakeSpeller(), Sampling(decline=spelt([1])))
     first, second = (writer.write(logits, np.empty_like(logits)) for _ in range(2))
     assert (first.token, first.decline) == (2, pytest.approx(0.6, abs=1e-6))
-    assert first.logprob == pytest.approx(np.log(0.3), abs=1e-6)
+    assert first.logprob == pytest.approx(np.log(0.3 / 0.4), abs=1e-6)  # given that there is an answer
     assert (second.token, second.decline) == (1, None)
 
 

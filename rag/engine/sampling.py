@@ -58,7 +58,8 @@ class Choice(NamedTuple):
 class Writer:
     """Writes one answer: chooses each token and says when to end. `finish` is None while more is to come.
 
-    Probabilities are those of the unscaled softmax over the whole vocabulary, whatever was ruled out.
+    Probabilities are those of the unscaled softmax over the whole vocabulary; only where declining was ruled out they
+    are those of an answer, given that there is one: the abstention weighs the two apart.
     """
 
     def __init__(self, speller: Speller, sampling: Sampling, only: TokenFilter | None = None) -> None:
@@ -83,6 +84,8 @@ class Writer:
         text = self._show(token)
         if self.finish is None and self.written >= self._sampling.max_tokens:
             self.finish = "length"
+        if decline is not None:
+            total = log_total(allowed_v, np.empty_like(allowed_v))
         return Choice(token, text, float(logits_v[token]) - total, decline)
 
     def rest(self) -> str:
