@@ -94,9 +94,7 @@ class Quantizer:
 def describe(file: Path) -> tuple[str, int]:
     """Return the quantization of a GGUF file ("" where it is none of ours) and its number of parameters."""
     llama = bindings()
-    parameters = llama.llama_model_default_params()
-    parameters.vocab_only = True
-    model = load_model(llama, file, parameters)
+    model = load_model(llama, file, vocabulary_only=True)
     buffer = ctypes.create_string_buffer(32)
     llama.llama_model_meta_val_str(model, b"general.file_type", buffer, len(buffer))
     count = int(llama.llama_model_n_params(model))

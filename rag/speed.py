@@ -25,10 +25,7 @@ class Speedometer:
     def __init__(self, path: Path, *, extra_buffers: bool = True) -> None:
         self.path = path
         self._llama = bindings()
-        parameters = self._llama.llama_model_default_params()
-        parameters.n_gpu_layers = 0
-        parameters.use_extra_bufts = extra_buffers
-        self._model = load_model(self._llama, path, parameters)
+        self._model = load_model(self._llama, path, extra_buffers=extra_buffers)
         self._vocabulary = Vocabulary(self._llama, self._model)
 
     def sample(self, tuning: Tuning, *, prompt: int, written: int) -> Sample:

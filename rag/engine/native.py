@@ -65,10 +65,7 @@ class Model:
     def __init__(self, path: Path, *, extra_buffers: bool = True) -> None:
         self.path = path
         self.llama = bindings()
-        parameters = self.llama.llama_model_default_params()
-        parameters.n_gpu_layers = 0
-        parameters.use_extra_bufts = extra_buffers
-        self.handle = load_model(self.llama, path, parameters)
+        self.handle = load_model(self.llama, path, extra_buffers=extra_buffers)
         self.vocabulary = Vocabulary(self.llama, self.handle)
         self._template = self.vocabulary.chat_template(self._template_source())
 
@@ -106,9 +103,7 @@ class LlamaVocabulary:
 
     def __init__(self, path: Path) -> None:
         self._llama = bindings()
-        parameters = self._llama.llama_model_default_params()
-        parameters.vocab_only = True
-        self._model = load_model(self._llama, path, parameters)
+        self._model = load_model(self._llama, path, vocabulary_only=True)
         self._vocabulary = Vocabulary(self._llama, self._model)
 
     def count(self, text: str) -> int:
@@ -144,8 +139,12 @@ def bindings() -> Any:
     return llama_cpp
 
 
-def load_model(llama: Any, path: Path, parameters: Any) -> Any:
+def load_model(llama: Any, path: Path, *, extra_buffers: bool = True, vocabulary_only: bool = False) -> Any:
     """Return llama.cpp's handle of a file's model. Raises `ModelLoadFailed` where it refuses the file."""
+    parameters = llama.llama_model_default_params()
+    parameters.n_gpu_layers = 0
+    parameters.use_extra_bufts = extra_buffers
+    parameters.vocab_only = vocabulary_only
     model = llama.llama_model_load_from_file(os.fsencode(path), parameters)
     if not model:
         raise ModelLoadFailed(
