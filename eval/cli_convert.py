@@ -65,6 +65,22 @@ def make_app(load_folder: "LoadFolder | None") -> typer.Typer:
 
         _say(hotpot_to_qaset(source, out, name=name, license_=license_ or UNKNOWN_LICENSE), out)
 
+    @app.command()
+    def qed(
+        sources: Annotated[list[Path], typer.Argument(help="JSON-lines files of QED.")],
+        out: Annotated[Path, typer.Option(help="The new folder.")],
+        name: Annotated[str, name_option] = "",
+        license_: Annotated[str, license_option] = "",
+    ) -> None:
+        """Convert QED: search questions of Natural Questions, answered by one sentence of a paragraph.
+
+        Example: smallhold eval convert qed qed-dev.jsonlines --out my-qed --license "CC BY-SA 3.0"
+        """
+        from eval.convert_qed import qed_to_qaset
+        from eval.qaset_draft import UNKNOWN_LICENSE
+
+        _say(qed_to_qaset(sources, out, name=name, license_=license_ or UNKNOWN_LICENSE), out)
+
     @app.command("csv")
     def csv_(
         source: Annotated[Path, typer.Argument(help="A CSV file with the columns question and answer.")],

@@ -37,20 +37,28 @@ class Example(NamedTuple):
     answer: str
 
 
-def examples_of(folder: Path, index: Path, settings: Settings, *, limit: int | None, decline: str) -> list[Example]:
-    """Return the lessons of a QA set's first `limit` questions; its corpus is indexed in the folder `index`."""
+class Choice(NamedTuple):
+    """Which lessons of a set: of its first `questions`, and at most `each` of every one, drawn at random; None: all."""
+
+    questions: int | None = None
+    each: int | None = None
+
+
+def examples_of(folder: Path, index: Path, settings: Settings, choice: Choice, *, decline: str) -> list[Example]:
+    """Return the lessons of a QA set; its corpus is indexed in the folder `index`."""
     qaset = load_qaset(folder)
     embedder = build_embedder(settings, model_store(settings))
     chunker = Chunker(embedder.tokenizer_file, settings.chunk.tokens, settings.chunk.overlap)
     build(index, qaset.documents(), embedder=embedder, chunker=chunker)
-    lessons = Lessons(random.Random(11), decline)  # noqa: S311 - a seeded choice of lessons
+    rng = random.Random(11)  # noqa: S311 - a seeded choice of lessons
+    lessons = Lessons(rng, decline)
     with open_index(settings, embedder, index) as opened:
         retriever = build_retriever(settings, opened, embedder)
-        return [
-            example
-            for question in qaset.questions[:limit]
-            for example in lessons.of(question, [hit.chunk for hit in retriever.retrieve(question.question, READ)])
-        ]
+        found: list[Example] = []
+        for question in qaset.questions[: choice.questions]:
+            made = list(lessons.of(question, [hit.chunk for hit in retriever.retrieve(question.question, READ)]))
+            found += made if choice.each is None else rng.sample(made, min(choice.each, len(made)))
+        return found
 
 
 class Lessons:

@@ -1,9 +1,10 @@
 """Teach the small model to read one passage; writes the LoRA adapter that the registry's reader model is made with.
 
-    python -m training.reader --set squad2-tune --set nq-recorded:200 --out configs/adapters/reader-0.5b.gguf
+    python -m training.reader --set squad2-tune --set nq-recorded:200 --set qed@1 --out configs/adapters/reader-0.5b.gguf
 
-Needs the QA-set folders named (a number after the colon takes the first so many questions), and about a quarter of an
-hour and 12 GB of memory on 2 cores with bfloat16 instructions. Then put the SHA-256 that `--print-sha256` shows into
+Needs the QA-set folders named (`:N` takes the first N questions, `@K` at most K lessons of a question, drawn at
+random), and about an hour and 12 GB of memory on 2 cores with bfloat16 instructions. The set qed is made of the
+training shards of QED with `smallhold eval convert qed`. Then put the SHA-256 that `--print-sha256` shows into
 configs/models.toml. A run differs from another one in its last digits, so the file is kept, not made at installation;
 the one that is kept was made by an earlier form of this program, with the same lessons and rates.
 """
@@ -29,7 +30,7 @@ from rag.datatypes import Chunk, ScoredChunk, Span
 from rag.engine.generator import LlamaGenerator
 from rag.engine.native import available_cores
 from rag.prompt import Prompt, load_prompt
-from training.examples import Example, examples_of
+from training.examples import Choice, Example, examples_of
 from training.lora import AdaptedModel
 
 BATCH = 8
@@ -70,7 +71,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", action="append", default=[], metavar="FOLDER[:N]", help="a QA set, or its first N")
+    parser.add_argument("--set", action="append", default=[], metavar="FOLDER[:N][@K]", help="a QA set, or its first N; see above")
     parser.add_argument("--out", type=Path, required=True, help="the adapter to write")
     parser.add_argument("--base", default="qwen2.5-coder-0.5b-instruct", help="the model of the registry to teach")
     parser.add_argument("--limit", type=int, help="learn from so many lessons only, for a trial")
@@ -82,10 +83,11 @@ def _options() -> argparse.Namespace:
 def _examples(sets: Sequence[str], settings: Settings, prompt: Prompt) -> list[Example]:
     found: list[Example] = []
     for named in sets:
+        named, _, each = named.partition("@")
         folder, _, limit = named.partition(":")
+        chosen = Choice(int(limit) if limit else None, int(each) if each else None)
         with tempfile.TemporaryDirectory() as index:
-            count = int(limit) if limit else None
-            found += examples_of(Path(folder), Path(index), settings, limit=count, decline=prompt.decline)
+            found += examples_of(Path(folder), Path(index), settings, chosen, decline=prompt.decline)
     random.Random(1).shuffle(found)  # noqa: S311
     return found
 
