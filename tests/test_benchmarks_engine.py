@@ -24,7 +24,7 @@ from benchmarks.engine.peers import settings_of
 from benchmarks.engine.ratios import FURTHER, RATIOS
 from benchmarks.engine.report import write
 from benchmarks.engine.rounds import share_out
-from benchmarks.engine.soak import Heard, Token, judge, plan_jobs, soak
+from benchmarks.engine.soak import Heard, Lead, Token, judge, plan_jobs, soak
 from benchmarks.engine.systems import Reply
 from benchmarks.engine.workload import Case, Shapes, seen_pairs, turns
 from eval.flops import Tensor
@@ -205,7 +205,11 @@ def test_events_of_a_stream() -> None:
     assert PeerFailed("llama-server", "is gone").peer == "llama-server"
 
 
-EXPECTED = [Token("a", -0.7), Token(" b", -0.1), Token(" c", -0.1), Token(" d", -0.1)]
+EXPECTED = [Token("a"), Token(" b"), Token(" c"), Token(" d")]
+
+
+def lead_of(nats: float) -> Lead:
+    return lambda _expected, _heard: nats
 
 
 @pytest.mark.parametrize(
@@ -224,18 +228,23 @@ EXPECTED = [Token("a", -0.7), Token(" b", -0.1), Token(" c", -0.1), Token(" d", 
     ],
 )
 def test_tokens_lost_doubled_and_crossed(texts: list[str], counted: int | None, verdict: str) -> None:
-    assert judge(EXPECTED, Heard([Token(text, -0.1) for text in texts], counted)) == verdict
+    assert judge(EXPECTED, Heard([Token(text) for text in texts], counted), lead_of(9.0)) == verdict
 
 
 def test_two_tokens_of_nearly_the_same_probability_may_change_places() -> None:
-    assert judge(EXPECTED, Heard([Token("z", -0.75), Token(" y", -3.0)], 2)) == "near_tie"
-    # As likely as the expected one, but both at 90% cannot be: it comes from another stream.
-    assert judge([Token("a", -0.1)], Heard([Token("z", -0.1)], 1)) == "crossed"
-    assert judge(EXPECTED, Heard([Token("z", -1.5)], 1)) == "crossed"
+    asked: list[tuple[str, str]] = []
+
+    def lead(expected: str, heard: str) -> float:
+        asked.append((expected, heard))
+        return 0.4
+
+    assert judge(EXPECTED, Heard([Token("a"), Token(" z"), Token(" y")], 3), lead) == "near_tie"
+    assert asked == [("a b", "a z")]
+    assert judge(EXPECTED, Heard([Token("z")], 1), lead_of(4.0)) == "crossed"
 
 
 def test_several_tokens_in_one_piece_are_the_same_answer() -> None:
-    assert judge(EXPECTED, Heard([Token("a b", -0.8, 2), Token(" c d", -0.2, 2)], 4)) == "right"
+    assert judge(EXPECTED, Heard([Token("a b", 2), Token(" c d", 2)], 4), lead_of(9.0)) == "right"
 
 
 def test_hang_ups_are_drawn_within_the_answers() -> None:
@@ -247,7 +256,10 @@ def test_hang_ups_are_drawn_within_the_answers() -> None:
 
 
 class SpellingEngine:
-    """Spells out each prompt's letters; `fault` spoils every answer but the first, as a broken engine would."""
+    """Spells out each prompt's letters; `fault` spoils every answer but the first, as a broken engine would.
+
+    Its own spelling is certain to it, any other 9 nats less likely, or 1 where it is the fault.
+    """
 
     def __init__(self, fault: str = "") -> None:
         self.fault = fault
@@ -264,8 +276,13 @@ class SpellingEngine:
         for at, letter in enumerate(letters):
             if repeated and self.fault == "lose" and at == 1:
                 continue
-            yield Piece(letter, -0.1, 1)
+            wrong = repeated and self.fault in ("tie", "cross") and at == 1
+            yield Piece("?" if wrong else letter, -0.1, 1)
         yield Piece("", finish_reason="length", usage=Usage(3, 0, len(letters)))
+
+    def score(self, messages: Sequence[Message], continuations: Sequence[str]) -> list[list[float]]:
+        unlikely = -1.0 if self.fault == "tie" else -9.0
+        return [[0.0 if messages[-1].content.startswith(text) else unlikely] for text in continuations]
 
 
 def run_soak(fault: str) -> dict[str, object]:
@@ -284,6 +301,8 @@ def test_a_soak_sees_what_is_lost_and_waits_where_the_queue_is_full() -> None:
     lost = run_soak("lose")["lost"]
     assert isinstance(lost, int)
     assert 24 <= lost <= 30  # those that hung up before the missing letter heard nothing wrong
+    assert run_soak("cross")["crossed"] == lost
+    assert run_soak("tie")["near_tie"] == lost
     refused = run_soak("refuse")
     assert (refused["refused_first"], refused["right"]) == (3, 30)
 

@@ -1,6 +1,6 @@
 """Teach the small model to read one passage; writes the LoRA adapter that the registry's reader model is made with.
 
-    python -m training.reader --set squad2-tune --set nq-recorded:200 --set qed@1 --out configs/adapters/reader-0.5b.gguf
+    python -m training.reader --set squad2-tune --set nq-recorded:200 --set qed@1 --out reader.gguf
 
 Needs the QA-set folders named (`:N` takes the first N questions, `@K` at most K lessons of a question, drawn at
 random), and about an hour and 12 GB of memory on 2 cores with bfloat16 instructions. The set qed is made of the
@@ -71,7 +71,9 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", action="append", default=[], metavar="FOLDER[:N][@K]", help="a QA set, or its first N; see above")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FOLDER[:N][@K]", help="a QA set, or its first N; see above"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the adapter to write")
     parser.add_argument("--base", default="qwen2.5-coder-0.5b-instruct", help="the model of the registry to teach")
     parser.add_argument("--limit", type=int, help="learn from so many lessons only, for a trial")
