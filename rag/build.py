@@ -142,6 +142,7 @@ def build_pipeline(
         passages=settings.evidence.passages,
         apart=settings.evidence.apart,
         enough=settings.evidence.enough,
+        window=settings.evidence.window,
         evidence_tokens=settings.evidence.tokens,
         history_tokens=settings.evidence.history_tokens,
         max_tokens=settings.generator.max_tokens,

@@ -69,6 +69,12 @@ class EvidenceSettings(_Section):
     enough: float = Field(
         0.3, ge=0, le=1, description="Read on where the model would decline with more than this probability."
     )
+    window: int = Field(
+        0,
+        ge=0,
+        le=8192,
+        description="Tokens of a passage that are read: its sentences nearest to the question; 0 reads it whole.",
+    )
     tokens: int = Field(1536, ge=32, le=100_000, description="Token budget of all passages, in the generator's tokens.")
     history_tokens: int = Field(512, ge=0, le=100_000, description="Token budget of the conversation's earlier turns.")
 

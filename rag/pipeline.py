@@ -15,6 +15,7 @@ from rag.evidence import Evidence, recent_turns, select_evidence, standalone_que
 from rag.prompt import Prompt
 from rag.protocols import Generator, Reranker, Retriever, TokenCounter
 from rag.reading import Reading, read_apart
+from rag.window import nearest_window
 
 ABSTENTION_TEXT = "The documents do not say."
 
@@ -38,7 +39,8 @@ class RagPipeline:
     """Answers questions. Without a retriever it is closed-book: the model answers from memory, citing nothing.
 
     `passages` are read `apart`, one after the other until the model declines one with a probability of at most
-    `enough`, or all in one prompt. `abstention=None` gives every answer. Collaborators are passed in; `rag.build`
+    `enough`, or all in one prompt. Of each, `window` tokens are read, those nearest to the question; 0 reads it whole.
+    `abstention=None` gives every answer. Collaborators are passed in; `rag.build`
     assembles the usual ones.
     """
 
@@ -55,6 +57,7 @@ class RagPipeline:
         passages: int = 1,
         apart: bool = True,
         enough: float = 0.3,
+        window: int = 0,
         evidence_tokens: int = 1024,
         history_tokens: int = 512,
         max_tokens: int = 96,
@@ -69,6 +72,7 @@ class RagPipeline:
         self._passages = passages
         self._apart = apart
         self._enough = enough
+        self._window = window
         self._evidence_tokens = evidence_tokens
         self._history_tokens = history_tokens
         self._max_tokens = max_tokens
@@ -97,7 +101,7 @@ class RagPipeline:
         clock = Clock()
         retrieved = self._retrieve(question, history, clock)
         with clock.stage("evidence"):
-            evidence = self._select(retrieved, options)
+            evidence = self._select(question, retrieved, options)
             signals = retrieval_signals(question, evidence.passages)
             answer = Answer("", retrieved=tuple(retrieved), signals=signals)
         judge = self._judge(options)
@@ -139,10 +143,14 @@ class RagPipeline:
                 retrieved = self._reranker.rerank(query, retrieved)
         return retrieved
 
-    def _select(self, retrieved: Sequence[ScoredChunk], options: AskOptions) -> Evidence:
+    def _select(self, question: str, retrieved: Sequence[ScoredChunk], options: AskOptions) -> Evidence:
+        passages = options.passages or self._passages
+        read: Sequence[ScoredChunk] = retrieved[:passages]
+        if self._window:
+            read = [nearest_window(question, p, tokens=self._window, count=self._counter.count) for p in read]
         return select_evidence(
-            retrieved,
-            passages=options.passages or self._passages,
+            read,
+            passages=passages,
             budget=self._evidence_tokens,
             cost=lambda passage: self._counter.count(self._prompt.passage_text(passage)),
         )

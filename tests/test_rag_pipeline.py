@@ -32,6 +32,7 @@ def pipeline(
     abstention: Abstention | None = None,
     passages: int = 1,
     apart: bool = True,
+    window: int = 0,
     evidence_tokens: int = 100,
     history_tokens: int = 100,
 ) -> RagPipeline:
@@ -43,6 +44,7 @@ def pipeline(
         abstention=abstention,
         passages=passages,
         apart=apart,
+        window=window,
         evidence_tokens=evidence_tokens,
         history_tokens=history_tokens,
         max_tokens=50,
@@ -67,6 +69,15 @@ def test_an_answer_with_its_citation() -> None:
     assert answer.usage.prompt == 17
     assert answer.usage.completion == 2
     assert {"retrieve", "evidence", "read", "generate", "cite", "total"} <= answer.timings.keys()
+
+
+def test_only_the_window_around_the_nearest_sentence_is_read_and_its_place_is_cited() -> None:
+    generator = QueueGenerator("in 1902")
+    answer = pipeline(generator, ListRetriever(MILL), window=5).answer("When did it burn?")
+    assert generator.asked[0][-1].content == "[T] It burned in 1902.\nQ: When did it burn?"
+    assert answer.evidence_tokens == 5
+    assert [(c.text, c.span) for c in answer.citations] == [("It burned in 1902.", (128, 146))]
+    assert answer.retrieved == (MILL,)
 
 
 def test_the_stream_is_the_same_answer() -> None:
