@@ -1,10 +1,9 @@
 """The part of a passage that is read: the sentence nearest to the question, with its neighbours, up to a budget.
 
 Reading is what costs, and a small model is distracted by what it need not read. A sentence is as near as it has many of
-the question's terms that the passage's title does not name: the title says what all of it is about. Counted over the
-passages that hold the answer, 100 tokens of each keep it in 95% of squad2-tune's questions (83 tokens of 195), 94% of
-nq-recorded's and 90% of QED's; the cosine of sentence embeddings, which costs a hundred times as much, keeps it in 92,
-92 and 89%, both together in 96, 93 and 89% (docs/lab.md).
+the question's terms that the passage's title does not name: the title says what all of it is about. The cosine of
+sentence embeddings would cost a forward pass and finds the answer's sentence no more often (docs/lab.md; how often the
+answer is kept by the budget: benchmarks/window.py).
 """
 
 from collections.abc import Callable, Sequence

@@ -1,0 +1,68 @@
+"""How often the window of a passage that is read keeps the answer, by its budget of tokens, and what it spares.
+
+    python benchmarks/window.py                                          the example set
+    python benchmarks/window.py DATA/squad2-tune DATA/nq-recorded        other sets with answers and relevant documents
+
+Asked of the passages that hold an answer; no model is asked.
+"""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from eval.qaset import Question, load_qaset
+from rag.build import model_store
+from rag.config import load_settings
+from rag.datatypes import Chunk, ScoredChunk, Span
+from rag.engine.native import LlamaVocabulary
+from rag.window import nearest_window
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "qa"
+BUDGETS = (40, 60, 80, 100, 120, 160, 240)
+
+
+class Case(NamedTuple):
+    """A question and the passage that holds its answer."""
+
+    question: Question
+    passage: ScoredChunk
+
+
+def main() -> None:
+    """Print the table of each set."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="*", type=Path, metavar="QA_SET", default=[EXAMPLE])
+    parser.add_argument("--model", default="qwen2.5-coder-0.5b-reader", help="whose tokens are counted (%(default)s)")
+    options = parser.parse_args()
+    with closing(LlamaVocabulary(model_store(load_settings(None)).pull(options.model).file)) as vocabulary:
+        for folder in options.sets:
+            cases = list(_cases(folder))
+            whole = sum(vocabulary.count(case.passage.chunk.text) for case in cases) / len(cases)
+            print(f"{folder.name}: {len(cases)} questions, {whole:.0f} tokens a passage")
+            for budget in BUDGETS:
+                read = [
+                    nearest_window(c.question.question, c.passage, tokens=budget, count=vocabulary.count) for c in cases
+                ]
+                kept = sum(_holds(p, c.question) for p, c in zip(read, cases, strict=True)) / len(cases)
+                tokens = sum(vocabulary.count(p.chunk.text) for p in read) / len(cases)
+                print(f"  at most {budget:>3}: {tokens:>4.0f} read, the answer kept in {kept:.3f}")
+
+
+def _cases(folder: Path) -> Iterator[Case]:
+    qaset = load_qaset(folder)
+    documents = {document.id: document for document in qaset.documents()}
+    for question in qaset.questions:
+        for document in (documents[id_] for id_ in question.relevant[:1]):
+            chunk = Chunk("0", document.id, document.text, Span(0, len(document.text)), {"title": document.title})
+            if _holds(ScoredChunk(chunk, 1.0), question):
+                yield Case(question, ScoredChunk(chunk, 1.0))
+
+
+def _holds(passage: ScoredChunk, question: Question) -> bool:
+    return any(answer.lower() in passage.chunk.text.lower() for answer in question.answers)
+
+
+if __name__ == "__main__":
+    main()
