@@ -3,7 +3,7 @@
     python benchmarks/window.py                                          the example set
     python benchmarks/window.py DATA/squad2-tune DATA/nq-recorded        other sets with answers and relevant documents
 
-Asked of the passages that hold an answer; no model is asked.
+Asked of the chunks that hold an answer, cut as an index cuts them; no model is asked.
 """
 
 import argparse
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eval.qaset import Question, load_qaset
-from rag.build import model_store
+from indexer.chunk import Chunker
+from rag.build import build_embedder, model_store
 from rag.config import load_settings
-from rag.datatypes import Chunk, ScoredChunk, Span
+from rag.datatypes import ScoredChunk
 from rag.engine.native import LlamaVocabulary
 from rag.window import nearest_window
 
@@ -36,9 +37,12 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", type=Path, metavar="QA_SET", default=[EXAMPLE])
     parser.add_argument("--model", default="qwen2.5-coder-0.5b-reader", help="whose tokens are counted (%(default)s)")
     options = parser.parse_args()
-    with closing(LlamaVocabulary(model_store(load_settings(None)).pull(options.model).file)) as vocabulary:
+    settings = load_settings(None)
+    store = model_store(settings)
+    chunker = Chunker(build_embedder(settings, store).tokenizer_file, settings.chunk.tokens, settings.chunk.overlap)
+    with closing(LlamaVocabulary(store.pull(options.model).file)) as vocabulary:
         for folder in options.sets:
-            cases = list(_cases(folder))
+            cases = list(_cases(folder, chunker))
             whole = sum(vocabulary.count(case.passage.chunk.text) for case in cases) / len(cases)
             print(f"{folder.name}: {len(cases)} questions, {whole:.0f} tokens a passage")
             for budget in BUDGETS:
@@ -50,14 +54,14 @@ def main() -> None:
                 print(f"  at most {budget:>3}: {tokens:>4.0f} read, the answer kept in {kept:.3f}")
 
 
-def _cases(folder: Path) -> Iterator[Case]:
+def _cases(folder: Path, chunker: Chunker) -> Iterator[Case]:
     qaset = load_qaset(folder)
     documents = {document.id: document for document in qaset.documents()}
     for question in qaset.questions:
-        for document in (documents[id_] for id_ in question.relevant[:1]):
-            chunk = Chunk("0", document.id, document.text, Span(0, len(document.text)), {"title": document.title})
-            if _holds(ScoredChunk(chunk, 1.0), question):
-                yield Case(question, ScoredChunk(chunk, 1.0))
+        chunks = [chunk for id_ in question.relevant for chunk in chunker.chunk(documents[id_])]
+        holding = (passage for chunk in chunks if _holds(passage := ScoredChunk(chunk, 1.0), question))
+        if (first := next(holding, None)) is not None:
+            yield Case(question, first)
 
 
 def _holds(passage: ScoredChunk, question: Question) -> bool:
