@@ -1,10 +1,12 @@
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rag.datatypes import PrefixCounters, PrefixTier
 from rag.engine.context import TokenArray
 from rag.engine.files import PrefixFiles
 from rag.engine.prefix import Prefixes
@@ -162,11 +164,13 @@ def test_a_prefix_that_left_the_context_comes_back_from_memory() -> None:
         sequence, known = read(context, prefixes, asked)
         assert known == 0
         prefixes.keep(sequence, asked, keep=200)
-    counters = prefixes.counters()
-    assert (counters.idle, counters.saved) == (1, 2)
+    kept = PrefixCounters(
+        misses=3, context=PrefixTier(0, 0, 1, 4 * 220), memory=PrefixTier(0, 0, 2, 2 * 4 * 200), disk=PrefixTier()
+    )
+    assert prefixes.counters() == kept
     asked = np.append(passages[0], some(20)).astype(np.int32)
     assert read(context, prefixes, asked)[1] == 200
-    assert prefixes.counters().restored == 1
+    assert prefixes.counters() == replace(kept, memory=replace(kept.memory, hits=1, tokens=200))
 
 
 def test_a_state_comes_back_also_where_idle_prefixes_must_make_room() -> None:
@@ -184,7 +188,27 @@ def test_a_state_comes_back_also_where_idle_prefixes_must_make_room() -> None:
     assert sequence is not None
     assert prefixes.begin(sequence, passages[0], []) == 200
     assert context.tokens(sequence) == passages[0].tolist()
-    assert (prefixes.counters().idle, prefixes.counters().restored) == (2, 1)
+    assert (prefixes.counters().context.states, prefixes.counters().memory.hits) == (2, 1)
+
+
+def test_what_is_found_is_counted_where_it_was_found(tmp_path: Path) -> None:
+    passage, size = some(200), 28 + 1 + 4 * 200 + 4 * 200 + 32
+    PrefixFiles(tmp_path, "m", 10_000).put(key_of(passage), passage.view(np.uint8))
+    prefixes = Prefixes(
+        FakeContext(batch=1000, sequences=8), SavedStates(1 << 20, PrefixFiles(tmp_path, "m", 10_000)), cells=500
+    )
+    on_disk = PrefixTier(0, 0, 1, size)
+    assert prefixes.counters() == PrefixCounters(disk=on_disk)
+    assert prefixes.begin(0, passage, []) == 200
+    from_disk, copied = replace(on_disk, hits=1, tokens=200), PrefixTier(0, 0, 1, 4 * 200)
+    assert prefixes.counters() == PrefixCounters(disk=from_disk, memory=copied)
+    assert prefixes.begin(1, passage[:150], []) == 150, "no longer from the disk"
+    found = replace(copied, hits=1, tokens=150)
+    assert prefixes.counters() == PrefixCounters(disk=from_disk, memory=found)
+    assert prefixes.begin(2, passage[:120], [(0, passage)]) == 120
+    assert prefixes.begin(3, some(90, first=60), [(0, passage)]) == 0
+    in_context = PrefixTier(hits=1, tokens=120)
+    assert prefixes.counters() == PrefixCounters(1, context=in_context, disk=from_disk, memory=found)
 
 
 def test_one_passage_with_another_question_takes_its_place() -> None:
@@ -195,8 +219,22 @@ def test_one_passage_with_another_question_takes_its_place() -> None:
         asked = np.append(passage, some(20, first)).astype(np.int32)
         sequence, _ = read(context, prefixes, asked)
         prefixes.keep(sequence, asked, keep=200)
-    assert prefixes.counters().idle == 1
+    assert (prefixes.counters().context.states, prefixes.counters().context.bytes) == (1, 4 * 220)
     assert context.used() == 220
+
+
+def test_cells_that_idle_sequences_share_are_weighed_once() -> None:
+    context = FakeContext(batch=1000, sequences=8)
+    prefixes = Prefixes(context, SavedStates(0), cells=2000)
+    head = some(100)
+    for first in (2, 3):
+        sequence, _ = read(context, prefixes, np.append(head, some(200, first)).astype(np.int32))
+        prefixes.keep(sequence, tokens(*context.tokens(sequence)), keep=300)
+    assert prefixes.counters().context == PrefixTier(1, 100, 2, 4 * 500)
+    prefixes.drop_oldest()
+    assert prefixes.counters().context == PrefixTier(1, 100, 1, 4 * 300)
+    prefixes.forget()
+    assert prefixes.counters().context == PrefixTier(1, 100, 0, 0)
 
 
 def test_sequences_run_out_only_where_all_are_in_use() -> None:

@@ -137,13 +137,13 @@ class PrefixFiles:
 
     def _shrink(self) -> None:
         """Delete the files used longest ago, whoever wrote them, down to nine tenths of the budget."""
-        self.bytes = 0
-        kept = sorted(self._all(), reverse=True)
-        for _, size, path in kept:
-            self.bytes += size
-            if self.bytes > 0.9 * self._budget:
-                self.bytes -= size
+        kept = 0  # summed up aside: `bytes` is read by other threads
+        for _, size, path in sorted(self._all(), reverse=True):
+            if kept + size > 0.9 * self._budget:
                 self._delete(path)
+            else:
+                kept += size
+        self.bytes = kept
 
     def _delete(self, path: Path) -> None:
         try:

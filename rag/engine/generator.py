@@ -7,12 +7,12 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from rag.datatypes import Message, Piece, Sampling
+from rag.datatypes import Message, Piece, PrefixCounters, Sampling
 from rag.engine.context import Context
 from rag.engine.files import PrefixFiles
 from rag.engine.grammar import Grammar
 from rag.engine.native import Model
-from rag.engine.prefix import PrefixCounters, Prefixes
+from rag.engine.prefix import Prefixes
 from rag.engine.sampling import Writer
 from rag.engine.scheduler import Scheduler
 from rag.engine.states import SavedStates
@@ -102,9 +102,8 @@ class LlamaGenerator:
         """The token with which the model ends its answer."""
         return self._vocabulary.end_of_turn
 
-    @property
     def prefixes(self) -> PrefixCounters:
-        """How read prefixes were used up to now."""
+        """Return how read prefixes were used up to now."""
         return self._scheduler.counters()
 
     def encode(self, messages: Sequence[Message]) -> list[int]:

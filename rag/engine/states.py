@@ -67,6 +67,12 @@ def shared_length(a_n: TokenArray, b_n: TokenArray) -> int:
 class StateFiles(Protocol):
     """A second, slower place for states (`rag.engine.files`)."""
 
+    bytes: int
+
+    def __len__(self) -> int:
+        """Return the number of states."""
+        ...
+
     def longest(self, tokens_n: TokenArray) -> Match:
         """Return the best match."""
         ...
@@ -97,10 +103,18 @@ class SavedStates:
     def __len__(self) -> int:
         return len(self._states)
 
+    def __contains__(self, key: bytes) -> bool:
+        """Whether a state is in memory."""
+        return key in self._states
+
+    def on_disk(self) -> tuple[int, int]:
+        """Return the number of states in the files and their bytes."""
+        return (len(self._files), self._files.bytes) if self._files is not None else (0, 0)
+
     def longest(self, tokens_n: TokenArray) -> Match:
         """Return the best match, in memory where that is as good as on disk."""
         here = self._index.longest(tokens_n)
-        there = self._files.longest(tokens_n) if self._files else NOTHING
+        there = self._files.longest(tokens_n) if self._files is not None else NOTHING
         return max(here, there, key=_shared)
 
     def get(self, key: bytes) -> State | None:
@@ -108,7 +122,7 @@ class SavedStates:
         if key in self._states:
             self._states.move_to_end(key)
             return self._states[key]
-        state = self._files.get(key) if self._files else None
+        state = self._files.get(key) if self._files is not None else None
         if state is not None:
             self.put(key, state)
         return state
