@@ -8,7 +8,7 @@ import pytest
 
 from rag.datatypes import PrefixCounters, PrefixTier
 from rag.engine.context import TokenArray
-from rag.engine.files import PrefixFiles
+from rag.engine.files import PrefixFiles, identity_of
 from rag.engine.prefix import Prefixes
 from rag.engine.states import Match, PrefixIndex, SavedStates, key_of, shared_length, tokens_of
 from tests.engine_fakes import FakeContext
@@ -116,6 +116,23 @@ def test_another_models_files_are_not_seen_and_foreign_ones_deleted(tmp_path: Pa
     stray.write_bytes(path.read_bytes())
     assert len(PrefixFiles(tmp_path, "another", 100_000)) == 0
     assert not stray.exists()
+
+
+def test_states_belong_to_weights_build_and_settings(tmp_path: Path) -> None:
+    path, context = tmp_path / "model.gguf", FakeContext()
+    path.write_bytes(b"GGUF weights")
+    os.utime(path, (100, 100))
+    identities = [identity_of(path, context, "b1")]
+    assert identity_of(path, FakeContext(cells=64), "b1") == identities[0], "a context of any length may use them"
+    identities.append(identity_of(path, context, "b2"))
+    context.identity = "k8 v8 f1"
+    identities.append(identity_of(path, context, "b1"))
+    os.utime(path, (200, 200))
+    identities.append(identity_of(path, context, "b1"))
+    path.write_bytes(b"GGUF others!")
+    os.utime(path, (200, 200))
+    identities.append(identity_of(path, context, "b1"))
+    assert len(set(identities)) == 5
 
 
 def test_the_budget_is_kept_across_models_by_last_use(tmp_path: Path) -> None:

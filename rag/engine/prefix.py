@@ -6,11 +6,11 @@ ones) read every prompt anew.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-from rag.datatypes import PrefixCounters, PrefixTier
+from rag.datatypes import Message, PrefixCounters, PrefixTier
 from rag.engine.context import ContextLike, TokenArray
 from rag.engine.states import SavedStates, key_of, shared_length
 
@@ -37,6 +37,20 @@ class _Found(NamedTuple):
 
 
 _NOTHING = _Found(0, "context")
+
+
+def repeatable(prompt: Sequence[int], messages: Sequence[Message], encode: Callable[[list[Message]], list[int]]) -> int:
+    """Return how many tokens of a prompt may come again in others: all up to the last paragraph, the question.
+
+    `encode` has made the prompt of the messages.
+    """
+    *earlier, last = messages
+    before, gap, _ = last.content.rpartition("\n\n")
+    if not gap:
+        return len(prompt)
+    head = encode([*earlier, Message(last.role, before + gap)])
+    same = (i for i, (a, b) in enumerate(zip(head, prompt, strict=False)) if a != b)
+    return next(same, min(len(head), len(prompt)))
 
 
 class Prefixes:

@@ -12,6 +12,8 @@ import numpy as np
 
 from rag.engine.context import State, TokenArray
 
+Key = bytes  # tokens, as `key_of` writes them
+
 
 class Match(NamedTuple):
     """The best that is known for a prompt: which prefix, and how many tokens of it the prompt begins with."""
@@ -77,11 +79,11 @@ class StateFiles(Protocol):
         """Return the best match."""
         ...
 
-    def get(self, key: bytes) -> State | None:
+    def get(self, key: Key) -> State | None:
         """Return a state, None where it is gone or damaged."""
         ...
 
-    def put(self, key: bytes, state: State) -> None:
+    def put(self, key: Key, state: State) -> None:
         """Keep a state."""
         ...
 
