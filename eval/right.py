@@ -5,7 +5,6 @@ may be right. The rule lies in `configs/right.toml`; `eval.judged` learns it and
 """
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -13,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from eval.files import write_text
 from eval.match import Match, match
 from rag.errors import ConfigError, DataError
+from rag.toml import read_toml
 
-MAX_RIGHT_FILE = 100_000
 FEWEST_ANSWERS = 50
 
 # In the order of the file. The counts of `Match` are no terms but limits: people who judge have hardly seen an answer
@@ -76,12 +75,8 @@ def load_rule(file: Path | None = None) -> Right:
     """Read a rule, by default the shipped one. Raises `ConfigError`."""
     source = file or resources.files("configs") / "right.toml"
     try:
-        with source.open("rb") as opened:
-            text = opened.read(MAX_RIGHT_FILE + 1)
-        if len(text) > MAX_RIGHT_FILE:
-            raise ConfigError(f"{source} is larger than {MAX_RIGHT_FILE:,} bytes")
-        return Right.model_validate(tomllib.loads(text.decode("utf-8")))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
+        return Right.model_validate(read_toml(source))
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"the rule {source} cannot be used: {error}", hint="Make one with `smallhold eval judged --fit --out FILE`."
         ) from error

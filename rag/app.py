@@ -81,6 +81,7 @@ def create_app(load: Callable[[], Service], settings: ServerSettings, *, at_once
         telemetry.watch_lane(lane)
     telemetry.watch_ready(lambda: loader.readiness().status == "ready")
     telemetry.watch_restarts(loader.restarts)
+    telemetry.watch_prefixes(loader.prefixes)
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Measured, telemetry=telemetry)  # added last: outermost
     return app
@@ -121,7 +122,7 @@ class _Operations:
         named = body.model_copy(update={"model": service.model, "embedder": service.embedder_model})
         return JSONResponse(named.model_dump())
 
-    async def metrics(self) -> Response:
+    def metrics(self) -> Response:  # in a thread: the model's process is asked for its figures
         """Figures in Prometheus's text format."""
         return Response(self._telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
 

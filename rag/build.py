@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from rag.abstain import Abstention, load_abstention
 from rag.config import Settings
 from rag.embedder import SentenceEmbedder
+from rag.engine.ahead import ReadAhead, open_ahead
 from rag.engine.frames import pack_options
 from rag.engine.generator import LlamaGenerator
 from rag.engine.guarded import GuardedGenerator
@@ -75,6 +76,33 @@ def build_served_generator(
     return GuardedGenerator(pack_options(options), LlamaVocabulary(options["path"]))
 
 
+def build_ahead(settings: Settings, store: ModelStore) -> ReadAhead:
+    """Return what reads passages ahead for the local language model of the settings, onto the same disk.
+
+    Raises what `build_generator` raises, and `ConfigError` where the model is an endpoint's.
+    """
+    if settings.generator.endpoint:
+        raise ConfigError(
+            f"{settings.generator.model} runs behind an endpoint, where nothing can be kept for it",
+            hint="Unset generator.endpoint.",
+        )
+    options = _llama_options(settings, store, 1)
+    return open_ahead(
+        options["path"],
+        _prefix_folder(store),
+        context=options["context"],
+        budget=options["folder_bytes"],
+        threads=options["threads"],
+        extra_buffers=options["extra_buffers"],
+        tuning=options["tuning"],
+        build=options["build"],
+    )
+
+
+def _prefix_folder(store: ModelStore) -> Path:
+    return store.directory / ".prefixes"
+
+
 def _llama_options(settings: Settings, store: ModelStore, sequences: int) -> dict[str, Any]:
     """Return the arguments of `LlamaGenerator`. The model has been probed."""
     wanted, local = settings.generator, local_model(settings, store)
@@ -86,7 +114,7 @@ def _llama_options(settings: Settings, store: ModelStore, sequences: int) -> dic
         "tuning": local.tuning,
         "sequences": sequences,
         "prefix_bytes": wanted.prefix_mb * 1_000_000,
-        "prefix_folder": store.directory / ".prefixes" if wanted.prefix_disk_mb else None,
+        "prefix_folder": _prefix_folder(store) if wanted.prefix_disk_mb else None,
         "folder_bytes": wanted.prefix_disk_mb * 1_000_000,
         "build": build_key(),
     }

@@ -1,4 +1,4 @@
-"""The command line, `smallhold index|ask|chat|serve|eval|models|doctor`.
+"""The command line, `smallhold index|warm|ask|chat|serve|eval|models|doctor`.
 
 Parts are imported when a command needs them, so that `--help` is instant.
 """
@@ -70,6 +70,37 @@ def index(
     show_report(report, settings.index.dir, as_json=as_json)
     if report.failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def warm(
+    index_dir: IndexDir = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Read the first N passages alone.")] = None,
+    model: ModelName = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what disk it takes, and read nothing.")] = False,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Read every passage of the index now, so that a question over one reads nothing but the question.
+
+    What the model has read of a passage, some megabytes, is kept on disk beside the weights, within
+    generator.prefix_disk_mb. The disk it takes is said first, and what does not fit is refused. States count for this
+    model and this llama.cpp only; after a change of either run it again. Questions within a conversation read their
+    passages anew. A server that is running takes note of the states when it is started again.
+
+    Interrupt it whenever you like: what was read is kept, and the same command goes on from there.
+
+    Example: SMALLHOLD_GENERATOR__PREFIX_DISK_MB=5000 smallhold warm
+    """
+    from rag import console
+    from rag.cli_warm import warm_index
+
+    settings = _settings(config, index_dir, generator={"model": model})
+    try:
+        warm_index(settings, limit=limit, dry_run=dry_run, as_json=as_json)
+    except KeyboardInterrupt:
+        console.err.print("Interrupted. What was read is kept; the same command goes on from there.")
+        raise typer.Exit(130) from None
 
 
 @app.command()

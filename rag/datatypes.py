@@ -147,6 +147,34 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
+class PrefixTier:
+    """One place where read beginnings of prompts are kept.
+
+    `hits` prompts took their beginning from there, and did not have to read `tokens`; `states` are kept there at the
+    moment, in `bytes`.
+    """
+
+    hits: int = 0
+    tokens: int = 0
+    states: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixCounters:
+    """How a model uses what it has read before, since it was loaded. `misses` prompts were read from the first token.
+
+    `context` is llama.cpp's own cache, `memory` and `disk` hold saved states; the bytes on disk are those of every
+    model that keeps states there.
+    """
+
+    misses: int = 0
+    context: PrefixTier = PrefixTier()
+    memory: PrefixTier = PrefixTier()
+    disk: PrefixTier = PrefixTier()
+
+
+@dataclass(frozen=True, slots=True)
 class Citation:
     """A numbered source. `span` lies in the document's text, `text` is what stands there."""
 

@@ -1,6 +1,5 @@
 """Self-diagnosis: machine, libraries, weights and index, each finding with what mends it."""
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +10,7 @@ from rag.build import build_embedder, generator_file, model_store, open_index
 from rag.config import Settings
 from rag.engine.native import available_cores
 from rag.errors import SmallholdError
+from rag.machine import free_bytes
 from rag.models import ModelStore
 from rag.probe import runnable
 
@@ -73,11 +73,11 @@ def _available_gigabytes() -> float | None:
 
 
 def _disk(directory: Path) -> Finding:
-    place = next(p for p in (directory, *directory.parents) if p.exists())
-    free = shutil.disk_usage(place).free / 1e9
+    free = free_bytes(directory) / 1e9
     if free >= 1:
         return Finding("disk", "ok", f"{free:.0f} GB free for weights in {directory}")
-    return Finding("disk", "warning", f"{free:.1f} GB free in {place}", "Free some space, or set models.dir elsewhere.")
+    fix = "Free some space, or set models.dir elsewhere."
+    return Finding("disk", "warning", f"{free:.1f} GB free for weights in {directory}", fix)
 
 
 def _package(name: str) -> Finding:

@@ -1,6 +1,7 @@
 """This machine, as far as figures measured on it depend on it."""
 
 import platform
+import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,6 +15,11 @@ def cpu_model() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine() or "unknown"
+
+
+def free_bytes(directory: Path) -> int:
+    """Return the free bytes of the disk on which a directory is, or would be made."""
+    return shutil.disk_usage(next(place for place in (directory, *directory.parents) if place.exists())).free
 
 
 def installed(package: str) -> str | None:

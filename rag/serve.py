@@ -23,6 +23,7 @@ from rag.engine.guarded import GuardedGenerator
 from rag.errors import Unavailable
 from rag.guard import is_loopback
 from rag.pipeline import RagPipeline
+from rag.remote import EndpointGenerator
 from rag.service import IndexedDocument, Service
 
 
@@ -60,6 +61,7 @@ def load_service(settings: Settings) -> Service:
         embedder_model=settings.embedder.model,
         documents=lambda: documents,
         keeper=generator if isinstance(generator, GuardedGenerator) else None,
+        prefixes=None if isinstance(generator, EndpointGenerator) else generator.prefixes,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from rag.datatypes import Delta, Message, ScoredChunk
+from rag.datatypes import Delta, Message, PrefixCounters, ScoredChunk
 from rag.errors import ModelDied, SmallholdError, Unavailable
 from rag.pipeline import AskOptions
 from rag.protocols import Embedder, TokenCounter
@@ -57,7 +57,8 @@ class Service:
 
     `embedder` is called from another thread than `pipeline`, which may be embedding at that moment.
     `counter` counts in the embedder's tokens; `documents` is called for every listing, so that it stays current.
-    `keeper` is None where the model runs in this process.
+    `keeper` is None where the model runs in this process, `prefixes` where no model of ours runs. The latter may take a
+    second.
     """
 
     pipeline: Pipeline
@@ -68,6 +69,7 @@ class Service:
     documents: Callable[[], Sequence[IndexedDocument]]
     loaded_at: float = field(default_factory=time.time)
     keeper: Keeper | None = None
+    prefixes: Callable[[], PrefixCounters] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,12 @@ class Loader:
         with self._lock:
             service = self._service
         return service.keeper.restarts if service is not None and service.keeper is not None else 0
+
+    def prefixes(self) -> PrefixCounters | None:
+        """Return how the model uses what it has read before, None while there is no model of ours."""
+        with self._lock:
+            service = self._service
+        return service.prefixes() if service is not None and service.prefixes is not None else None
 
     def close(self) -> None:
         """Close the pipeline, now or as soon as a loading that is still under way hands it over. Idempotent."""

@@ -1,6 +1,8 @@
 """How fast llama.cpp reads and writes with given weights and settings, without anything of ours around it."""
 
 import time
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,63 @@ class Sample(NamedTuple):
     write: float
 
 
+class BareLoop:
+    """llama_decode in a loop and nothing else, which is what llama-bench measures: one context of `room` tokens.
+
+    `tokens` are read over and over. Raises `ModelLoadFailed` where llama.cpp cannot make the context or run it.
+    """
+
+    def __init__(self, llama: Any, model: Any, tokens: Sequence[int], tuning: Tuning, *, room: int, name: str) -> None:
+        self._llama, self._tokens, self._step, self._name = llama, tokens, tuning.batch, name
+        parameters = llama.llama_context_default_params()
+        parameters.n_ctx = room
+        parameters.n_seq_max = 1
+        parameters.no_perf = True
+        tuning.fill(parameters, available_cores())
+        self._context = llama.llama_init_from_model(model, parameters)
+        if not self._context:
+            raise ModelLoadFailed(f"llama.cpp cannot run {name} with {tuning}")
+        self._batch = llama.llama_batch_init(tuning.batch, 0, 1)
+        self._position = 0
+
+    def clear(self) -> None:
+        """Forget everything that was read."""
+        self._llama.llama_memory_clear(self._llama.llama_get_memory(self._context), True)
+        self._position = 0
+
+    def read(self, count: int) -> float:
+        """Read so many further tokens, a batch at a time; return the seconds that it took."""
+        return sum(self._advance(min(self._step, count - at)) for at in range(0, count, self._step))
+
+    def write(self, count: int) -> float:
+        """Read so many further tokens one at a time, as if each had just been written; return the seconds."""
+        return sum(self._advance(1) for _ in range(count))
+
+    def close(self) -> None:
+        """Free the context. Do not use it any further."""
+        self._llama.llama_batch_free(self._batch)
+        self._llama.llama_free(self._context)
+
+    def _advance(self, count: int) -> float:
+        """Run one batch, logits for its last token, and wait until they are there; return the seconds of that."""
+        batch = self._batch
+        batch.n_tokens = count
+        for i in range(count):
+            batch.token[i] = self._tokens[(self._position + i) % len(self._tokens)]
+            batch.pos[i] = self._position + i
+            batch.n_seq_id[i] = 1
+            batch.seq_id[i][0] = 0
+            batch.logits[i] = i == count - 1
+        began = time.perf_counter()
+        status = self._llama.llama_decode(self._context, batch)
+        self._llama.llama_synchronize(self._context)
+        seconds = time.perf_counter() - began
+        if status != 0:
+            raise ModelLoadFailed(f"llama.cpp could not run {self._name} (status {status})")
+        self._position += count
+        return seconds
+
+
 class Speedometer:
     """Weights that are loaded once and timed under any settings. Raises `ModelLoadFailed`."""
 
@@ -26,55 +85,20 @@ class Speedometer:
         self.path = path
         self._llama = bindings()
         self._model = load_model(self._llama, path, extra_buffers=extra_buffers)
-        self._vocabulary = Vocabulary(self._llama, self._model)
+        self._tokens = Vocabulary(self._llama, self._model).tokens(_TEXT)
+
+    def loop(self, tuning: Tuning, *, room: int) -> BareLoop:
+        """Return a loop over these weights; close it before them."""
+        return BareLoop(self._llama, self._model, self._tokens, tuning, room=room, name=self.path.name)
 
     def sample(self, tuning: Tuning, *, prompt: int, written: int) -> Sample:
         """Read `prompt` tokens, then write `written`, in a fresh context that has done both once before."""
-        tokens = self._vocabulary.tokens(_TEXT * (prompt // 8 + 1))[:prompt]
-        context = self._open(tuning, prompt + written)
-        batch = self._llama.llama_batch_init(tuning.batch, 0, 1)
-        try:
-            self._run(context, batch, tokens, tuning.batch, written)
-            self._llama.llama_memory_clear(self._llama.llama_get_memory(context), True)
-            return self._run(context, batch, tokens, tuning.batch, written)
-        finally:
-            self._llama.llama_batch_free(batch)
-            self._llama.llama_free(context)
+        with closing(self.loop(tuning, room=prompt + written)) as loop:
+            loop.read(prompt)
+            loop.write(written)
+            loop.clear()
+            return Sample(loop.read(prompt), loop.write(written))
 
     def close(self) -> None:
         """Free the weights. Do not use it any further."""
         self._llama.llama_model_free(self._model)
-
-    def _open(self, tuning: Tuning, room: int) -> Any:
-        parameters = self._llama.llama_context_default_params()
-        parameters.n_ctx = room
-        parameters.n_seq_max = 1
-        parameters.no_perf = True
-        tuning.fill(parameters, available_cores())
-        context = self._llama.llama_init_from_model(self._model, parameters)
-        if not context:
-            raise ModelLoadFailed(f"llama.cpp cannot run {self.path.name} with {tuning}")
-        return context
-
-    def _run(self, context: Any, batch: Any, tokens: list[int], step: int, written: int) -> Sample:
-        began = time.perf_counter()
-        for start in range(0, len(tokens), step):
-            self._decode(context, batch, tokens[start : start + step], start)
-        read = time.perf_counter()
-        for i in range(written):
-            self._decode(context, batch, tokens[i : i + 1], len(tokens) + i)
-        return Sample(read - began, time.perf_counter() - read)
-
-    def _decode(self, context: Any, batch: Any, tokens: list[int], position: int) -> None:
-        """Run tokens, logits for the last one, and wait until they are there."""
-        batch.n_tokens = len(tokens)
-        for i, token in enumerate(tokens):
-            batch.token[i] = token
-            batch.pos[i] = position + i
-            batch.n_seq_id[i] = 1
-            batch.seq_id[i][0] = 0
-            batch.logits[i] = i == len(tokens) - 1
-        status = self._llama.llama_decode(context, batch)
-        if status != 0:
-            raise ModelLoadFailed(f"llama.cpp could not run {self.path.name} (status {status})")
-        self._llama.llama_synchronize(context)

@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rag.datatypes import Answer
+from rag.datatypes import Answer, PrefixCounters
 from rag.lanes import Lane
 
 # A lookup takes milliseconds, an answer on two cores seconds, one behind a full queue minutes.
@@ -77,6 +77,10 @@ class Telemetry:
         """Read how often the model's process was started again whenever the metrics are asked for."""
         self.registry.register(_Restarts(restarts))
 
+    def watch_prefixes(self, prefixes: Callable[[], PrefixCounters | None]) -> None:
+        """Read how the model uses what it has read before whenever the metrics are asked for; None shows nothing."""
+        self.registry.register(_Prefixes(prefixes))
+
     def request_began(self) -> None:
         """Count a request in."""
         self._in_flight.inc()
@@ -125,6 +129,37 @@ class _Restarts(Collector):
         """Yield the counter as it is now."""
         what = "Times the process that runs the model was started again."
         yield CounterMetricFamily("smallhold_model_restarts", what, value=self._restarts())
+
+
+class _Prefixes(Collector):
+    """The model's own counters. They begin anew with its process, as Prometheus expects of a counter."""
+
+    def __init__(self, prefixes: Callable[[], PrefixCounters | None]) -> None:
+        self._prefixes = prefixes
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the counters as they are now."""
+        counters = self._prefixes()
+        if counters is None:
+            return
+        missed = "Prompts that were read from the first token, since no beginning of theirs was kept."
+        yield CounterMetricFamily("smallhold_prefix_misses", missed, value=counters.misses)
+        hits = CounterMetricFamily(
+            "smallhold_prefix_hits", "Prompts whose beginning had been read and was kept there.", labels=["tier"]
+        )
+        tokens = CounterMetricFamily(
+            "smallhold_prefix_tokens", "Prompt tokens that were not read again for it.", labels=["tier"]
+        )
+        states = GaugeMetricFamily("smallhold_prefix_states", "Read beginnings that are kept there.", labels=["tier"])
+        size = GaugeMetricFamily(
+            "smallhold_prefix_bytes", "Bytes that they take; on disk those of all models.", labels=["tier"]
+        )
+        for name, tier in (("context", counters.context), ("memory", counters.memory), ("disk", counters.disk)):
+            hits.add_metric([name], tier.hits)
+            tokens.add_metric([name], tier.tokens)
+            states.add_metric([name], tier.states)
+            size.add_metric([name], tier.bytes)
+        yield from (hits, tokens, states, size)
 
 
 class Measured:

@@ -10,15 +10,15 @@ import json
 import logging
 import os
 import shutil
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from rag.checksums import read_json, sha256_of, stamp, write_json
 from rag.errors import ModelDamaged, SmallholdError
 from rag.machine import cpu_model, installed
+from rag.toml import read_toml
 from rag.tuning import UNTUNED, Tuning
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,6 @@ TUNED = "tuned.toml"
 NOTES = "tune.json"  # every measurement, so that a tuning can go on where it was interrupted
 WORKSHOP = "tuning"  # quantizations that are being tried
 _CHECKED = "tuned.json"  # as verified.json is for the registry's files
-_MAX_FILE = 100_000
 _WEIGHTS = "tuned-*.gguf"
 
 
@@ -77,12 +76,8 @@ def find_tuned(folder: Path, fingerprint: str) -> Tuned | None:
 def read_tuned(path: Path) -> Tuned:
     """Read the file. Raises `ModelDamaged` saying what is wrong in it."""
     try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_FILE + 1)
-        if len(text) > _MAX_FILE:
-            raise ModelDamaged(f"it is larger than {_MAX_FILE:,} bytes")
-        return Tuned.model_validate(tomllib.loads(text.decode("utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+        return Tuned.model_validate(read_toml(path))
+    except (OSError, ValueError) as error:
         raise ModelDamaged(f"it cannot be read: {error}") from error
 
 

@@ -103,6 +103,9 @@ class FakeContext:
     def save(self, sequence: int) -> State:
         return np.array(self.tokens(sequence), np.int32).view(np.uint8)
 
+    def size(self, sequence: int) -> int:
+        return 4 * len(self.held[sequence])
+
     def restore(self, sequence: int, state: State) -> bool:
         tokens = state.view(np.int32).tolist()
         if self.used() + len(tokens) > self.cells:

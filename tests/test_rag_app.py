@@ -16,7 +16,19 @@ import uvicorn
 
 from rag.app import IndexedDocument, Service, create_app
 from rag.config import ServerSettings
-from rag.datatypes import Answer, Chunk, Citation, Delta, Message, ScoredChunk, Span, Usage, Verdict
+from rag.datatypes import (
+    Answer,
+    Chunk,
+    Citation,
+    Delta,
+    Message,
+    PrefixCounters,
+    PrefixTier,
+    ScoredChunk,
+    Span,
+    Usage,
+    Verdict,
+)
 from rag.errors import IndexMissing, InvalidRequest, ModelDied, PromptTooLong, SmallholdError
 from rag.pipeline import ABSTENTION_TEXT, AskOptions
 
@@ -888,6 +900,37 @@ def test_metrics_count_what_happened():
         assert values["smallhold_requests_in_flight"] == 1  # this one
         assert values["process_resident_memory_bytes"] > 0
         assert not [name for name in values if "nowhere" in name]
+
+
+def test_metrics_tell_how_read_beginnings_are_used():
+    counters = PrefixCounters(
+        4, context=PrefixTier(5, 600, 2, 7000), memory=PrefixTier(3, 400, 1, 90), disk=PrefixTier(1, 200, 6, 50)
+    )
+    told = [counters]
+    with serving(lambda: dataclasses.replace(service(Script()), prefixes=lambda: told[0])) as client:
+        samples = dict(line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if line[0] != "#")
+        found = {name: float(value) for name, value in samples.items() if name.startswith("smallhold_prefix")}
+        assert found == {
+            "smallhold_prefix_misses_total": 4,
+            'smallhold_prefix_hits_total{tier="context"}': 5,
+            'smallhold_prefix_hits_total{tier="memory"}': 3,
+            'smallhold_prefix_hits_total{tier="disk"}': 1,
+            'smallhold_prefix_tokens_total{tier="context"}': 600,
+            'smallhold_prefix_tokens_total{tier="memory"}': 400,
+            'smallhold_prefix_tokens_total{tier="disk"}': 200,
+            'smallhold_prefix_states{tier="context"}': 2,
+            'smallhold_prefix_states{tier="memory"}': 1,
+            'smallhold_prefix_states{tier="disk"}': 6,
+            'smallhold_prefix_bytes{tier="context"}': 7000,
+            'smallhold_prefix_bytes{tier="memory"}': 90,
+            'smallhold_prefix_bytes{tier="disk"}': 50,
+        }
+        told[0] = dataclasses.replace(counters, misses=9)
+        assert metric(client, "smallhold_prefix_misses_total") == 9
+
+
+def test_without_a_model_of_ours_nothing_is_said_of_prefixes(client):
+    assert "smallhold_prefix" not in client.get("/metrics").text
 
 
 def test_two_applications_count_apart(client):

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import CORPUS, REPOSITORY, located, smallhold
 
 
-@pytest.mark.parametrize("command", ["index", "ask", "chat", "serve", "eval", "models", "doctor"])
+@pytest.mark.parametrize("command", ["index", "warm", "ask", "chat", "serve", "eval", "models", "doctor"])
 def test_help_teaches_every_command(tmp_path: Path, command: str) -> None:
     done = smallhold(command, "--help", cwd=tmp_path)
     assert done.returncode == 0

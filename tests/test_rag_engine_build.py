@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from rag import build
+from rag import build, serve
 from rag.config import load_settings
+from rag.datatypes import PrefixCounters
 from rag.engine.frames import pack_options, unpack_options
 from rag.models import ModelStore
 from rag.registry import Registry
@@ -60,6 +62,26 @@ def test_or_it_is_somewhere_else(made: list[tuple[Any, ...]], tmp_path: Path) ->
     assert isinstance(generator, EndpointGenerator)
     assert made == []
     generator.close()
+
+
+def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, generator: Any) -> serve.Service:
+    parts = SimpleNamespace(embed=lambda texts: None, documents=list, close=lambda: None, stream=None, retrieve=None)
+    for name in ("build_embedder", "open_index", "build_pipeline", "build_retriever"):
+        monkeypatch.setattr(serve, name, lambda *args: parts)
+    monkeypatch.setattr(serve, "build_served_generator", lambda *args: generator)
+    return serve.load_service(load_settings(None, {"models": {"dir": tmp_path}}))
+
+
+def test_a_server_asks_the_model_for_its_counters_wherever_it_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    generator = SimpleNamespace(prefixes=lambda: PrefixCounters(3), close=lambda: None)
+    asked = service(monkeypatch, tmp_path, generator).prefixes
+    assert asked is not None
+    assert asked() == PrefixCounters(3)
+    endpoint = EndpointGenerator("http://127.0.0.1:1/v1", "m")
+    assert service(monkeypatch, tmp_path, endpoint).prefixes is None
+    endpoint.close()
 
 
 def test_what_goes_to_the_process_comes_out_of_the_json_again(tmp_path: Path) -> None:

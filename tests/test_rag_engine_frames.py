@@ -9,17 +9,19 @@ from collections.abc import Iterator
 import pytest
 
 import rag.engine.frames as frames
-from rag.datatypes import Message, Piece, Sampling, Usage
+from rag.datatypes import Message, Piece, PrefixCounters, PrefixTier, Sampling, Usage
 from rag.engine.frames import (
     Channel,
     FrameError,
     pack_error,
     pack_messages,
     pack_piece,
+    pack_prefixes,
     pack_sampling,
     unpack_error,
     unpack_messages,
     unpack_piece,
+    unpack_prefixes,
     unpack_sampling,
 )
 from rag.errors import Overloaded, SmallholdError
@@ -166,3 +168,14 @@ def test_every_error_comes_out_as_itself() -> None:
     overloaded = unpack_error(pack_error(Overloaded("full", retry_after=9)))
     assert isinstance(overloaded, Overloaded)
     assert overloaded.retry_after == 9
+
+
+def test_counters_come_out_the_same(pair: tuple[Channel, socket.socket]) -> None:
+    channel, theirs = pair
+    counters = PrefixCounters(1, PrefixTier(2, 3, 4, 5), PrefixTier(6, 7, 8, 9), PrefixTier(10, 11, 12, 2**40))
+    other = Channel(theirs)
+    channel.send({"result": pack_prefixes(counters)})
+    received = other.receive()
+    assert received is not None
+    assert unpack_prefixes(received["result"]) == counters
+    other.close()

@@ -277,8 +277,9 @@ def test_passages_come_back_from_memory_and_after_a_restart_from_disk(tiny_model
     first = generator(200_000_000)
     cold = [told(first, messages) for messages in prompts]
     warm = [told(first, messages) for messages in prompts]
-    assert first.prefixes.restored > 0
-    assert first.prefixes.bytes > 0
+    assert first.prefixes().memory.hits > 0
+    assert first.prefixes().memory.bytes > 0
+    assert first.prefixes().context.bytes > 0
     assert all(cached > len(first.encode(messages)) - 60 for messages, (_, cached) in zip(prompts, warm, strict=True))
     first.close()
     assert list(tmp_path.glob("*/*.kv"))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rag.datatypes import Message, Piece, Sampling, Usage
+from rag.datatypes import Message, Piece, PrefixCounters, PrefixTier, Sampling, Usage
 from rag.engine import child, frames
 from rag.engine.guarded import COUNTED_HERE, PAUSES, GuardedGenerator
 from rag.errors import ModelDied, ModelLoadFailed, Overloaded, PromptTooLong, SmallholdError, Unavailable
@@ -95,6 +95,35 @@ def test_scores_and_long_texts_are_asked_for_and_short_ones_counted_here(make: M
     assert generator.score([Message("user", "x")], ["a", "abc"]) == [[-1.0, float("-inf")], [-3.0, float("-inf")]]
     assert generator.count("a" * COUNTED_HERE) == COUNTED_HERE  # letters
     assert generator.count("a " * COUNTED_HERE) == COUNTED_HERE  # words
+
+
+def test_the_process_tells_its_figures_and_while_it_cannot_the_last_ones_stand(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = make("serve,hang")
+    said(generator, "one")
+    told = PrefixCounters(1, memory=PrefixTier(2, 300, 1, 4000))
+    assert generator.prefixes() == told
+    said(generator, "two")
+    monkeypatch.setattr("rag.engine.guarded.FIGURES_SECONDS", 0.05)
+    (tmp_path / "mute").touch()
+    assert generator.prefixes() == told
+    (tmp_path / "mute").unlink()
+    monkeypatch.undo()
+    assert generator.prefixes().misses == 2
+    os.kill(process(tmp_path), signal.SIGKILL)
+    until(lambda: generator.fault() is not None)
+    assert generator.prefixes().misses == 2
+
+
+def test_a_new_process_counts_from_the_beginning(make: Make, tmp_path: Path) -> None:
+    generator = make()
+    said(generator, "one")
+    assert generator.prefixes().misses == 1
+    os.kill(process(tmp_path), signal.SIGKILL)
+    until((tmp_path / "life-1").exists)
+    until(lambda: generator.fault() is None)
+    assert generator.prefixes().misses == 0
 
 
 def test_streams_at_once_do_not_cross(make: Make) -> None:

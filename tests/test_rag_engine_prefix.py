@@ -1,12 +1,14 @@
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rag.datatypes import PrefixCounters, PrefixTier
 from rag.engine.context import TokenArray
-from rag.engine.files import PrefixFiles
+from rag.engine.files import PrefixFiles, identity_of
 from rag.engine.prefix import Prefixes
 from rag.engine.states import Match, PrefixIndex, SavedStates, key_of, shared_length, tokens_of
 from tests.engine_fakes import FakeContext
@@ -116,6 +118,23 @@ def test_another_models_files_are_not_seen_and_foreign_ones_deleted(tmp_path: Pa
     assert not stray.exists()
 
 
+def test_states_belong_to_weights_build_and_settings(tmp_path: Path) -> None:
+    path, context = tmp_path / "model.gguf", FakeContext()
+    path.write_bytes(b"GGUF weights")
+    os.utime(path, (100, 100))
+    identities = [identity_of(path, context, "b1")]
+    assert identity_of(path, FakeContext(cells=64), "b1") == identities[0], "a context of any length may use them"
+    identities.append(identity_of(path, context, "b2"))
+    context.identity = "k8 v8 f1"
+    identities.append(identity_of(path, context, "b1"))
+    os.utime(path, (200, 200))
+    identities.append(identity_of(path, context, "b1"))
+    path.write_bytes(b"GGUF others!")
+    os.utime(path, (200, 200))
+    identities.append(identity_of(path, context, "b1"))
+    assert len(set(identities)) == 5
+
+
 def test_the_budget_is_kept_across_models_by_last_use(tmp_path: Path) -> None:
     size = 28 + 1 + 40 + 1000 + 32
     first, second = PrefixFiles(tmp_path, "a", 4 * size), PrefixFiles(tmp_path, "b", 4 * size)
@@ -162,11 +181,13 @@ def test_a_prefix_that_left_the_context_comes_back_from_memory() -> None:
         sequence, known = read(context, prefixes, asked)
         assert known == 0
         prefixes.keep(sequence, asked, keep=200)
-    counters = prefixes.counters()
-    assert (counters.idle, counters.saved) == (1, 2)
+    kept = PrefixCounters(
+        misses=3, context=PrefixTier(0, 0, 1, 4 * 220), memory=PrefixTier(0, 0, 2, 2 * 4 * 200), disk=PrefixTier()
+    )
+    assert prefixes.counters() == kept
     asked = np.append(passages[0], some(20)).astype(np.int32)
     assert read(context, prefixes, asked)[1] == 200
-    assert prefixes.counters().restored == 1
+    assert prefixes.counters() == replace(kept, memory=replace(kept.memory, hits=1, tokens=200))
 
 
 def test_a_state_comes_back_also_where_idle_prefixes_must_make_room() -> None:
@@ -184,7 +205,27 @@ def test_a_state_comes_back_also_where_idle_prefixes_must_make_room() -> None:
     assert sequence is not None
     assert prefixes.begin(sequence, passages[0], []) == 200
     assert context.tokens(sequence) == passages[0].tolist()
-    assert (prefixes.counters().idle, prefixes.counters().restored) == (2, 1)
+    assert (prefixes.counters().context.states, prefixes.counters().memory.hits) == (2, 1)
+
+
+def test_what_is_found_is_counted_where_it_was_found(tmp_path: Path) -> None:
+    passage, size = some(200), 28 + 1 + 4 * 200 + 4 * 200 + 32
+    PrefixFiles(tmp_path, "m", 10_000).put(key_of(passage), passage.view(np.uint8))
+    prefixes = Prefixes(
+        FakeContext(batch=1000, sequences=8), SavedStates(1 << 20, PrefixFiles(tmp_path, "m", 10_000)), cells=500
+    )
+    on_disk = PrefixTier(0, 0, 1, size)
+    assert prefixes.counters() == PrefixCounters(disk=on_disk)
+    assert prefixes.begin(0, passage, []) == 200
+    from_disk, copied = replace(on_disk, hits=1, tokens=200), PrefixTier(0, 0, 1, 4 * 200)
+    assert prefixes.counters() == PrefixCounters(disk=from_disk, memory=copied)
+    assert prefixes.begin(1, passage[:150], []) == 150, "no longer from the disk"
+    found = replace(copied, hits=1, tokens=150)
+    assert prefixes.counters() == PrefixCounters(disk=from_disk, memory=found)
+    assert prefixes.begin(2, passage[:120], [(0, passage)]) == 120
+    assert prefixes.begin(3, some(90, first=60), [(0, passage)]) == 0
+    in_context = PrefixTier(hits=1, tokens=120)
+    assert prefixes.counters() == PrefixCounters(1, context=in_context, disk=from_disk, memory=found)
 
 
 def test_one_passage_with_another_question_takes_its_place() -> None:
@@ -195,8 +236,22 @@ def test_one_passage_with_another_question_takes_its_place() -> None:
         asked = np.append(passage, some(20, first)).astype(np.int32)
         sequence, _ = read(context, prefixes, asked)
         prefixes.keep(sequence, asked, keep=200)
-    assert prefixes.counters().idle == 1
+    assert (prefixes.counters().context.states, prefixes.counters().context.bytes) == (1, 4 * 220)
     assert context.used() == 220
+
+
+def test_cells_that_idle_sequences_share_are_weighed_once() -> None:
+    context = FakeContext(batch=1000, sequences=8)
+    prefixes = Prefixes(context, SavedStates(0), cells=2000)
+    head = some(100)
+    for first in (2, 3):
+        sequence, _ = read(context, prefixes, np.append(head, some(200, first)).astype(np.int32))
+        prefixes.keep(sequence, tokens(*context.tokens(sequence)), keep=300)
+    assert prefixes.counters().context == PrefixTier(1, 100, 2, 4 * 500)
+    prefixes.drop_oldest()
+    assert prefixes.counters().context == PrefixTier(1, 100, 1, 4 * 300)
+    prefixes.forget()
+    assert prefixes.counters().context == PrefixTier(1, 100, 0, 0)
 
 
 def test_sequences_run_out_only_where_all_are_in_use() -> None:

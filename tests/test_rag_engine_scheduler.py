@@ -72,7 +72,7 @@ def test_a_prefix_is_taken_over_and_only_the_rest_is_read() -> None:
             cached.append(last.usage.cached)
         counters = engine.counters()
     assert cached == [0, 200, 219]
-    assert (counters.hits, counters.misses, counters.tokens_reused) == (2, 1, 419)
+    assert (counters.context.hits, counters.misses, counters.context.tokens) == (2, 1, 419)
 
 
 def test_what_another_one_is_just_reading_is_taken_over_too() -> None:

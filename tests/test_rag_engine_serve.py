@@ -61,9 +61,13 @@ def worker_of(server: int) -> int:
     raise AssertionError("the model has no process of its own")
 
 
-def restarts(address: str) -> float:
+def figure(address: str, name: str) -> float:
     lines = httpx.get(f"{address}/metrics").text.splitlines()
-    return float(next(line for line in lines if line.startswith("smallhold_model_restarts_total ")).split()[1])
+    return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
+
+
+def restarts(address: str) -> float:
+    return figure(address, "smallhold_model_restarts_total")
 
 
 def answer(address: str) -> str:
@@ -75,6 +79,10 @@ def answer(address: str) -> str:
 def test_killed_in_the_midst_of_a_stream(server: tuple[int, str]) -> None:
     pid, address = server
     before = answer(address)  # with nothing read before, as after the restart
+    assert figure(address, "smallhold_prefix_misses_total") == 1
+    answer(address)
+    assert figure(address, 'smallhold_prefix_hits_total{tier="context"}') == 1
+    assert figure(address, 'smallhold_prefix_tokens_total{tier="context"}') > 100
     worker = worker_of(pid)
     other = {"messages": [{"role": "user", "content": "Who keeps the lighthouse of Norrin?"}], "stream": True}
     with httpx.stream("POST", f"{address}/v1/chat/completions", json=other, timeout=120) as reply:
@@ -96,6 +104,7 @@ def test_killed_in_the_midst_of_a_stream(server: tuple[int, str]) -> None:
     assert answer(address) == before
     assert worker_of(pid) != worker
     assert restarts(address) == 1
+    assert figure(address, "smallhold_prefix_misses_total") == 1, "a new process counts from the beginning"
 
 
 def test_killed_while_idle_the_next_question_waits_and_is_answered(server: tuple[int, str]) -> None:

@@ -9,6 +9,8 @@ The last message is a list of words. Most come back as pieces; some do something
     rubbish       writes bytes that are no frame on the socket
     hangup        closes the socket and lives on
     print         says something on stderr
+A file `mute` in the folder of lives keeps it from telling its figures.
+
 The option `lives` is a folder with a file for each life. `script` says, in words with commas between them, what happens
 at the start of the first life, the second, ...; the last word holds for all further ones:
     die:SIGNAL, exit, refuse (`ModelLoadFailed`), hang; anything else serves
@@ -24,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rag.datatypes import Message, Piece, Sampling, Usage
+from rag.datatypes import Message, Piece, PrefixCounters, PrefixTier, Sampling, Usage
 from rag.engine import worker
 from rag.errors import ModelLoadFailed, PromptTooLong
 
@@ -32,6 +34,12 @@ from rag.errors import ModelLoadFailed, PromptTooLong
 class Play:
     def __init__(self, events: Path) -> None:
         self._events = events
+        self._streams = 0
+
+    def prefixes(self) -> PrefixCounters:
+        if (self._events / "mute").exists():
+            threading.Event().wait()
+        return PrefixCounters(self._streams, memory=PrefixTier(2, 300, 1, 4000))
 
     def count(self, text: str) -> int:
         return len(text.split())
@@ -40,6 +48,7 @@ class Play:
         return [[-float(len(continuation)), float("-inf")] for continuation in continuations]
 
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[Piece]:
+        self._streams += 1
         words = messages[-1].content.split()
         try:
             yield Piece("", usage=Usage(len(words), 0, 0))

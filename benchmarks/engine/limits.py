@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.engine.journal import BARE, MACHINE, Journal
-from benchmarks.engine.ours import bindings
 from eval.flops import Tensor, read_tensors
+from rag.speed import BareLoop, Speedometer
+from rag.tuning import Tuning
 
 MEGABYTE = 1 << 20
+BARE_BATCH = 512  # as llama-bench reads: the engine's own batch is smaller, so that answers can be stopped
 
 
 def note_weights(journal: Journal, path: Path) -> None:
@@ -84,75 +86,27 @@ def measure_products(journal: Journal, run: int, *, threads: int, size: int) -> 
         journal.add(f"gemm_{name}", MACHINE, run, 2.0 * size**3 / seconds)
 
 
-class BareLoop:
-    """llama_decode through the bindings and nothing else: what llama-bench measures. One context, its own weights."""
+def measure_reading(journal: Journal, run: int, bare: BareLoop, tokens: int) -> None:
+    """Write down the rate at which the bare loop reads `tokens` tokens."""
+    bare.clear()
+    journal.add("prefill_tokens_per_second", BARE, run, tokens / bare.read(tokens))
 
-    def __init__(self, path: Path, *, context: int, threads: int, extra_buffers: bool, batch: int = 512) -> None:
-        self._llama = bindings()
-        parameters = self._llama.llama_model_default_params()
-        parameters.use_extra_bufts = extra_buffers
-        self._model = self._llama.llama_model_load_from_file(str(path).encode(), parameters)
-        wanted = self._llama.llama_context_default_params()
-        wanted.n_ctx, wanted.n_batch, wanted.n_ubatch, wanted.n_seq_max = context, batch, batch, 1
-        wanted.n_threads = wanted.n_threads_batch = threads
-        wanted.no_perf = True
-        self._context = self._llama.llama_init_from_model(self._model, wanted)
-        self._tokens = self._llama.llama_vocab_n_tokens(self._llama.llama_model_get_vocab(self._model))
-        self._batch_size = batch
-        self._batch = self._llama.llama_batch_init(batch, 0, 1)
-        self._position = 0
 
-    def clear(self) -> None:
-        """Forget everything that was read."""
-        self._llama.llama_memory_clear(self._llama.llama_get_memory(self._context), True)
-        self._position = 0
-
-    def advance(self, count: int) -> float:
-        """Read `count` arbitrary tokens in one step, logits for the last; return the seconds that it took."""
-        batch = self._batch
-        batch.n_tokens = count
-        for i in range(count):
-            batch.token[i] = (self._position + i) * 31 % self._tokens
-            batch.pos[i] = self._position + i
-            batch.n_seq_id[i] = 1
-            batch.seq_id[i][0] = 0
-            batch.logits[i] = i == count - 1
-        began = time.perf_counter()
-        status = self._llama.llama_decode(self._context, batch)
-        self._llama.llama_synchronize(self._context)
-        seconds = time.perf_counter() - began
-        if status:
-            raise RuntimeError(f"llama_decode ended with status {status}")
-        self._position += count
-        return seconds
-
-    def measure_reading(self, journal: Journal, run: int, tokens: int) -> None:
-        """Write down the rate of reading `tokens` tokens."""
-        self.clear()
-        sizes = [min(self._batch_size, tokens - at) for at in range(0, tokens, self._batch_size)]
-        journal.add("prefill_tokens_per_second", BARE, run, tokens / sum(self.advance(size) for size in sizes))
-
-    def measure_writing(self, journal: Journal, run: int, *, depth: int, tokens: int) -> None:
-        """Write down the pace of writing `tokens` tokens, one at a time, after `depth` that are read."""
-        self.clear()
-        for at in range(0, depth, self._batch_size):
-            self.advance(min(self._batch_size, depth - at))
-        seconds = sum(self.advance(1) for _ in range(tokens)) / tokens
-        journal.add("seconds_per_token", BARE, run, seconds)
-        journal.add("decode_tokens_per_second", BARE, run, 1 / seconds)
-
-    def close(self) -> None:
-        """Free it. Do not use it any further."""
-        self._llama.llama_batch_free(self._batch)
-        self._llama.llama_free(self._context)
-        self._llama.llama_model_free(self._model)
+def measure_writing(journal: Journal, run: int, bare: BareLoop, *, depth: int, tokens: int) -> None:
+    """Write down the pace of the bare loop at writing `tokens` tokens after `depth` that are read."""
+    bare.clear()
+    bare.read(depth)
+    seconds = bare.write(tokens) / tokens
+    journal.add("seconds_per_token", BARE, run, seconds)
+    journal.add("decode_tokens_per_second", BARE, run, 1 / seconds)
 
 
 @contextmanager
 def bare_loop(path: Path, *, context: int, threads: int, extra_buffers: bool) -> Iterator[BareLoop]:
-    """Yield a loop and free it."""
-    loop = BareLoop(path, context=context, threads=threads, extra_buffers=extra_buffers)
-    try:
+    """Yield a loop with weights of its own, and free both."""
+    tuning = Tuning(threads=threads, batch=BARE_BATCH, micro_batch=BARE_BATCH)
+    with (
+        closing(Speedometer(path, extra_buffers=extra_buffers)) as weights,
+        closing(weights.loop(tuning, room=context)) as loop,
+    ):
         yield loop
-    finally:
-        loop.close()

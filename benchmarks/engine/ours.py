@@ -6,10 +6,10 @@ from typing import NamedTuple
 from rag.build import generator_file, model_store
 from rag.config import Settings
 from rag.engine.generator import LlamaGenerator as Engine
-from rag.engine.native import LlamaVocabulary, available_cores, bindings
+from rag.engine.native import LlamaVocabulary, available_cores
 from rag.probe import runnable
 
-__all__ = ["Engine", "LlamaVocabulary", "Weights", "available_cores", "bindings", "find_weights", "open_engine"]
+__all__ = ["Engine", "LlamaVocabulary", "Weights", "available_cores", "find_weights", "open_engine"]
 
 # What the project gives it: the setting generator.prefix_mb.
 PREFIX_BYTES = 256_000_000

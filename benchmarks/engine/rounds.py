@@ -5,13 +5,14 @@ from typing import TypeVar
 
 from benchmarks.engine import measure
 from benchmarks.engine.journal import OURS, Journal
-from benchmarks.engine.limits import BareLoop, measure_bandwidth, measure_products
+from benchmarks.engine.limits import measure_bandwidth, measure_products, measure_reading, measure_writing
 from benchmarks.engine.measure import Advance, Scale
 from benchmarks.engine.ours import available_cores
 from benchmarks.engine.systems import OurSystem, System
 from benchmarks.engine.workload import Case, Shapes, seen_pairs
 from rag.errors import DataError
 from rag.pipeline import RagPipeline
+from rag.speed import BareLoop
 
 T = TypeVar("T")
 
@@ -105,8 +106,8 @@ class Rounds:
         (ours,) = (system for system in self._systems if isinstance(system, OurSystem))
         case, scale, threads = self._cases[run % len(self._cases)], self._scale, available_cores()
         depth = measure.measure_pace(self._journal, run, ours, case, scale)
-        self._bare.measure_writing(self._journal, run, depth=depth, tokens=scale.written)
-        self._bare.measure_reading(self._journal, run, scale.read)
+        measure_writing(self._journal, run, self._bare, depth=depth, tokens=scale.written)
+        measure_reading(self._journal, run, self._bare, scale.read)
         measure_bandwidth(self._journal, run, threads=threads, megabytes=scale.megabytes)
         measure_products(self._journal, run, threads=threads, size=scale.product)
         advance()

@@ -6,7 +6,7 @@ sampling    which token comes next, and where the text ends
 grammar     texts of one form only: GBNF and JSON schema
 task        one prompt on its way through the context
 states      read prefixes as saved states, in memory; files: the same on disk
-prefix      which prefixes are read already, in the context or saved
+prefix      which prefixes are read already, in the context or saved; ahead: read before anybody asks
 scheduler   the one thread that owns the context
 generator   `LlamaGenerator`, the seam to the pipeline
 worker      the process that runs the model for a server

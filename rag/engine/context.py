@@ -78,6 +78,10 @@ class ContextLike(Protocol):
         """Return the keys and values of a sequence as bytes."""
         ...
 
+    def size(self, sequence: int) -> int:
+        """Return the number of bytes that `save` would return."""
+        ...
+
     def restore(self, sequence: int, state: State) -> bool:
         """Put saved keys and values into an empty sequence; False where they do not fit in."""
         ...
@@ -149,9 +153,13 @@ class Context:
 
     def save(self, sequence: int) -> State:
         """Return the keys and values of a sequence as bytes."""
-        state_n = np.empty(self._llama.llama_state_seq_get_size(self._context, sequence), np.uint8)
+        state_n = np.empty(self.size(sequence), np.uint8)
         n = self._llama.llama_state_seq_get_data(self._context, _bytes(state_n), len(state_n), sequence)
         return state_n[:n]
+
+    def size(self, sequence: int) -> int:
+        """Return the number of bytes that `save` would return; nothing is copied for it."""
+        return int(self._llama.llama_state_seq_get_size(self._context, sequence))
 
     def restore(self, sequence: int, state: State) -> bool:
         """Put saved keys and values into an empty sequence; False, and it stays empty, where they do not fit in."""

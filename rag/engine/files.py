@@ -1,13 +1,17 @@
 """Saved states on disk, so that a passage read once need not be read again after a restart.
 
-One file a prefix, `DIR/MODEL/NAME.kv`, where MODEL stands for the model and all that its states depend on. Layout,
-little-endian: magic (8 bytes), format version, length of the identity, number of tokens (4 bytes each), length of the
-state (8 bytes), the identity (UTF-8), tokens (int32), the state, and the SHA-256 of all before it.
+One file a prefix, `DIR/MODEL/NAME.kv`, where MODEL stands for the model and all that its states depend on
+(`identity_of`): a state of other weights, of another llama.cpp build or of another type of kept values is never looked
+at. The length of the context is not among them, since a state fits into any that is long enough.
+
+Layout, little-endian: magic (8 bytes), format version, length of the identity, number of tokens (4 bytes each), length
+of the state (8 bytes), the identity (UTF-8), tokens (int32), the state, and the SHA-256 of all before it.
 """
 
 import contextlib
 import hashlib
 import logging
+import math
 import os
 import struct
 import tempfile
@@ -17,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from rag.engine.context import State, TokenArray
+from rag.engine.context import ContextLike, State, TokenArray
 from rag.engine.states import Match, PrefixIndex, key_of, tokens_of
 
 logger = logging.getLogger(__name__)
@@ -26,6 +30,8 @@ MAGIC = b"SMALLHKV"
 VERSION = 1
 _HEADER = struct.Struct("<8sIIIQ")
 _CHECKSUM = 32
+# Where a budget is exceeded, so much of it is left: room has not to be made for every single state.
+_KEPT_SHARE = 0.9
 _ABANDONED = 3600.0  # seconds after which a half-written file is nobody's any more
 
 
@@ -39,8 +45,8 @@ class PrefixFiles:
     def __init__(self, folder: Path, identity: str, budget: int) -> None:
         self._root = folder
         self._identity = identity.encode()
-        self._folder = folder / _hash(self._identity)
-        self._budget = budget
+        self.folder = folder / _hash(self._identity)
+        self.budget = budget
         self._index = PrefixIndex()
         self._names: dict[bytes, Path] = {}
         self._scan()
@@ -48,6 +54,36 @@ class PrefixFiles:
 
     def __len__(self) -> int:
         return len(self._names)
+
+    @property
+    def room(self) -> int:
+        """How many bytes are never deleted as long as they are the ones used last."""
+        return int(_KEPT_SHARE * self.budget)
+
+    @staticmethod
+    def budget_for(room: int) -> int:
+        """Return the least budget, in whole megabytes, that has so much room."""
+        return math.ceil(room / _KEPT_SHARE / 1e6) * 1_000_000
+
+    def leaving(self, size: int) -> int:
+        """Return about how many bytes of other states have to leave for so many new ones."""
+        return max(0, self.bytes + size - self.room) if self.bytes + size > self.budget else 0
+
+    def size(self, key: bytes) -> int:
+        """Return the bytes of a state's file, 0 where there is none."""
+        try:
+            return self._names[key].stat().st_size
+        except (KeyError, OSError):
+            return 0
+
+    def expected_size(self, tokens: int, state: int) -> int:
+        """Return the bytes of the file that a state of so many tokens and bytes would have."""
+        return _HEADER.size + len(self._identity) + 4 * tokens + state + _CHECKSUM
+
+    def touch(self, key: bytes) -> None:
+        """Count a state as used just now."""
+        with contextlib.suppress(KeyError, OSError):
+            os.utime(self._names[key])
 
     def longest(self, tokens_n: TokenArray) -> Match:
         """Return the best match."""
@@ -65,9 +101,9 @@ class PrefixFiles:
 
     def put(self, key: bytes, state: State) -> None:
         """Write a state beside its place, then move it there."""
-        if key in self._names or len(state) > self._budget:
+        if key in self._names or len(state) > self.budget:
             return
-        path = self._folder / f"{_hash(key)}.kv"
+        path = self.folder / f"{_hash(key)}.kv"
         head = _HEADER.pack(MAGIC, VERSION, len(self._identity), len(key) // 4, len(state))
         blocks: list[Any] = [head, self._identity, tokens_of(key).astype("<i4").tobytes(), state.data]
         digest = hashlib.sha256()
@@ -76,12 +112,12 @@ class PrefixFiles:
         try:
             _write(path, [*blocks, digest.digest()])
         except OSError as error:
-            logger.warning("a read passage cannot be kept in %s: %s", self._folder, error)
+            logger.warning("a read passage cannot be kept in %s: %s", self.folder, error)
             return
         self._names[key] = path
         self._index.add(key)
         self.bytes += path.stat().st_size
-        if self.bytes > self._budget:
+        if self.bytes > self.budget:
             self._shrink()
 
     def _load(self, path: Path, key: bytes) -> State | None:
@@ -109,14 +145,14 @@ class PrefixFiles:
 
     def _scan(self) -> None:
         """Find what earlier runs have left; checksums are verified when a file is used."""
-        for path in sorted(self._folder.glob("*.kv")):
+        for path in sorted(self.folder.glob("*.kv")):
             key = self._peek(path)
             if key is None or path.stem != _hash(key):
                 self._delete(path)
             elif key not in self._names:
                 self._names[key] = path
                 self._index.add(key)
-        for path in self._folder.glob("*.part"):
+        for path in self.folder.glob("*.part"):
             with contextlib.suppress(OSError):  # its writer has just finished it
                 if time.time() - path.stat().st_mtime > _ABANDONED:
                     self._delete(path)
@@ -137,13 +173,13 @@ class PrefixFiles:
 
     def _shrink(self) -> None:
         """Delete the files used longest ago, whoever wrote them, down to nine tenths of the budget."""
-        self.bytes = 0
-        kept = sorted(self._all(), reverse=True)
-        for _, size, path in kept:
-            self.bytes += size
-            if self.bytes > 0.9 * self._budget:
-                self.bytes -= size
+        kept = 0  # summed up aside: `bytes` is read by other threads
+        for _, size, path in sorted(self._all(), reverse=True):
+            if kept + size > self.room:
                 self._delete(path)
+            else:
+                kept += size
+        self.bytes = kept
 
     def _delete(self, path: Path) -> None:
         try:
@@ -173,9 +209,20 @@ def _write(path: Path, blocks: list[Any]) -> None:
         with file:
             file.writelines(blocks)
         Path(file.name).replace(path)
-    except OSError:
+    except BaseException:  # Ctrl-C, too
         Path(file.name).unlink(missing_ok=True)
         raise
+
+
+def identity_of(path: Path, context: ContextLike, build: str) -> str:
+    """Return what the states of a model file depend on: its size, time and beginning, which holds its metadata, the
+    context's settings, and the `build` of llama.cpp.
+    """
+    status = path.stat()
+    with path.open("rb") as file:
+        beginning = file.read(1 << 20)
+    fingerprint = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns} ".encode() + beginning).hexdigest()
+    return f"{fingerprint} {context.identity} {build}"
 
 
 def _hash(data: bytes) -> str:

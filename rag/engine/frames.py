@@ -1,7 +1,7 @@
 """What the model's process and its keeper say to each other: JSON in frames over a pair of sockets. No pickle.
 
 A frame is the length of its body in 4 bytes, most significant first, then the body, one JSON object in UTF-8.
-Keeper to process: `{"id", "op", ...}`; `op` is stream, score, encode or count, or goes with the id of an earlier one,
+Keeper to process: `{"id", "op", ...}`; `op` is stream, score, count or prefixes, or goes with the id of an earlier one,
 `more` (write on) or `cancel`. Process to keeper: `{"ready"}` or `{"refused": error}` once, then for each id `{"piece"}`
 any number of times, then `{"end"}`, `{"result"}` or `{"error"}`.
 """
@@ -17,7 +17,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from rag.datatypes import Message, Piece, Sampling, Usage
+from rag.datatypes import Message, Piece, PrefixCounters, PrefixTier, Sampling, Usage
 from rag.errors import SmallholdError
 from rag.tuning import Tuning
 
@@ -157,6 +157,21 @@ def unpack_piece(packed: Mapping[str, Any]) -> Piece:
     """Return the piece again."""
     usage = packed.get("usage")
     return Piece(**{**packed, "usage": None if usage is None else Usage(**usage)})
+
+
+def pack_prefixes(counters: PrefixCounters) -> dict[str, Any]:
+    """Return counters as JSON values."""
+    return asdict(counters)
+
+
+def unpack_prefixes(packed: Mapping[str, Any]) -> PrefixCounters:
+    """Return the counters again."""
+    return PrefixCounters(
+        packed["misses"],
+        context=PrefixTier(**packed["context"]),
+        memory=PrefixTier(**packed["memory"]),
+        disk=PrefixTier(**packed["disk"]),
+    )
 
 
 def pack_error(error: SmallholdError) -> dict[str, Any]:

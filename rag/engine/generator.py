@@ -1,18 +1,17 @@
 """`LlamaGenerator`: a GGUF model behind the pipeline's seam, for many threads at once."""
 
 import contextlib
-import hashlib
 import queue
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from rag.datatypes import Message, Piece, Sampling
+from rag.datatypes import Message, Piece, PrefixCounters, Sampling
 from rag.engine.context import Context
-from rag.engine.files import PrefixFiles
+from rag.engine.files import PrefixFiles, identity_of
 from rag.engine.grammar import Grammar
 from rag.engine.native import Model
-from rag.engine.prefix import PrefixCounters, Prefixes
+from rag.engine.prefix import Prefixes, repeatable
 from rag.engine.sampling import Writer
 from rag.engine.scheduler import Scheduler
 from rag.engine.states import SavedStates
@@ -73,7 +72,7 @@ class LlamaGenerator:
         except BaseException:
             self._model.close()
             raise
-        identity = f"{_fingerprint(path)} {native.identity} {build}"
+        identity = identity_of(path, native, build)
         files = PrefixFiles(prefix_folder, identity, folder_bytes) if prefix_folder else None
         prefixes = Prefixes(native, SavedStates(prefix_bytes, files), cells=min(IDLE_CELLS, native.cells // 2))
         self._scheduler = Scheduler(
@@ -102,9 +101,8 @@ class LlamaGenerator:
         """The token with which the model ends its answer."""
         return self._vocabulary.end_of_turn
 
-    @property
     def prefixes(self) -> PrefixCounters:
-        """How read prefixes were used up to now."""
+        """Return how read prefixes were used up to now."""
         return self._scheduler.counters()
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
@@ -122,7 +120,7 @@ class LlamaGenerator:
         self._check_room(prompt, sampling.max_tokens)
         grammar = Grammar(self._vocabulary, sampling.grammar) if sampling.grammar else None
         writer = Writer(self._vocabulary, sampling, grammar)
-        task = Writing(prompt, sampling, writer, keep=self._worth_keeping(prompt, messages))
+        task = Writing(prompt, sampling, writer, keep=repeatable(prompt, messages, self.encode))
         with self._submitted(task):
             while True:
                 try:
@@ -169,16 +167,6 @@ class LlamaGenerator:
                 hint="Ask a shorter question, lower max_tokens, or raise generator.context.",
             )
 
-    def _worth_keeping(self, prompt: Sequence[int], messages: Sequence[Message]) -> int:
-        """Return how many tokens may come again in other prompts: all up to the last paragraph, the question."""
-        *earlier, last = messages
-        before, gap, _ = last.content.rpartition("\n\n")
-        if not gap:
-            return len(prompt)
-        head = self.encode([*earlier, Message(last.role, before + gap)])
-        same = (i for i, (a, b) in enumerate(zip(head, prompt, strict=False)) if a != b)
-        return next(same, min(len(head), len(prompt)))
-
     @contextlib.contextmanager
     def _submitted(self, task: Task[T]) -> Iterator[None]:
         """Queue a task; at the end of the block, whatever ends it, the task has ended too or is cancelled."""
@@ -196,11 +184,3 @@ def _event(task: Task[T], timeout: float | None) -> T:
     if isinstance(event, BaseException):
         raise event
     return event
-
-
-def _fingerprint(path: Path) -> str:
-    """Return a hash of a file's size, time and beginning, which holds its metadata."""
-    status = path.stat()
-    with path.open("rb") as file:
-        beginning = file.read(1 << 20)
-    return hashlib.sha256(f"{status.st_size} {status.st_mtime_ns} ".encode() + beginning).hexdigest()

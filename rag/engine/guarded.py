@@ -6,16 +6,18 @@ again.
 
 import copy
 import logging
+import queue
 import sys
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
-from rag.datatypes import Message, Piece, Sampling
+from rag.datatypes import Message, Piece, PrefixCounters, Sampling
 from rag.engine.child import Child, Events
-from rag.engine.frames import FrameError, pack_messages, pack_sampling
+from rag.engine.frames import FrameError, pack_messages, pack_sampling, unpack_prefixes
 from rag.errors import ModelDied, ModelLoadFailed, PromptTooLong, SmallholdError, Unavailable
 from rag.protocols import TokenCounter
 
@@ -32,6 +34,8 @@ QUICK_SECONDS = 30.0
 # How long a request waits for a process that is being started again.
 WAIT_SECONDS = 10.0
 CLOSE_SECONDS = 7.0  # a little more than the process gives itself
+# How long figures are waited for, which the process needs no step of the model for.
+FIGURES_SECONDS = 1.0
 
 # Longer texts are counted in the process. Where llama.cpp has no splitter of its own for a tokenizer it uses
 # std::regex, which recurses once a character: a run of some 26,000 letters has been seen to overflow the stack
@@ -77,6 +81,7 @@ class GuardedGenerator:
         self._command = command
         self._pauses = pauses
         self._wait = wait
+        self._prefixes = PrefixCounters()  # what the process last said of them
         self._changed = threading.Condition()  # guards what follows
         self._child: Child | None = None
         self._ready_at: float | None = None  # when the child was ready; None while it is not
@@ -121,6 +126,17 @@ class GuardedGenerator:
             return self._vocabulary.count(text)
         return int(self._call("count", text=text))
 
+    def prefixes(self) -> PrefixCounters:
+        """Return how read prefixes were used since the process was started: what it says, or where it is down or
+        does not say so at once, what it said last. A new process counts from 0.
+        """
+        with self._changed:
+            child = None if self._ready_at is None else self._child
+        if child is not None:
+            with suppress(SmallholdError, queue.Empty):
+                self._prefixes = unpack_prefixes(_result(child, "prefixes", timeout=FIGURES_SECONDS))
+        return self._prefixes
+
     def fault(self) -> SmallholdError | None:
         """Return why no question can be answered at the moment, None where one can."""
         with self._changed:
@@ -142,15 +158,7 @@ class GuardedGenerator:
             self._vocabulary.close()
 
     def _call(self, op: str, **fields: Any) -> Any:
-        child = self._ready_child()
-        number, events = _opened(child, op, **fields)
-        try:
-            event = events.get()
-        finally:
-            child.forget(number)
-        if isinstance(event, BaseException):
-            raise event
-        return event[0]
+        return _result(self._ready_child(), op, **fields)
 
     def _ready_child(self) -> Child:
         """Return the process that can be asked, waiting for it a while. Raises `ModelDied`."""
@@ -228,6 +236,18 @@ class GuardedGenerator:
             if self._down or self._closing:
                 return True
             return self._changed.wait_for(lambda: self._closing, timeout=self._pauses[quick - 1])
+
+
+def _result(child: Child, op: str, *, timeout: float | None = None, **fields: Any) -> Any:
+    """Ask for something that comes in one piece. Raises `queue.Empty` where that takes more than `timeout` seconds."""
+    number, events = _opened(child, op, **fields)
+    try:
+        event = events.get(timeout=timeout)
+    finally:
+        child.forget(number)
+    if isinstance(event, BaseException):
+        raise event
+    return event[0]
 
 
 def _opened(child: Child, op: str, **fields: Any) -> tuple[int, Events]:

@@ -74,6 +74,10 @@ class Model:
         parts = self._template.render(messages)
         return [token for part in parts for token in self.vocabulary.tokens(part.text, special=part.trusted)]
 
+    def count(self, text: str) -> int:
+        """Return the number of tokens of `text` (control tokens spelt in it are plain text)."""
+        return len(self.vocabulary.tokens(text))
+
     @property
     def forgets_parts(self) -> bool:
         """Whether a sequence can be cut short; a recurrent model keeps one state, which cannot be turned back."""

@@ -6,11 +6,11 @@ ones) read every prompt anew.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from rag.datatypes import Message, PrefixCounters, PrefixTier
 from rag.engine.context import ContextLike, TokenArray
 from rag.engine.states import SavedStates, key_of, shared_length
 
@@ -18,24 +18,39 @@ from rag.engine.states import SavedStates, key_of, shared_length
 TAIL = 48
 # A shorter prefix is read anew as fast as it is managed.
 WORTH_SAVING = 64
+# A saved state is copied back where it spares so many more tokens than what the context has of the prompt.
+WORTH_RESTORING = 32
 
-
-@dataclass(frozen=True, slots=True)
-class PrefixCounters:
-    """How often a prompt found a prefix read already, and what is kept: `bytes` of saved states in memory."""
-
-    hits: int = 0
-    misses: int = 0
-    restored: int = 0
-    tokens_reused: int = 0
-    idle: int = 0
-    saved: int = 0
-    bytes: int = 0
+Tier = Literal["context", "memory", "disk"]
 
 
 class _Idle(NamedTuple):
     tokens_n: TokenArray
     keep: int
+
+
+class _Found(NamedTuple):
+    """How many tokens were known, and where."""
+
+    tokens: int
+    tier: Tier
+
+
+_NOTHING = _Found(0, "context")
+
+
+def repeatable(prompt: Sequence[int], messages: Sequence[Message], encode: Callable[[list[Message]], list[int]]) -> int:
+    """Return how many tokens of a prompt may come again in others: all up to the last paragraph, the question.
+
+    `encode` has made the prompt of the messages.
+    """
+    *earlier, last = messages
+    before, gap, _ = last.content.rpartition("\n\n")
+    if not gap:
+        return len(prompt)
+    head = encode([*earlier, Message(last.role, before + gap)])
+    same = (i for i, (a, b) in enumerate(zip(head, prompt, strict=False)) if a != b)
+    return next(same, min(len(head), len(prompt)))
 
 
 class Prefixes:
@@ -52,19 +67,21 @@ class Prefixes:
         self._scratch = context.sequences - 1
         self._free = list(range(self._scratch))
         self._idle: OrderedDict[int, _Idle] = OrderedDict()  # the least recently used first
-        self._hits = self._misses = self._restored = self._reused = 0
+        self._hits: dict[Tier, int] = {"context": 0, "memory": 0, "disk": 0}
+        self._tokens = self._hits.copy()
+        self._misses = 0
+        self._token_bytes = 0.0  # what a token takes in the context; known once something was read
+        self._idle_bytes = 0
 
     def counters(self) -> PrefixCounters:
-        """Return the figures up to now."""
-        return PrefixCounters(
-            self._hits,
-            self._misses,
-            self._restored,
-            self._reused,
-            len(self._idle),
-            len(self._saved),
-            self._saved.bytes,
-        )
+        """Return the figures up to now. Any thread may ask."""
+        kept: dict[Tier, tuple[int, int]] = {
+            "context": (len(self._idle), self._idle_bytes),
+            "memory": (len(self._saved), self._saved.bytes),
+            "disk": self._saved.on_disk(),
+        }
+        tiers = {tier: PrefixTier(self._hits[tier], self._tokens[tier], *there) for tier, there in kept.items()}
+        return PrefixCounters(self._misses, **tiers)
 
     def take(self) -> int | None:
         """Return a sequence for a new prompt, None where all are in use."""
@@ -77,11 +94,13 @@ class Prefixes:
 
         `running` are the sequences in use and what they have read.
         """
-        shared = self._begin(sequence, tokens_n, running) if self._context.forgets_parts else 0
-        self._hits += shared > 0
-        self._misses += shared == 0
-        self._reused += shared
-        return shared
+        found = self._begin(sequence, tokens_n, running) if self._context.forgets_parts else _NOTHING
+        if found.tokens:
+            self._hits[found.tier] += 1
+            self._tokens[found.tier] += found.tokens
+        else:
+            self._misses += 1
+        return found.tokens
 
     def keep(self, sequence: int, tokens_n: TokenArray, keep: int) -> None:
         """Take back a sequence that has read these tokens, of which the first `keep` may come again."""
@@ -98,7 +117,9 @@ class Prefixes:
                 del self._idle[other]
                 self.release(other)
         self._context.cut(sequence, len(tokens_n))
+        self._token_bytes = self._context.size(sequence) / len(tokens_n)
         self._idle[sequence] = _Idle(tokens_n.copy(), min(keep, len(tokens_n)))
+        self._weigh()
         while len(self._idle) > 1 and self._resident() > self._cells:
             self.drop_oldest()
 
@@ -114,12 +135,14 @@ class Prefixes:
         sequence, idle = self._idle.popitem(last=False)
         self._save(sequence, idle)
         self.release(sequence)
+        self._weigh()
         return True
 
     def forget(self) -> None:
         """Give up the idle sequences: the context has been cleared."""
         self._free.extend(self._idle)
         self._idle.clear()
+        self._weigh()
 
     def close(self) -> None:
         """Save what is worth it to where it outlives the process."""
@@ -127,18 +150,19 @@ class Prefixes:
             pass
         self._saved.close()
 
-    def _begin(self, sequence: int, tokens_n: TokenArray, running: Iterable[tuple[int, TokenArray]]) -> int:
+    def _begin(self, sequence: int, tokens_n: TokenArray, running: Iterable[tuple[int, TokenArray]]) -> _Found:
         used = list(running)
         here, source = self._nearest(tokens_n, used)
-        if restored := self._restore(sequence, tokens_n, here):
+        restored = self._restore(sequence, tokens_n, here)
+        if restored.tokens:
             return restored
         here, source = self._nearest(tokens_n, used)  # anew: what was idle may have had to make room
         if source is None:
-            return 0
+            return _NOTHING
         self._context.share(source, sequence, here)
         if source in self._idle:
             self._idle.move_to_end(source)
-        return here
+        return _Found(here, "context")
 
     def _nearest(self, tokens_n: TokenArray, running: list[tuple[int, TokenArray]]) -> tuple[int, int | None]:
         """Return how many tokens the context knows at best, and in which sequence."""
@@ -149,20 +173,20 @@ class Prefixes:
                 best = shared, number
         return best
 
-    def _restore(self, sequence: int, tokens_n: TokenArray, here: int) -> int:
+    def _restore(self, sequence: int, tokens_n: TokenArray, here: int) -> _Found:
         """Put a saved state into the sequence where it is much longer than what the context has; return its use."""
         match = self._saved.longest(tokens_n)
-        if match.shared < here + WORTH_SAVING // 2:
-            return 0
+        if match.shared < here + WORTH_RESTORING:
+            return _NOTHING
+        tier: Tier = "memory" if match.key in self._saved else "disk"
         state = self._saved.get(match.key)
         if state is None:
-            return 0
+            return _NOTHING
         while not self._context.restore(sequence, state):
             if not self.drop_oldest():
-                return 0
+                return _NOTHING
         self._context.cut(sequence, match.shared)
-        self._restored += 1
-        return match.shared
+        return _Found(match.shared, tier)
 
     def _save(self, sequence: int, idle: _Idle) -> None:
         worth_n = idle.tokens_n[: idle.keep]
@@ -176,6 +200,9 @@ class Prefixes:
         state = self._context.save(self._scratch)
         self._context.cut(self._scratch, 0)
         self._saved.put(key_of(worth_n), state)
+
+    def _weigh(self) -> None:
+        self._idle_bytes = round(self._resident() * self._token_bytes)
 
     def _resident(self) -> int:
         """How many cells the idle sequences take: what two have in common counts once."""

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rag.datatypes import PrefixCounters
 from rag.engine.context import ContextFull, ContextLike, DecodeFailed, Part
-from rag.engine.prefix import PrefixCounters, Prefixes
+from rag.engine.prefix import Prefixes
 from rag.engine.task import Task
 from rag.errors import DeadlinePassed, ModelLoadFailed, Overloaded, SmallholdError, Unavailable
 from rag.protocols import FloatArray

@@ -12,6 +12,8 @@ import numpy as np
 
 from rag.engine.context import State, TokenArray
 
+Key = bytes  # tokens, as `key_of` writes them
+
 
 class Match(NamedTuple):
     """The best that is known for a prompt: which prefix, and how many tokens of it the prompt begins with."""
@@ -67,15 +69,21 @@ def shared_length(a_n: TokenArray, b_n: TokenArray) -> int:
 class StateFiles(Protocol):
     """A second, slower place for states (`rag.engine.files`)."""
 
+    bytes: int
+
+    def __len__(self) -> int:
+        """Return the number of states."""
+        ...
+
     def longest(self, tokens_n: TokenArray) -> Match:
         """Return the best match."""
         ...
 
-    def get(self, key: bytes) -> State | None:
+    def get(self, key: Key) -> State | None:
         """Return a state, None where it is gone or damaged."""
         ...
 
-    def put(self, key: bytes, state: State) -> None:
+    def put(self, key: Key, state: State) -> None:
         """Keep a state."""
         ...
 
@@ -97,10 +105,18 @@ class SavedStates:
     def __len__(self) -> int:
         return len(self._states)
 
+    def __contains__(self, key: bytes) -> bool:
+        """Whether a state is in memory."""
+        return key in self._states
+
+    def on_disk(self) -> tuple[int, int]:
+        """Return the number of states in the files and their bytes."""
+        return (len(self._files), self._files.bytes) if self._files is not None else (0, 0)
+
     def longest(self, tokens_n: TokenArray) -> Match:
         """Return the best match, in memory where that is as good as on disk."""
         here = self._index.longest(tokens_n)
-        there = self._files.longest(tokens_n) if self._files else NOTHING
+        there = self._files.longest(tokens_n) if self._files is not None else NOTHING
         return max(here, there, key=_shared)
 
     def get(self, key: bytes) -> State | None:
@@ -108,7 +124,7 @@ class SavedStates:
         if key in self._states:
             self._states.move_to_end(key)
             return self._states[key]
-        state = self._files.get(key) if self._files else None
+        state = self._files.get(key) if self._files is not None else None
         if state is not None:
             self.put(key, state)
         return state

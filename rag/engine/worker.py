@@ -19,13 +19,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
-from rag.datatypes import Message
+from rag.datatypes import Message, PrefixCounters
 from rag.engine.frames import (
     Channel,
     Frame,
     FrameError,
     pack_error,
     pack_piece,
+    pack_prefixes,
     unpack_messages,
     unpack_options,
     unpack_sampling,
@@ -45,6 +46,10 @@ class ServedModel(LanguageModel, Protocol):
 
     def score(self, messages: Sequence[Message], continuations: Sequence[str]) -> list[list[float]]:
         """Return the natural-log probability of every token of each continuation."""
+        ...
+
+    def prefixes(self) -> PrefixCounters:
+        """Return how read prefixes were used up to now."""
         ...
 
     def close(self) -> None:
@@ -143,6 +148,8 @@ class Worker:
             result = self._model.score(unpack_messages(frame["messages"]), frame["continuations"])
         elif op == "count":
             result = self._model.count(frame["text"])
+        elif op == "prefixes":
+            result = pack_prefixes(self._model.prefixes())
         else:
             raise SmallholdError(f"the model's process does not know how to {op}")
         self._channel.send({"id": number, "result": result})
