@@ -54,6 +54,7 @@ ENV PATH=/opt/smallhold/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     SMALLHOLD_CACHE=/var/cache/smallhold \
     SMALLHOLD_INDEX__DIR=/var/lib/smallhold/index \
+    SMALLHOLD_SERVER__KEYS=/var/lib/smallhold/keys.json \
     TMPDIR=/var/cache/smallhold
 VOLUME ["/var/cache/smallhold", "/var/lib/smallhold"]
 WORKDIR /var/lib/smallhold
@@ -64,6 +65,6 @@ EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=5s --start-period=120s --retries=3 CMD ["python", "-c", \
     "from urllib.request import *; build_opener(ProxyHandler({})).open('http://127.0.0.1:8080/ready', timeout=4)"]
 
-# All addresses of the container; what reaches it from outside is decided by `docker run --publish`.
+# All addresses of the container, so that an API key is needed; `docker run --publish` decides what reaches it.
 ENTRYPOINT ["smallhold"]
 CMD ["serve", "--host", "0.0.0.0"]

@@ -1,7 +1,7 @@
 """Requests of the HTTP endpoint: OpenAI's shapes, and ours where OpenAI has none. The responses are in `rag.replies`.
 
 Unknown fields are ignored, so that clients may send what they always send; a field that asks for something that
-cannot be honoured is refused with the code `unsupported_parameter`.
+cannot be honoured is refused with the code `unsupported_parameter`. How long a chat may be is in `rag.limits`.
 """
 
 import re
@@ -14,8 +14,6 @@ from pydantic_core import PydanticCustomError
 from rag.datatypes import Message
 
 UNSUPPORTED = "unsupported_parameter"
-MAX_MESSAGES = 256
-MAX_CHARACTERS = 200_000  # of one message; the prompt's real limit is the model's context, checked in tokens
 MAX_STOPS = 16
 MAX_INPUTS = 2048  # texts of one embeddings request, as OpenAI has it
 MAX_INPUT_CHARACTERS = 32_000
@@ -52,7 +50,7 @@ class TextPart(_Request):
     """A part of a message's content. Only text can be read here."""
 
     type: Literal["text"]
-    text: Text = Field(max_length=MAX_CHARACTERS)
+    text: Text
 
 
 def _one_or_many(value: object) -> str:
@@ -61,8 +59,7 @@ def _one_or_many(value: object) -> str:
 
 
 Content = Annotated[
-    Annotated[Text, Field(max_length=MAX_CHARACTERS), Tag("<one>")]
-    | Annotated[list[TextPart], Field(max_length=MAX_MESSAGES), Tag("<many>")],
+    Annotated[Text, Tag("<one>")] | Annotated[list[TextPart], Tag("<many>")],
     Discriminator(_one_or_many),
 ]
 Stop = Annotated[Text, Field(min_length=1, max_length=200)]
@@ -147,7 +144,9 @@ class ChatRequest(_Request):
     )
 
     model: str = Field("default", max_length=200, description="A name from `/v1/models`, or `default`.")
-    messages: list[Turn] = Field(min_length=1, max_length=MAX_MESSAGES)
+    messages: list[Turn] = Field(
+        min_length=1, description="Their number, their length and that of the answer have limits of the server's."
+    )
     stream: bool | None = Field(None, description="Send the answer piece by piece, as server-sent events.")
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(

@@ -3,8 +3,9 @@
     /v1/chat/completions  /v1/embeddings  /v1/models  /v1/search  /v1/documents    (rag.endpoints)
     /health  /ready  /metrics  /openapi.json  /
 
-A request passes `Measured` (figures), then `Guard` (Host, body, headers), then its route. To serve it, let the
-server's graceful shutdown have a timeout (uvicorn: `timeout_graceful_shutdown`): streams end within it or are cut.
+A request passes `Measured` (figures), then `Guard` (Host, body, headers), `CORSMiddleware` where the settings name
+origins, and `Access` (its API key), then its route. To serve it, let the server's graceful shutdown have a timeout
+(uvicorn: `timeout_graceful_shutdown`): streams end within it or are cut.
 """
 
 import asyncio
@@ -14,14 +15,19 @@ from importlib import resources
 
 from fastapi import Depends, FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from rag import problems
+from rag.access import BEARER, Access, demands_key, is_known
+from rag.budget import Ledger, ledger_path
 from rag.config import ServerSettings
 from rag.endpoints import Endpoints
 from rag.guard import Guard, require_json
+from rag.keys import Keyring
 from rag.lanes import Lane
+from rag.limits import ChatLimits
 from rag.replies import Health, Ready
 from rag.service import IndexedDocument, Loader, Service
 from rag.telemetry import Measured, Telemetry
@@ -37,6 +43,16 @@ _PAGE = {
     "view.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
+# What is answered without a key: that the server is there, and the page that asks for the key. No documents, no model.
+OPEN_PATHS = frozenset({"/health", "/ready", "/", *(f"/static/{name}" for name in _PAGE if name != "index.html")})
+
+_DESCRIPTION = """
+Every error has OpenAI's body. Unless the server listens on loopback alone, each request but those to `/health`,
+`/ready` and the chat page needs the header `Authorization: Bearer KEY`; 401 says that it has none, or one that is
+unknown or revoked. 429 and 503 come with `Retry-After`: too many requests wait, the key's tokens of the day are spent
+(`insufficient_quota`, to try again after midnight UTC), or the model is not there. 400 with `limit_exceeded` and 413
+name the limit that a request goes past, 408 a body that did not come, 504 an answer that took too long.
+"""
 
 
 def create_app(load: Callable[[], Service], settings: ServerSettings, *, at_once: int = 1) -> FastAPI:
@@ -48,12 +64,16 @@ def create_app(load: Callable[[], Service], settings: ServerSettings, *, at_once
     they keep saying what. `load` may raise any `SmallholdError`. While the model's process is down,
     `/ready` answers 503, too.
     At the end `pipeline.close()` is called if there is one.
+
+    Where the settings demand keys, every path but `OPEN_PATHS` needs one; `rag.access.check_keys` says whether there
+    are any.
     """
     telemetry = Telemetry()
     loader = Loader(load)
     # What only looks things up goes past the language model's queue.
-    chat = Lane("chat", waiting=settings.queue, workers=at_once)
-    lookup = Lane("lookup", waiting=4 * settings.queue)
+    chat = Lane("chat", waiting=settings.queue, workers=at_once, deadline=settings.deadline)
+    lookup = Lane("lookup", waiting=4 * settings.queue, deadline=settings.deadline)
+    ledger = Ledger(ledger_path(settings.keys))
     operations = _Operations(loader, telemetry)
 
     @asynccontextmanager
@@ -65,16 +85,18 @@ def create_app(load: Callable[[], Service], settings: ServerSettings, *, at_once
             await chat.close()
             await lookup.close()
             await asyncio.to_thread(loader.close)
+            ledger.close()
 
     app = FastAPI(
         title="smallhold",
         summary="Answers from your documents, with the passages they rest on.",
+        description=_DESCRIPTION,
         lifespan=lifespan,
         dependencies=[Depends(require_json)],
         docs_url=None,  # FastAPI's documentation pages load their scripts from elsewhere
         redoc_url=None,
     )
-    app.include_router(Endpoints(loader, chat, lookup, telemetry).router())
+    app.include_router(Endpoints(loader, chat, lookup, telemetry, ChatLimits.of(settings), ledger).router())
     operations.add_routes(app)
     problems.install(app)
     for lane in (chat, lookup):
@@ -82,8 +104,18 @@ def create_app(load: Callable[[], Service], settings: ServerSettings, *, at_once
     telemetry.watch_ready(lambda: loader.readiness().status == "ready")
     telemetry.watch_restarts(loader.restarts)
     telemetry.watch_prefixes(loader.prefixes)
+    # Each one that is added stands before those that were.
+    app.add_middleware(Access, keyring=Keyring(settings.keys), demanded=demands_key(settings), open_paths=OPEN_PATHS)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],  # OpenAI's client for browsers sends a dozen of its own
+            expose_headers=["Retry-After", "X-Request-Id"],
+        )
     app.add_middleware(Guard, settings=settings)
-    app.add_middleware(Measured, telemetry=telemetry)  # added last: outermost
+    app.add_middleware(Measured, telemetry=telemetry)
     return app
 
 
@@ -101,7 +133,7 @@ class _Operations:
         app.add_api_route(
             "/ready", self.ready, methods=["GET"], response_model=Ready, responses={503: {"model": Ready}}
         )
-        app.add_api_route("/metrics", self.metrics, methods=["GET"], response_class=Response)
+        app.add_api_route("/metrics", self.metrics, methods=["GET"], response_class=Response, dependencies=[BEARER])
         app.add_route("/", self.page, include_in_schema=False)
         for name in _PAGE:
             if name != "index.html":
@@ -111,13 +143,18 @@ class _Operations:
         """Say that the process is up."""
         return Health()
 
-    async def ready(self) -> JSONResponse:
-        """Say whether questions can be answered: 200, or 503 with the reason."""
+    async def ready(self, request: Request) -> JSONResponse:
+        """Say whether questions can be answered: 200, or 503 with the reason, to those who may ask any."""
         readiness = self._loader.readiness()
         body = Ready(status=readiness.status, reason=readiness.reason, hint=readiness.hint, code=readiness.code)
+        known = is_known(request)
+        if not known:  # reasons name paths
+            body = Ready(status=readiness.status, authorized=False)
         if readiness.status != "ready":
             headers = {"Retry-After": str(problems.RETRY_AFTER_SECONDS)}
             return JSONResponse(body.model_dump(), status_code=503, headers=headers)
+        if not known:
+            return JSONResponse(body.model_dump())
         service = self._loader.service()
         named = body.model_copy(update={"model": service.model, "embedder": service.embedder_model})
         return JSONResponse(named.model_dump())

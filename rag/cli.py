@@ -1,4 +1,4 @@
-"""The command line, `smallhold index|warm|ask|chat|serve|eval|models|doctor`.
+"""The command line, `smallhold index|warm|ask|chat|serve|keys|eval|models|doctor`.
 
 Parts are imported when a command needs them, so that `--help` is instant.
 """
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rag import cli_models
+from rag import cli_keys, cli_models
 from rag.config import Settings, load_settings
 from rag.errors import SmallholdError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
     "3 something the run needs is missing or broken.",
 )
 app.add_typer(cli_models.app, name="models")
+app.add_typer(cli_keys.app, name="keys")
 app.command("doctor")(cli_models.doctor)
 
 IndexDir = Annotated[Path | None, typer.Option("--index", help="The index directory. (default: .smallhold/index)")]
@@ -172,8 +173,8 @@ def serve(
 ) -> None:
     """Serve the chat page and the OpenAI-compatible endpoint.
 
-    Listens on this machine only unless --host says otherwise. /health answers at once, /ready once the model and the
-    index are loaded.
+    Listens on this machine only unless --host says otherwise; then every request needs an API key (`smallhold keys`).
+    /health answers at once, /ready once the model and the index are loaded.
 
     Example: smallhold serve --port 8080, then open http://127.0.0.1:8080
     """

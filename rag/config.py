@@ -7,7 +7,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
@@ -139,8 +139,25 @@ class ServerSettings(_Section):
     host: str = Field("127.0.0.1", description="Address to listen on; loopback unless asked.")
     port: int = Field(8080, ge=0, le=65535, description="Port; 0 takes a free one.")
     allowed_hosts: tuple[str, ...] = Field((), description="Further Host header values accepted on loopback.")
+    keys: Path = Field(Path(".smallhold/keys.json"), description="File of the API keys that `smallhold keys` makes.")
+    require_key: bool = Field(
+        False, description="Demand an API key on loopback too, as behind a proxy; elsewhere one is always demanded."
+    )
+    cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/*@?#\s]+$")], ...] = Field(
+        (), description="Origins of web pages that may use the endpoint, such as https://intranet.example."
+    )
     max_body_bytes: int = Field(1_000_000, ge=1000, description="Largest request body.")
+    body_seconds: float = Field(30.0, gt=0, le=3600, description="Longest wait for a request's body, in seconds.")
+    max_messages: int = Field(256, ge=1, le=100_000, description="Most messages of one chat request.")
+    max_characters: int = Field(200_000, ge=1, le=1_000_000_000, description="Longest message, in characters.")
+    max_tokens: int = Field(2048, ge=1, le=100_000, description="Longest answer that a request may ask for, in tokens.")
+    deadline: float = Field(
+        300.0, gt=0, le=86_400, description="Longest answer, in seconds, waiting for the model included."
+    )
     queue: int = Field(16, ge=1, le=10_000, description="Requests that may wait for the model before 429 is answered.")
+    requests: int = Field(
+        128, ge=1, le=100_000, description="Requests of all kinds under way at once before 503 is answered."
+    )
 
 
 class Settings(BaseSettings):

@@ -225,7 +225,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """One event of a streamed answer: text to append, and at the end, once, the whole `answer`."""
+    """One event of a streamed answer: text to append, and at the end, once, the whole `answer`.
+
+    `usage` is what has been used up to here, where it is known; the end's is in the answer.
+    """
 
     text: str = ""
     answer: Answer | None = None
+    usage: Usage | None = None

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,15 +10,19 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from rag import problems
+from rag.access import BEARER, key_of
 from rag.api import ChatRequest, EmbeddingsRequest, SearchRequest
+from rag.budget import Ledger, charged
 from rag.completion import DONE, EventStream, ask_options, completion, ending, event
 from rag.datatypes import Answer, Delta, ScoredChunk
 from rag.errors import InvalidRequest, Overloaded, SmallholdError, UnknownModel
 from rag.lanes import Job, JobCancelled, Lane
+from rag.limits import ChatLimits
 from rag.replies import (
     ChatCompletion,
     DocumentList,
@@ -52,18 +57,25 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 
 
 class Endpoints:
-    """The routes as methods. `chat` is the lane of the language model, `lookup` that of all that is quick."""
+    """The routes as methods. `chat` is the lane of the language model, `lookup` that of all that is quick.
 
-    def __init__(self, loader: Loader, chat: Lane, lookup: Lane, telemetry: Telemetry) -> None:
+    What they use in tokens is counted in `ledger`.
+    """
+
+    def __init__(
+        self, loader: Loader, chat: Lane, lookup: Lane, telemetry: Telemetry, limits: ChatLimits, ledger: Ledger
+    ) -> None:
         self._loader = loader
         self._chat = chat
         self._lookup = lookup
         self._telemetry = telemetry
+        self._limits = limits
+        self._ledger = ledger
         self._watchers: set[asyncio.Task[None]] = set()
 
     def router(self) -> APIRouter:
         """The methods with their routes."""
-        router = APIRouter(responses=_REFUSALS)
+        router = APIRouter(responses=_REFUSALS, dependencies=[BEARER])
         add = router.add_api_route
         add("/v1/chat/completions", self.chat, methods=["POST"], response_model=ChatCompletion, responses=_STREAM)
         add("/v1/embeddings", self.embeddings, methods=["POST"], response_model=EmbeddingList)
@@ -78,8 +90,14 @@ class Endpoints:
         service = self._loader.service()
         if body.model not in (service.model, *ALIASES):
             raise _unknown(body.model, service.model)
-        options = ask_options(body)
-        job = self._submit(request, self._chat, lambda: service.pipeline.stream(body.question, body.history, options))
+        self._limits.check(body)
+        key, options = key_of(request), ask_options(body)
+        self._ledger.check(key)
+        job = self._submit(
+            request,
+            self._chat,
+            lambda: charged(self._ledger, key, lambda: service.pipeline.stream(body.question, body.history, options)),
+        )
         deltas = self._noting_figures(job)
         if not body.stream:
             answer = [delta.answer async for delta in deltas][-1]
@@ -99,7 +117,11 @@ class Endpoints:
         service = self._loader.service()
         if body.model not in (service.embedder_model, *ALIASES):
             raise _unknown(body.model, service.embedder_model)
-        job = self._submit(request, self._lookup, lambda: _embedded(service, body))
+        key = key_of(request)
+        self._ledger.check(key)
+        job = self._submit(
+            request, self._lookup, lambda: _embedded(service, body, lambda n: self._ledger.charge(key, n))
+        )
         parts = [part async for part in job]
         vectors = [vector for vectors, _ in parts for vector in vectors]
         tokens = sum(tokens for _, tokens in parts)
@@ -164,8 +186,9 @@ class Endpoints:
         return job
 
     async def _cancel_when_gone(self, request: Request, job: Job[T]) -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
+        with contextlib.suppress(HTTPException):  # a body that nobody reads is too large or too slow: gone, too
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
         if not job.ended:
             self._telemetry.abandoned()
             job.cancel()
@@ -218,8 +241,10 @@ async def _chain(first: T, rest: AsyncIterator[T]) -> AsyncIterator[T]:
         yield item
 
 
-def _embedded(service: Service, body: EmbeddingsRequest) -> Iterator[tuple[list[list[float] | str], int]]:
-    """Yield some vectors at a time, encoded as asked for, with the tokens of their texts."""
+def _embedded(
+    service: Service, body: EmbeddingsRequest, charge: Callable[[int], None]
+) -> Iterator[tuple[list[list[float] | str], int]]:
+    """Yield some vectors at a time, encoded as asked for, with the tokens of their texts, which are charged."""
     for start in range(0, len(body.texts), EMBEDDED_AT_ONCE):
         texts = body.texts[start : start + EMBEDDED_AT_ONCE]
         vectors = service.embedder.embed(texts)
@@ -230,7 +255,9 @@ def _embedded(service: Service, body: EmbeddingsRequest) -> Iterator[tuple[list[
             encoded = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
         else:
             encoded = vectors.tolist()
-        yield encoded, sum(service.counter.count(text) for text in texts)
+        tokens = sum(service.counter.count(text) for text in texts)
+        charge(tokens)
+        yield encoded, tokens
 
 
 def _hit(index: int, scored: ScoredChunk) -> Hit:

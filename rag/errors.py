@@ -5,6 +5,8 @@
     |   +-- ConfigError           400  exit 2   a setting is unknown or out of range
     |   +-- PromptTooLong         400  exit 2   question and answer do not fit the model's context
     |   +-- UnknownModel          404  exit 2   no model, or no evaluation system, of that name
+    |   +-- Unauthorized          401  exit 2   no API key came, or one that is not valid
+    |   +-- LimitExceeded         400  exit 2   a request is larger than this server takes
     |   +-- DataError             400  exit 2   a QA set or other input file is malformed
     |       +-- UnreadableDocument  400  exit 2   a document cannot be read; the index run reports it and goes on
     |           +-- UnsupportedFormat                no loader for files of that kind
@@ -18,7 +20,10 @@
     |   +-- ModelLoadFailed       503  exit 3   the probe could not load or run them
     |   +-- ModelDied             503  exit 3   the process that ran the model is gone; it is started again
     |   +-- EndpointFailed        503  exit 3   a remote model did not answer
+    |   +-- KeysMissing           503  exit 3   a server that others can reach has no API key
+    |   +-- KeysDamaged           503  exit 3   the file of the API keys cannot be read, or what they spent not kept
     +-- Overloaded                429  exit 3   the queue is full: try again
+    |   +-- BudgetSpent           429  exit 3   a key's tokens of the day are spent: try again tomorrow
     +-- DeadlinePassed            504  exit 3   an answer took longer than its caller allows
 
 `hint` says what to do next; it is printed on a line of its own.
@@ -68,6 +73,23 @@ class UnknownModel(InvalidRequest):
 
     http_status = 404
     code = "model_not_found"
+
+
+class Unauthorized(InvalidRequest):
+    """A request came without an API key, or with one that is unknown or revoked."""
+
+    http_status = 401
+    code = "invalid_api_key"
+
+
+class LimitExceeded(InvalidRequest):
+    """A request is larger than a limit of this server; `param` is the field that is."""
+
+    code = "limit_exceeded"
+
+    def __init__(self, message: str, *, hint: str = "", param: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.param = param
 
 
 class DataError(InvalidRequest):
@@ -153,6 +175,18 @@ class EndpointFailed(Unavailable):
     code = "endpoint_failed"
 
 
+class KeysMissing(Unavailable):
+    """A server that others than this machine can reach has no API key to let anybody in."""
+
+    code = "keys_missing"
+
+
+class KeysDamaged(Unavailable):
+    """The file of the API keys cannot be read, or what its keys have spent cannot be kept."""
+
+    code = "keys_damaged"
+
+
 class Overloaded(SmallholdError):
     """Too much is being asked at once; in `retry_after` seconds there may be room."""
 
@@ -162,6 +196,12 @@ class Overloaded(SmallholdError):
     def __init__(self, message: str, *, hint: str = "", retry_after: int = 2) -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
+
+
+class BudgetSpent(Overloaded):
+    """An API key has spent its tokens of the day."""
+
+    code = "insufficient_quota"
 
 
 class DeadlinePassed(SmallholdError):

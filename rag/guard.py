@@ -1,11 +1,12 @@
-"""What every HTTP request passes on its way to a route: Host, size and type of the body; and what it gets: headers.
+"""What every HTTP request passes on its way to a route: Host, number, size, time and type; and what it gets: headers.
 
 A page on the web can make a visitor's browser talk to a server on the visitor's own machine. Two things stop it here:
 the Host check (a hostile name that was rebound to 127.0.0.1 still sends its own name), and the demand for a JSON
-content type, which a cross-site form cannot send and a cross-site script may not without a CORS permission that is
-never given.
+content type, which a cross-site form cannot send and a cross-site script may not without a CORS permission, which is
+given to those origins alone that the settings name.
 """
 
+import asyncio
 import ipaddress
 import logging
 import re
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\[\]:/@\s]+)(?::\d{1,5})?")
+# Answered however much is going on, and not counted: they cost next to nothing, and tell those who watch the server.
+_UNCOUNTED = frozenset({"/health", "/ready", "/metrics"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -73,6 +76,9 @@ class Guard:
         self._app = app
         self._hosts = HostRule(settings.host, settings.allowed_hosts)
         self._max_body = settings.max_body_bytes
+        self._body_seconds = settings.body_seconds
+        self._max_requests = settings.requests
+        self._requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the request, pass it on, and see to it that a response with all its headers comes back."""
@@ -90,10 +96,12 @@ class Guard:
                 _add_headers(message, request_id)
             await send(message)
 
-        refusal = self._refusal(headers)
+        counted = scope["path"] not in _UNCOUNTED
+        refusal = self._refusal(headers, counted)
         if refusal is not None:
             await refusal(scope, receive, send_with_headers)
             return
+        self._requests += counted
         try:
             await self._app(scope, self._bounded(receive), send_with_headers)
         except Exception:
@@ -101,13 +109,21 @@ class Guard:
                 raise  # the server closes the connection, which is all that can still be said
             logger.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
             await problems.internal(request_id)(scope, receive, send_with_headers)
+        finally:
+            self._requests -= counted
 
-    def _refusal(self, headers: Headers) -> JSONResponse | None:
+    def _refusal(self, headers: Headers, counted: bool) -> JSONResponse | None:
         if not self._hosts.allows(headers.getlist("host")):
             return problems.response(
                 421,
                 "this server does not answer to that Host header\n"
                 "Ask it as localhost or 127.0.0.1, or add the name to server.allowed_hosts.",
+            )
+        if counted and self._requests >= self._max_requests:
+            return problems.response(
+                503,
+                f"{self._requests} requests are under way already\n"
+                f"Try again in {problems.RETRY_AFTER_SECONDS} s; the setting server.requests is the limit.",
             )
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self._max_body:
@@ -115,15 +131,22 @@ class Guard:
         return None
 
     def _bounded(self, receive: Receive) -> Receive:
-        read = 0
+        """Bound the body in bytes and seconds. What comes after it, that the client left, may take its time."""
+        read, complete = 0, False
+        end = asyncio.get_running_loop().time() + self._body_seconds
 
         async def bounded() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, complete
+            try:
+                async with asyncio.timeout_at(None if complete else end):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, self._too_slow) from None
             if message["type"] == "http.request":
                 read += len(message.get("body", b""))
                 if read > self._max_body:
                     raise HTTPException(413, self._too_large)
+            complete = not message.get("more_body", False)
             return message
 
         return bounded
@@ -131,6 +154,10 @@ class Guard:
     @property
     def _too_large(self) -> str:
         return f"the body is larger than {self._max_body} bytes\nThe setting server.max_body_bytes is the limit."
+
+    @property
+    def _too_slow(self) -> str:
+        return f"the body took longer than {self._body_seconds:g} s\nThe setting server.body_seconds is the limit."
 
     def _too_large_response(self) -> JSONResponse:
         return problems.response(413, self._too_large)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
-from rag.errors import Overloaded
+from rag.errors import DeadlinePassed, Overloaded
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class JobCancelled(Exception):
 class Job(Generic[T]):
     """One piece of work, read once as an asynchronous iterator of what it yields.
 
-    An error of the work is raised where it is read; after `cancel()` reading raises `JobCancelled`. A reader that is
+    An error of the work is raised where it is read, and what `cancel()` was given after that. A reader that is
     itself cancelled takes the job with it. `ended` says that the reader has come to the end, good or bad.
     """
 
@@ -37,6 +37,7 @@ class Job(Generic[T]):
         self._events: asyncio.Queue[tuple[T] | BaseException] = asyncio.Queue()
         self._cancelled = threading.Event()
         self._future: Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._submitted = time.monotonic()
         self.started: float | None = None
         self.ended = False
@@ -46,14 +47,17 @@ class Job(Generic[T]):
         """Seconds between submission and start; up to now where it has not started."""
         return (self.started or time.monotonic()) - self._submitted
 
-    def cancel(self) -> None:
-        """Drop the job if it still waits, else close its iterator at the next thing it yields. Idempotent."""
+    def cancel(self, error: BaseException | None = None) -> None:
+        """Drop the job if it still waits, else close its iterator at the next thing it yields. Idempotent.
+
+        `error` is what its reader gets then, if not `JobCancelled`.
+        """
         if self._cancelled.is_set():
             return
         self._cancelled.set()
         if self._future is not None:
             self._future.cancel()
-        self._events.put_nowait(JobCancelled())
+        self._events.put_nowait(JobCancelled() if error is None else error)
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
@@ -95,10 +99,14 @@ class Job(Generic[T]):
 
 
 class Lane:
-    """`workers` threads, and room for `waiting` jobs in front of them; more are refused at once."""
+    """`workers` threads, and room for `waiting` jobs in front of them; more are refused at once.
 
-    def __init__(self, name: str, *, waiting: int, workers: int = 1) -> None:
+    A job that has not ended `deadline` seconds after it was submitted is cancelled, and its reader told.
+    """
+
+    def __init__(self, name: str, *, waiting: int, workers: int = 1, deadline: float = math.inf) -> None:
         self.name = name
+        self._deadline = deadline
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"smallhold-{name}")
         self._places = workers + waiting
         self._jobs: set[Job[Any]] = set()
@@ -122,7 +130,7 @@ class Lane:
     def submit(self, work: Callable[[], Iterator[T]]) -> Job[T]:
         """Queue `work`, whose iterator is made, run and closed in one thread.
 
-        Raises `Overloaded` where no more may wait.
+        Raises `Overloaded` where no more may wait. The job's reader gets `DeadlinePassed` when its time is over.
         """
         if len(self._jobs) >= self._places:
             raise Overloaded(
@@ -133,6 +141,8 @@ class Lane:
         job = Job(work)
         self._jobs.add(job)
         loop = asyncio.get_running_loop()
+        if self._deadline < math.inf:
+            job._timer = loop.call_later(self._deadline, self._expire, job)
         job._future = self._pool.submit(job._run)
         job._future.add_done_callback(lambda _: self._free_from_any_thread(loop, job))
         return job
@@ -143,12 +153,18 @@ class Lane:
             job.cancel()
         await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
 
+    def _expire(self, job: Job[Any]) -> None:
+        what = f"the answer was not complete within {self._deadline:g} s"
+        job.cancel(DeadlinePassed(what, hint="Ask for less; the setting server.deadline is the limit."))
+
     def _free_from_any_thread(self, loop: asyncio.AbstractEventLoop, job: Job[Any]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(self._free, job)
 
     def _free(self, job: Job[Any]) -> None:
         self._jobs.discard(job)
+        if job._timer is not None:
+            job._timer.cancel()
         if job.started is not None:
             # A moving mean over about the last five jobs, for `retry_after` alone.
             self._mean_seconds += 0.2 * (time.monotonic() - job.started - self._mean_seconds)

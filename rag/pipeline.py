@@ -14,7 +14,7 @@ from rag.errors import InvalidRequest
 from rag.evidence import Evidence, recent_turns, select_evidence, standalone_question
 from rag.prompt import Prompt
 from rag.protocols import Generator, Reranker, Retriever, TokenCounter
-from rag.reading import Reading, read_apart
+from rag.reading import Reading, read_apart, used
 from rag.window import nearest_window
 
 ABSTENTION_TEXT = "The documents do not say."
@@ -96,7 +96,7 @@ class RagPipeline:
         """Answer one question piece by piece. The last delta, and only it, carries the whole `answer`.
 
         Text comes once the answer is judged worth giving; until then empty deltas come, at which the iterator can be
-        closed to cancel.
+        closed to cancel. What was used by then is the `usage` of the last one.
         """
         clock = Clock()
         retrieved = self._retrieve(question, history, clock)
@@ -202,7 +202,7 @@ class RagPipeline:
             answer,
             signals={**retrieval_signals(question, reading.passages), **decline_signal(reading.decline)},
             evidence_tokens=sum(other.tokens for other in readings if other.begun),
-            usage=sum((other.usage for other in readings), Usage()),
+            usage=used(readings),
         )
 
     def _write(
@@ -216,18 +216,19 @@ class RagPipeline:
     ) -> Stream[Delta, None, Answer]:
         """Write the answer, showing it once it is judged worth giving; break off where it is not."""
         draft = Draft()
+        given_up = sum((other.spent for other in readings), Usage())
         for piece in reading.pieces():
             draft.add(piece, clock)
             if not draft.ready:
-                yield Delta()
+                yield Delta(usage=draft.usage + given_up)
                 continue
             if not draft.judged:
                 draft.judged = True
                 answer = self._judged(question, answer, draft, reading, judge)
                 if judge is not None and not judge.trusts(answer.signals):
                     break
-            yield Delta(draft.take())
-        usage = draft.usage + sum((other.spent for other in readings), Usage())
+            yield Delta(draft.take(), usage=draft.usage + given_up)
+        usage = draft.usage + given_up
         return replace(answer, text=draft.text.strip(), usage=usage, finish_reason=draft.finish_reason)
 
     def _judged(

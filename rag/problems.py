@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from rag.api import UNSUPPORTED
-from rag.errors import Overloaded, SmallholdError
+from rag.errors import BudgetSpent, LimitExceeded, Overloaded, SmallholdError
 from rag.lanes import JobCancelled
 from rag.replies import ErrorBody, ErrorDetail
 
@@ -21,10 +21,12 @@ CLIENT_GONE = 499
 _CODES = {
     404: "not_found",
     405: "method_not_allowed",
+    408: "request_timeout",
     413: "request_too_large",
     415: "unsupported_media_type",
     421: "host_not_allowed",
     500: "internal_error",
+    503: "overloaded",
 }
 
 
@@ -44,12 +46,23 @@ def body_of(error: SmallholdError) -> ErrorBody:
 def response(
     status: int, message: str, *, code: str | None = None, param: str | None = None, headers: Mapping[str, str] = {}
 ) -> JSONResponse:
-    """A response with OpenAI's error body; 429 and 503 say when to try again."""
+    """A response with OpenAI's error body; 429 and 503 say when to try again, 401 how to show a key."""
     sent = dict(headers)
     if status in (429, 503):
         sent.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+    if status == 401:
+        sent.setdefault("WWW-Authenticate", "Bearer")
     body = _body(status, message, code=code or _CODES.get(status, "invalid_request"), param=param)
     return JSONResponse(body.model_dump(), status_code=status, headers=sent)
+
+
+def refusal(error: SmallholdError) -> JSONResponse:
+    """The answer that one of our own errors is."""
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else {}
+    if isinstance(error, BudgetSpent):
+        headers["X-Should-Retry"] = "false"  # to OpenAI's clients, which try thrice within seconds otherwise
+    param = error.param if isinstance(error, LimitExceeded) else None
+    return response(error.http_status, str(error), code=error.code, param=param, headers=headers)
 
 
 def internal(request_id: str) -> JSONResponse:
@@ -69,8 +82,7 @@ def _body(status: int, message: str, *, code: str, param: str | None = None) -> 
 
 async def _of_ours(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, SmallholdError)
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else {}
-    return response(error.http_status, str(error), code=error.code, headers=headers)
+    return refusal(error)
 
 
 async def _of_validation(_request: Request, error: Exception) -> JSONResponse:

@@ -36,7 +36,7 @@ class Reading:
         self._pieces: Pieces | None = None
         self._begun: list[Piece] = []
 
-    def begin(self) -> Iterator[Delta]:
+    def begin(self) -> Iterator[None]:
         """Read the prompt up to the answer's first token; yield while at it, so that it can be cancelled."""
         self.begun = True
         self._pieces = self._ask(self.passages)
@@ -45,7 +45,7 @@ class Reading:
             if piece.tokens or piece.finish_reason is not None:
                 self.decline = piece.decline
                 return
-            yield Delta()
+            yield
 
     @property
     def usage(self) -> Usage:
@@ -75,6 +75,11 @@ class Reading:
             self._pieces = None
 
 
+def used(readings: Sequence[Reading]) -> Usage:
+    """Return what all readings have used together up to now."""
+    return sum((reading.usage for reading in readings), Usage())
+
+
 def read_apart(readings: Sequence[Reading], *, enough: float) -> Generator[Delta, None, Reading]:
     """Begin one reading after the other until one declines with a probability of at most `enough`; return that one.
 
@@ -82,7 +87,8 @@ def read_apart(readings: Sequence[Reading], *, enough: float) -> Generator[Delta
     from its first reading. Yields while reading.
     """
     for reading in readings:
-        yield from reading.begin()
+        for _ in reading.begin():
+            yield Delta(usage=used(readings))
         if reading.decline is None or reading.decline <= enough:
             return reading
         if reading is not readings[-1]:

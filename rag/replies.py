@@ -203,9 +203,14 @@ class Health(BaseModel):
 
 
 class Ready(BaseModel):
-    """Whether questions can be answered, and where not, why and what to do about it."""
+    """Whether questions can be answered, and where not, why and what to do about it.
+
+    `authorized` says whether this client may ask any. One that sent no valid API key, where one is needed, is told
+    the status alone.
+    """
 
     status: Literal["loading", "ready", "failed"]
+    authorized: bool = True
     reason: str = ""
     hint: str = ""
     code: str | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import uvicorn
 
+from rag.access import check_keys
 from rag.app import create_app
 from rag.build import (
     build_embedder,
@@ -28,14 +29,16 @@ from rag.service import IndexedDocument, Service
 
 
 def run_server(settings: Settings) -> None:
-    """Serve until interrupted. Raises `Unavailable` where the address cannot be had."""
+    """Serve until interrupted. Raises `Unavailable` where the address cannot be had or API keys are missing."""
+    check_keys(settings.server)
     with _listen(settings.server) as listener:
         app = create_app(lambda: load_service(settings), settings.server, at_once=settings.generator.sequences)
         url = _url(settings.server.host, listener.getsockname()[1])
         err.print(f"smallhold at [bold]{url}[/]  (Ctrl-C ends it; ready when {url}/ready says so)")
         if not is_loopback(settings.server.host):
-            err.print("[yellow]Anybody who can reach this address can ask: there are no API keys yet.[/]")
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10))
+            err.print("[yellow]Keys and answers travel in the clear: put a proxy with TLS before this address.[/]")
+        config = uvicorn.Config(app, log_level="warning", ws="none", server_header=False, timeout_graceful_shutdown=10)
+        server = uvicorn.Server(config)
         # uvicorn ends in good order and then raises the signal anew; by then being told to end is no failure.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):

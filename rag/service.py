@@ -19,7 +19,10 @@ class Pipeline(Protocol):
     """What the endpoint needs of `rag.pipeline.RagPipeline`. One with a `close()` is closed when the server ends."""
 
     def stream(self, question: str, history: Sequence[Message], options: AskOptions) -> Iterator[Delta]:
-        """Answer piece by piece; the last delta carries the answer. Closing the iterator cancels."""
+        """Answer piece by piece; the last delta carries the answer. Closing the iterator cancels.
+
+        The `usage` of the others is what a cancelled answer is charged with.
+        """
         ...
 
     def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:

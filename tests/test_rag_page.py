@@ -17,6 +17,7 @@ from rag.app import IndexedDocument, Service, create_app
 from rag.config import ServerSettings
 from rag.datatypes import Answer, Chunk, Citation, Delta, Message, ScoredChunk, Span, Usage, Verdict
 from rag.errors import EndpointFailed, IndexMissing
+from rag.keys import create_key, revoke_key
 from rag.pipeline import AskOptions
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
@@ -132,10 +133,10 @@ class Served:
 
 
 @contextlib.contextmanager
-def running(served: Served) -> Iterator[Served]:
+def running(served: Served, **settings) -> Iterator[Served]:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    app = create_app(served.load, ServerSettings())
+    app = create_app(served.load, ServerSettings(**settings))
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none", timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -448,6 +449,39 @@ def test_a_failed_loading_is_told_with_its_hint(browser):
         expect(page.locator("#notice-hint")).to_have_text("Make one: smallhold index PATH")
         expect(page.locator("#state-text")).to_have_text("Not ready")
         shoot(page, "desktop-light-failed")
+
+
+def test_where_a_key_is_needed_the_page_asks_for_it_and_keeps_it_until_the_tab_is_closed(browser, tmp_path):
+    keys = tmp_path / "keys.json"
+    key = create_key(keys, "reader").text
+    served = Served()
+    served.load_now.set()
+    with running(served, require_key=True, keys=keys), opened(browser, served) as page:
+        field = page.get_by_label("API key", exact=True)
+        expect(field).to_be_focused()
+        expect(page.locator("#state-text")).to_have_text("An API key is needed")
+        page.get_by_label("Your question").fill("ferry?")
+        expect(page.get_by_role("button", name="Ask")).to_be_disabled()
+        shoot(page, "desktop-light-key")
+        field.fill("shk-00000000-wrong")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_have_text("This key is not accepted.")
+        field.fill(key)
+        page.get_by_role("button", name="Use").click()
+        expect(field).to_be_hidden()
+        expect(page.get_by_role("alert")).to_be_hidden()
+        expect(page.locator("#welcome-index strong")).to_have_text("5 documents in 55 passages")
+        page.get_by_role("button", name="Ask").click()
+        finished(page)
+        page.reload()
+        expect(page.locator("#state")).to_have_attribute("data-status", "ready")
+        expect(field).to_be_hidden()
+        assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+        revoke_key(keys, "reader")
+        ask(page, "ferry?")
+        expect(finished(page).locator(".problem-text")).to_have_text("This API key was revoked.")
+        expect(field).to_be_focused()
+        assert page.evaluate("sessionStorage.length") == 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

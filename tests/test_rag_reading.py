@@ -107,10 +107,25 @@ def test_together_all_passages_are_one_prompt() -> None:
 def test_cancelling_frees_the_model_whichever_passage_it_is_at() -> None:
     model = Declining(a=0.9, b=0.9, c=0.9)
     stream = pipeline(model).stream("which?")
-    assert [next(stream), next(stream)] == [Delta(), Delta()]
+    # The first prompt was given up with one token written; of the second one, nothing is written yet.
+    assert [next(stream), next(stream)] == [Delta(usage=Usage(10, 2, 0)), Delta(usage=Usage(20, 4, 1))]
     assert model.asked == ["a", "b"]
     stream.close()
     assert model.open == 0
+
+
+def test_what_was_used_is_told_up_to_the_delta_at_which_a_stream_may_be_closed() -> None:
+    # Passage a is given up after one token, b begins its answer with the token that decided for it.
+    *deltas, last = pipeline(Declining(a=0.9, b=0.4, c=0.1)).stream("which?")
+    assert [delta.usage for delta in deltas] == [
+        Usage(10, 2, 0),
+        Usage(20, 4, 1),
+        Usage(20, 4, 1),
+        Usage(20, 4, 2),
+        Usage(20, 4, 2),
+    ]
+    assert last.answer is not None
+    assert last.answer.usage == Usage(20, 4, 2)
 
 
 def test_a_reading_that_was_given_up_counts_what_it_used() -> None:

@@ -1,6 +1,6 @@
-// The conversation: what was asked, what is under way, and whether the server is ready.
+// The conversation: what was asked, what is under way, whether the server is ready, and whether it wants a key.
 
-import { ask, documents, readiness } from "/static/client.js";
+import { ask, documents, hasKey, readiness, useKey } from "/static/client.js";
 import { make, Turn } from "/static/view.js";
 
 const KEPT_TURNS = 10; // earlier questions and answers sent along
@@ -33,9 +33,22 @@ const STATES = {
   unreachable: "No connection",
 };
 
-async function poll() {
+async function poll({ refused = false } = {}) {
   clearTimeout(polling);
   const state = await readiness();
+  if (!state.authorized && hasKey()) {
+    useKey(""); // it may be that none is needed
+    return poll({ refused: true });
+  }
+  showKeyForm(!state.authorized, refused);
+  if (!state.authorized) {
+    ready = false;
+    byId("state").dataset.status = "failed";
+    setText("state-text", "An API key is needed");
+    showNotice(null);
+    showSend();
+    return; // goes on when a key is given
+  }
   const wasReady = ready;
   ready = state.status === "ready";
   byId("state").dataset.status = state.status;
@@ -46,7 +59,7 @@ async function poll() {
     if (!wasReady) describeIndex();
   } else {
     setText("state-text", STATES[state.status] ?? "Not ready");
-    polling = setTimeout(poll, state.status === "loading" ? POLL_LOADING : POLL_BROKEN);
+    polling = setTimeout(() => poll(), state.status === "loading" ? POLL_LOADING : POLL_BROKEN);
   }
   showNotice(ready || state.status === "loading" ? null : state);
   showSend();
@@ -64,6 +77,20 @@ function showNotice(state) {
   setText("notice-text", state.reason);
   setText("notice-hint", state.hint);
 }
+
+function showKeyForm(wanted, refused) {
+  byId("key-wrong").hidden = !refused;
+  if (byId("key-form").hidden !== wanted) return;
+  byId("key-form").hidden = !wanted;
+  if (wanted) byId("key").focus();
+}
+
+byId("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  useKey(byId("key").value.trim());
+  byId("key").value = "";
+  poll().then(() => (byId("key-form").hidden ? question : byId("key")).focus());
+});
 
 async function describeIndex() {
   const index = await documents(LISTED_TITLES);
@@ -107,7 +134,7 @@ async function run(turn, text) {
     } else {
       turn.fail(problem, () => retry(turn, text));
       announce(`${problem.message} ${problem.hint ?? ""}`);
-      if (!problem.status || problem.status === 503) poll();
+      if (!problem.status || problem.status === 503 || problem.status === 401) poll();
     }
   } finally {
     if (running === mine) running = null;

@@ -9,21 +9,39 @@ export class Problem extends Error {
   }
 }
 
-/** Return {status, reason, hint, model}; status "unreachable" where no server answers. */
+// The API key, kept until the tab is closed.
+const KEY = "smallhold-key";
+
+/** Keep the key that is sent with every request from now on; "" forgets it. */
+export function useKey(key) {
+  if (key) sessionStorage.setItem(KEY, key);
+  else sessionStorage.removeItem(KEY);
+}
+
+/** Whether a key is kept. */
+export function hasKey() {
+  return sessionStorage.getItem(KEY) !== null;
+}
+
+function authorization() {
+  return hasKey() ? { Authorization: `Bearer ${sessionStorage.getItem(KEY)}` } : {};
+}
+
+/** Return {status, authorized, reason, hint, model}; status "unreachable" where no server answers. */
 export async function readiness() {
   try {
-    const response = await fetch("/ready", { cache: "no-store" });
+    const response = await fetch("/ready", { cache: "no-store", headers: authorization() });
     const state = await response.json();
     return { ...state, reason: sentence(state.reason) };
   } catch {
-    return { status: "unreachable", reason: "The server does not answer.", hint: "Is smallhold serve still running?" };
+    return { status: "unreachable", authorized: true, reason: "The server does not answer.", hint: "Is smallhold serve still running?" };
   }
 }
 
 /** Return the first titles of the index and the counts of all, or null where they cannot be had. */
 export async function documents(limit) {
   try {
-    const response = await fetch(`/v1/documents?limit=${limit}`);
+    const response = await fetch(`/v1/documents?limit=${limit}`, { headers: authorization() });
     return response.ok ? await response.json() : null;
   } catch {
     return null;
@@ -54,7 +72,7 @@ async function send(body, signal) {
   try {
     response = await fetch("/v1/chat/completions", {
       method: "POST",
-      headers: { "Content-Type": "application/json" },
+      headers: { "Content-Type": "application/json", ...authorization() },
       body: JSON.stringify(body),
       signal,
     });

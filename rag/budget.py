@@ -1,0 +1,139 @@
+"""What API keys have spent: tokens by key and UTC day, kept over restarts.
+
+A table of one row a key, in SQLite beside the file of the keys: adding to a row is atomic, whatever is killed and
+however many threads and servers add, and in WAL mode it waits for no disk. (A power cut may forget the last answers.)
+Keys without a budget are not counted, so that a server without budgets writes nothing.
+"""
+
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from rag.datatypes import Delta, Usage
+from rag.errors import BudgetSpent, KeysDamaged
+from rag.keys import Key
+
+logger = logging.getLogger(__name__)
+
+_TABLE = "CREATE TABLE IF NOT EXISTS spent (key TEXT PRIMARY KEY, day TEXT NOT NULL, tokens INTEGER NOT NULL) STRICT"
+_ADD = """
+INSERT INTO spent (key, day, tokens) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE
+SET tokens = excluded.tokens + CASE day WHEN excluded.day THEN tokens ELSE 0 END, day = excluded.day
+"""
+_READ = "SELECT tokens FROM spent WHERE key = ? AND day = ?"
+
+
+def ledger_path(keys: Path) -> Path:
+    """Where the tokens are kept that the keys of a file have spent."""
+    return keys.with_name(f"{keys.stem}-spent.sqlite")
+
+
+def utc_now() -> datetime:
+    """The time that days are counted by."""
+    return datetime.now(UTC)
+
+
+class Ledger:
+    """Counts tokens against the budgets of keys. For any number of threads; the file is made when one is first spent.
+
+    A key may begin a request while it has tokens left, and that request is answered whole: what it costs is known at
+    its end. So the requests of one key that run at the same time may together go past the budget.
+    """
+
+    def __init__(self, path: Path, now: Callable[[], datetime] = utc_now) -> None:
+        self._path = path
+        self._now = now
+        self._lock = threading.Lock()
+        self._open: sqlite3.Connection | None = None
+
+    def spent(self, key: Key) -> int:
+        """Return what a key has spent today. Raises `KeysDamaged`."""
+        if not self._path.exists():
+            return 0
+        with self._connection() as connection:
+            row = connection.execute(_READ, (key.id, self._today())).fetchone()
+        return int(row[0]) if row is not None else 0
+
+    def check(self, key: Key | None) -> None:
+        """Let a key pass that has tokens left, and everybody who has no budget. Raises `BudgetSpent`, `KeysDamaged`."""
+        if key is None or key.tokens_per_day is None or self.spent(key) < key.tokens_per_day:
+            return
+        raise BudgetSpent(
+            f"this key's {key.tokens_per_day} tokens of the day are spent",
+            hint="It may go on after midnight, UTC.",
+            retry_after=self._until_midnight(),
+        )
+
+    def charge(self, key: Key | None, tokens: int) -> None:
+        """Count tokens against a key's budget, where it has one. Raises `KeysDamaged` where they cannot be kept."""
+        if key is None or key.tokens_per_day is None or tokens <= 0:
+            return
+        with self._connection() as connection:
+            connection.execute(_ADD, (key.id, self._today(), tokens))
+
+    def close(self) -> None:
+        """Release the file; it is opened again where it is needed again. Idempotent."""
+        with self._lock:
+            if self._open is not None:
+                self._open.close()
+                self._open = None
+
+    def _today(self) -> str:
+        return self._now().astimezone(UTC).date().isoformat()
+
+    def _until_midnight(self) -> int:
+        """Whole seconds, rounded up, until the next day begins in UTC."""
+        now = self._now().astimezone(UTC)
+        midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+        return -((now - midnight) // timedelta(seconds=1))
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with self._lock:
+                if self._open is None:
+                    self._open = self._connect()
+                yield self._open
+        except (sqlite3.Error, OSError) as error:
+            # Not to count would be to give without limit. The path stays in the log: clients are told the rest.
+            logger.error("the tokens that keys have spent cannot be kept in %s: %s", self._path, error)
+            raise KeysDamaged(
+                "the tokens that this key has spent cannot be kept", hint="The server's log says why."
+            ) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite itself would let everybody read
+        # Autocommit: every statement is a transaction of its own.
+        connection = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(_TABLE)
+        return connection
+
+
+def charged(ledger: Ledger, key: Key | None, begin: Callable[[], Iterator[Delta]]) -> Iterator[Delta]:
+    """Pass on an answer's deltas, and charge the key with its tokens however it ends: those of prompt and answer.
+
+    Raises `BudgetSpent` before it begins, where others of the same key spent the rest while this one waited.
+    """
+    ledger.check(key)
+    used, done = Usage(), False
+    deltas = begin()
+    try:
+        for delta in deltas:
+            used = delta.answer.usage if delta.answer is not None else delta.usage or used
+            if delta.answer is not None:
+                done = True  # before it is sent: whoever has it may ask on at once
+                ledger.charge(key, used.prompt + used.completion)
+            yield delta
+    finally:
+        close = getattr(deltas, "close", None)
+        if close is not None:
+            close()
+        if not done:
+            ledger.charge(key, used.prompt + used.completion)
