@@ -11,6 +11,7 @@ from rag.datatypes import Message, Piece, Sampling
 from rag.engine.context import Context
 from rag.engine.files import PrefixFiles
 from rag.engine.grammar import Grammar
+from rag.engine.lookup import Lookup, LookupCounters
 from rag.engine.native import Model
 from rag.engine.prefix import PrefixCounters, Prefixes
 from rag.engine.sampling import Writer
@@ -107,6 +108,11 @@ class LlamaGenerator:
         """How read prefixes were used up to now."""
         return self._scheduler.counters()
 
+    @property
+    def lookups(self) -> LookupCounters:
+        """How many tokens of answers were guessed ahead up to now, and how many rightly."""
+        return self._scheduler.lookups()
+
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Return the prompt's tokens. Only the template's own text becomes control tokens, never a message's."""
         self._check_open()
@@ -122,7 +128,8 @@ class LlamaGenerator:
         self._check_room(prompt, sampling.max_tokens)
         grammar = Grammar(self._vocabulary, sampling.grammar) if sampling.grammar else None
         writer = Writer(self._vocabulary, sampling, grammar)
-        task = Writing(prompt, sampling, writer, keep=self._worth_keeping(prompt, messages))
+        lookup = Lookup(self._vocabulary, self.tuning.lookup) if self.tuning.lookup else None
+        task = Writing(prompt, sampling, writer, keep=self._worth_keeping(prompt, messages), lookup=lookup)
         with self._submitted(task):
             while True:
                 try:
