@@ -1,7 +1,9 @@
 """How fast llama.cpp reads and writes with given weights and settings, without anything of ours around it."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from rag.engine.native import Vocabulary, available_cores, bindings, load_model
@@ -41,6 +43,28 @@ class Speedometer:
             self._llama.llama_batch_free(batch)
             self._llama.llama_free(context)
 
+    def steps(self, tuning: Tuning, widths: Sequence[int], *, prompt: int, rounds: int) -> dict[int, float]:
+        """Return the median seconds of a step that reads so many tokens, all with logits, after `prompt` others.
+
+        The widths take turns, `rounds` times after one to warm up; none may be more than `tuning.batch`.
+        """
+        tokens = self._vocabulary.tokens(_TEXT * (prompt // 8 + 1))[:prompt]
+        context = self._open(tuning, prompt + max(widths))
+        batch = self._llama.llama_batch_init(tuning.batch, 0, 1)
+        seconds: dict[int, list[float]] = {width: [] for width in widths}
+        try:
+            self._run(context, batch, tokens, tuning.batch, 0)
+            for _ in range(rounds + 1):
+                for width in widths:
+                    began = time.perf_counter()
+                    self._decode(context, batch, tokens[:width], prompt, outputs=width)
+                    seconds[width].append(time.perf_counter() - began)
+                    self._llama.llama_memory_seq_rm(self._llama.llama_get_memory(context), 0, prompt, -1)
+        finally:
+            self._llama.llama_batch_free(batch)
+            self._llama.llama_free(context)
+        return {width: median(taken[1:]) for width, taken in seconds.items()}
+
     def close(self) -> None:
         """Free the weights. Do not use it any further."""
         self._llama.llama_model_free(self._model)
@@ -65,15 +89,15 @@ class Speedometer:
             self._decode(context, batch, tokens[i : i + 1], len(tokens) + i)
         return Sample(read - began, time.perf_counter() - read)
 
-    def _decode(self, context: Any, batch: Any, tokens: list[int], position: int) -> None:
-        """Run tokens, logits for the last one, and wait until they are there."""
+    def _decode(self, context: Any, batch: Any, tokens: list[int], position: int, *, outputs: int = 1) -> None:
+        """Run tokens, logits for the last `outputs` ones, and wait until they are there."""
         batch.n_tokens = len(tokens)
         for i, token in enumerate(tokens):
             batch.token[i] = token
             batch.pos[i] = position + i
             batch.n_seq_id[i] = 1
             batch.seq_id[i][0] = 0
-            batch.logits[i] = i == len(tokens) - 1
+            batch.logits[i] = i >= len(tokens) - outputs
         status = self._llama.llama_decode(context, batch)
         if status != 0:
             raise ModelLoadFailed(f"llama.cpp could not run {self.path.name} (status {status})")
