@@ -124,7 +124,7 @@ class Writing(Task[Piece]):
 
     def draft(self, most: int) -> TokenArray:
         """Guess how the answer goes on; the question, which comes after what is kept, is not copied from."""
-        if self._lookup is None or self.unread != 1 or self.length == self.prompt:
+        if self._lookup is None or self.unread != 1:  # not while it is read, perhaps again
             return NO_DRAFT
         # The token after the draft is chosen as well, and must have room.
         answer_n = self.tokens_n[self.prompt : self.length]
