@@ -1,16 +1,19 @@
 """The measuring itself: files made when first needed, llama.cpp timed, questions answered by the language model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from eval.scorers import f1
 from eval.tune_choice import Candidate, Shape
+from eval.tune_lookup import Guesses
 from eval.tune_tasks import Task
 from rag.datatypes import Sampling
 from rag.engine.generator import LlamaGenerator
 from rag.probe import runnable
 from rag.speed import Sample, Speedometer
+
+STEPS = 15  # of each width; a step takes some 30 ms
 
 
 class Make(Protocol):
@@ -47,7 +50,7 @@ class Workbench:
         self._made = made
         self._speedometer: Speedometer | None = None
         self._generator: LlamaGenerator | None = None
-        self._answering: Candidate | None = None
+        self._loaded: Candidate | None = None
 
     def file(self, quantization: str) -> Path:
         """Return the weights of a quantization, made now where they are not there."""
@@ -61,25 +64,27 @@ class Workbench:
 
     def speed(self, candidate: Candidate) -> Sample:
         """Time one reading and writing."""
-        file = self.file(candidate.quantization)
-        if self._speedometer is None or self._speedometer.path != file:
-            self.close()
-            self._speedometer = Speedometer(file, extra_buffers=runnable(file, self._probes))
-        return self._speedometer.sample(candidate.tuning, prompt=self._shape.prompt, written=self._shape.written)
+        speedometer = self._timed(candidate)
+        return speedometer.sample(candidate.tuning, prompt=self._shape.prompt, written=self._shape.written)
+
+    def steps(self, candidate: Candidate, widths: Sequence[int]) -> Mapping[int, float]:
+        """Return the median seconds of a step of so many tokens."""
+        return self._timed(candidate).steps(candidate.tuning, widths, prompt=self._shape.prompt, rounds=STEPS)
 
     def f1(self, candidate: Candidate, question: int) -> float:
         """Answer one question from its passage and score the answer."""
-        if self._generator is None or self._answering != candidate:
-            self.close()
-            file = self.file(candidate.quantization)
-            repacked = runnable(file, self._probes)
-            self._generator = LlamaGenerator(
-                file, context=self._context, extra_buffers=repacked, tuning=candidate.tuning
-            )
-            self._answering = candidate
         task = self._tasks[question]
-        pieces = self._generator.stream(task.messages, self._sampling)
+        pieces = self._answering(candidate).stream(task.messages, self._sampling)
         return f1("".join(piece.text for piece in pieces).strip(), task.question.answers)
+
+    def guesses(self, candidate: Candidate, question: int) -> Guesses:
+        """Answer one question from its passage and count what was guessed ahead."""
+        generator = self._answering(candidate)
+        before = generator.lookups
+        written = sum(piece.tokens for piece in generator.stream(self._tasks[question].messages, self._sampling))
+        after = generator.lookups
+        # The first token comes with the reading of the prompt.
+        return Guesses(max(0, written - 1), after.drafted - before.drafted, after.accepted - before.accepted)
 
     def drop(self, quantization: str) -> None:
         """Remove a quantization's file."""
@@ -92,4 +97,22 @@ class Workbench:
             self._speedometer.close()
         if self._generator is not None:
             self._generator.close()
-        self._speedometer = self._generator = self._answering = None
+        self._speedometer = self._generator = self._loaded = None
+
+    def _timed(self, candidate: Candidate) -> Speedometer:
+        file = self.file(candidate.quantization)
+        if self._speedometer is None or self._speedometer.path != file:
+            self.close()
+            self._speedometer = Speedometer(file, extra_buffers=runnable(file, self._probes))
+        return self._speedometer
+
+    def _answering(self, candidate: Candidate) -> LlamaGenerator:
+        if self._generator is None or self._loaded != candidate:
+            self.close()
+            file = self.file(candidate.quantization)
+            repacked = runnable(file, self._probes)
+            self._generator = LlamaGenerator(
+                file, context=self._context, extra_buffers=repacked, tuning=candidate.tuning
+            )
+            self._loaded = candidate
+        return self._generator

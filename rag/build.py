@@ -106,12 +106,13 @@ def _prefix_folder(store: ModelStore) -> Path:
 def _llama_options(settings: Settings, store: ModelStore, sequences: int) -> dict[str, Any]:
     """Return the arguments of `LlamaGenerator`. The model has been probed."""
     wanted, local = settings.generator, local_model(settings, store)
+    tuning = local.tuning if wanted.lookup is None else local.tuning.model_copy(update={"lookup": wanted.lookup})
     return {
         "path": local.file,
         "context": wanted.context,
         "threads": wanted.threads,
         "extra_buffers": runnable(local.file, store.directory / "probes.json"),
-        "tuning": local.tuning,
+        "tuning": tuning,
         "sequences": sequences,
         "prefix_bytes": wanted.prefix_mb * 1_000_000,
         "prefix_folder": _prefix_folder(store) if wanted.prefix_disk_mb else None,

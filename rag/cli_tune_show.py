@@ -42,6 +42,7 @@ def plan_json(prepared: Prepared) -> dict[str, Any]:
         "threads": list(plan.threads),
         "batches": list(plan.batches),
         "attention": list(plan.attention),
+        "lookups": list(plan.lookups),
         "shape": {"prompt": plan.shape.prompt, "answer": plan.shape.answer},
         "samples": plan.most_samples,
         "data": prepared.data,
@@ -62,6 +63,7 @@ def plan_lines(prepared: Prepared) -> list[str]:
         f"1. speed, reading {plan.shape.prompt} tokens: {', '.join(sizes) or 'no other quantization'}",
         f"2. settings of the best: {'; '.join(settings)}",
         f"3. answers to {len(prepared.tasks)} questions of {prepared.data}, for what is faster",
+        f"4. whether guessing ahead pays, up to {', '.join(map(str, plan.lookups)) or 'no'} tokens, for the best",
         f"Up to {plan.most_samples} samples; about {prepared.bytes_needed / 1e9:.1f} GB of disk while it runs, "
         f"and to an order of magnitude {max(1, round(prepared.seconds / 60))} min.",
     ]
@@ -72,6 +74,7 @@ def outcome_json(prepared: Prepared, outcome: "Outcome", tuned: Tuned | None) ->
     return {
         "model": prepared.model.spec.name,
         "chosen": outcome.chosen.label,
+        "lookup": {"tokens": outcome.lookup, "saves_of_writing": outcome.lookup_saves},
         "tuned": tuned.model_dump() if tuned else None,
         "candidates": [_row_json(prepared, outcome, candidate) for candidate in _by_seconds(outcome)],
         "failed": {c.label: outcome.verdicts[c] for c in outcome.verdicts if c not in outcome.speeds},
@@ -117,6 +120,8 @@ def outcome_lines(prepared: Prepared, outcome: "Outcome", tuned: Tuned | None) -
         return [*lines, "Nothing faster answers as well: the registry's file stays as it is."]
     gain = outcome.speeds[REGISTRY].seconds[0] / outcome.speeds[outcome.chosen].seconds[0]
     lines.append(f"Chosen: {outcome.chosen.label}; {gain:.2f} times as fast. It is used from now on.")
+    if outcome.lookup:
+        lines.append(f"Guessing up to {outcome.lookup} tokens ahead saves {outcome.lookup_saves:.0%} of the writing.")
     lines.append(f"[dim]{prepared.model.path / 'tuned.toml'}; --reset goes back[/]")
     return lines
 

@@ -94,6 +94,13 @@ class GeneratorSettings(_Section):
     prefix_disk_mb: int = Field(
         0, ge=0, le=10_000_000, description="Disk for the same, beside the weights; 0 keeps nothing there."
     )
+    lookup: int | None = Field(
+        None,
+        ge=0,
+        le=16,
+        description="Most tokens that an answer guesses ahead, where it seems to copy from the prompt, to have them "
+        "checked in one step; 0 guesses none, unset takes what was tuned, and 0 where nothing was.",
+    )
     worker: bool = Field(
         True,
         description="Whether `serve` runs the model in a process of its own, which is started again when it dies; "

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from rag.engine.native import Vocabulary, available_cores, bindings, load_model
@@ -53,13 +54,20 @@ class BareLoop:
         """Read so many further tokens one at a time, as if each had just been written; return the seconds."""
         return sum(self._advance(1) for _ in range(count))
 
+    def step(self, count: int) -> float:
+        """Read so many further tokens at once, logits for each, and take them back; return the seconds of reading."""
+        seconds = self._advance(count, outputs=count)
+        self._position -= count
+        self._llama.llama_memory_seq_rm(self._llama.llama_get_memory(self._context), 0, self._position, -1)
+        return seconds
+
     def close(self) -> None:
         """Free the context. Do not use it any further."""
         self._llama.llama_batch_free(self._batch)
         self._llama.llama_free(self._context)
 
-    def _advance(self, count: int) -> float:
-        """Run one batch, logits for its last token, and wait until they are there; return the seconds of that."""
+    def _advance(self, count: int, outputs: int = 1) -> float:
+        """Run one batch, logits for its last tokens, and wait until they are there; return the seconds of that."""
         batch = self._batch
         batch.n_tokens = count
         for i in range(count):
@@ -67,7 +75,7 @@ class BareLoop:
             batch.pos[i] = self._position + i
             batch.n_seq_id[i] = 1
             batch.seq_id[i][0] = 0
-            batch.logits[i] = i == count - 1
+            batch.logits[i] = i >= count - outputs
         began = time.perf_counter()
         status = self._llama.llama_decode(self._context, batch)
         self._llama.llama_synchronize(self._context)
@@ -98,6 +106,19 @@ class Speedometer:
             loop.write(written)
             loop.clear()
             return Sample(loop.read(prompt), loop.write(written))
+
+    def steps(self, tuning: Tuning, widths: Sequence[int], *, prompt: int, rounds: int) -> dict[int, float]:
+        """Return the median seconds of a step that reads so many tokens, all with logits, after `prompt` others.
+
+        The widths take turns, `rounds` times after one to warm up; none may be more than `tuning.batch`.
+        """
+        seconds: dict[int, list[float]] = {width: [] for width in widths}
+        with closing(self.loop(tuning, room=prompt + max(widths))) as loop:
+            loop.read(prompt)
+            for _ in range(rounds + 1):
+                for width in widths:
+                    seconds[width].append(loop.step(width))
+        return {width: median(taken[1:]) for width, taken in seconds.items()}
 
     def close(self) -> None:
         """Free the weights. Do not use it any further."""

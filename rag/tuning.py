@@ -16,7 +16,8 @@ class Tuning(BaseModel):
     """Settings of a llama.cpp context; the defaults are what runs where nothing was measured.
 
     `threads` 0 takes all cores. `batch` prompt tokens are read between two chances to cancel: at some 100 tokens a
-    second and more, the 128 take about a second. llama.cpp computes them `micro_batch` at a time.
+    second and more, the 128 take about a second. llama.cpp computes them `micro_batch` at a time. An answer guesses up
+    to `lookup` tokens ahead, those that its last ones are followed by in the prompt; 0 guesses none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -26,6 +27,7 @@ class Tuning(BaseModel):
     micro_batch: int = Field(128, ge=1, le=8192)
     flash_attention: FlashAttention = "auto"
     kv_type: KvType = "f16"
+    lookup: int = Field(0, ge=0, le=16)
 
     @model_validator(mode="after")
     def _llama_cpp_takes_it(self) -> "Tuning":

@@ -8,8 +8,9 @@ import numpy as np
 
 from rag.datatypes import Piece, Sampling
 from rag.engine.context import ContextFull, DecodeFailed, Part, State
+from rag.engine.lookup import Lookup
 from rag.engine.prefix import Prefixes
-from rag.engine.sampling import Writer
+from rag.engine.sampling import TokenFilter, Writer
 from rag.engine.scheduler import Scheduler
 from rag.engine.states import SavedStates
 from rag.engine.task import Scoring, Writing
@@ -23,11 +24,23 @@ def following(tokens: Sequence[int]) -> int:
     return 1 + hash(tuple(tokens)) % (VOCABULARY - 1)
 
 
-def written(prompt: Sequence[int], count: int) -> list[int]:
-    """The first `count` tokens of the answer."""
+def copying(tokens: Sequence[int]) -> int:
+    """The same for a model that mostly goes on as after the last token's last place before, and may end."""
+    chance, last = hash(tuple(tokens)) % 100, tokens[-1]
+    places = [i for i, token in enumerate(tokens[:-1]) if token == last]
+    if chance < 3:
+        return 0
+    return tokens[places[-1] + 1] if places and chance < 80 else following(tokens)
+
+
+Follows = Callable[[Sequence[int]], int]
+
+
+def written(prompt: Sequence[int], count: int, follows: Follows = following) -> list[int]:
+    """The first `count` tokens of the answer, its end token not among them."""
     tokens = list(prompt)
-    for _ in range(count):
-        tokens.append(following(tokens))
+    while len(tokens) < len(prompt) + count and (token := follows(tokens)):
+        tokens.append(token)
     return tokens[len(prompt) :]
 
 
@@ -35,13 +48,23 @@ class FakeContext:
     """Sequences of cells as llama.cpp has them: a cell is shared by copies and free when no sequence holds it.
 
     Reading blocks while `gate` is closed. `batches` are the parts of every batch; `broken` makes that many fail.
+    `follows` foretells the token after some.
     """
 
     identity = "fake"
 
-    def __init__(self, *, cells: int = 4096, batch: int = 160, sequences: int = 12, forgets_parts: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        cells: int = 4096,
+        batch: int = 160,
+        sequences: int = 12,
+        forgets_parts: bool = True,
+        follows: Follows = following,
+    ) -> None:
         self.cells, self.batch, self.outputs, self.sequences = cells, batch, 32, sequences
         self.forgets_parts = forgets_parts
+        self.follows = follows
         self.held: list[list[tuple[int, int]]] = [[] for _ in range(sequences)]  # (cell, token)
         self.batches: list[list[Part]] = []
         self.gate = threading.Event()
@@ -78,7 +101,7 @@ class FakeContext:
                 held.append((self._next_cell, token))
                 self._next_cell += 1
                 wanted = i >= len(part.tokens_n) - part.outputs
-                self._rows.append(following(self.tokens(part.sequence)) if wanted else None)
+                self._rows.append(self.follows(self.tokens(part.sequence)) if wanted else None)
 
     def logits(self, row: int) -> FloatArray:
         token = self._rows[row]
@@ -135,9 +158,17 @@ def spelt(tokens: Sequence[int]) -> str:
     return "".join(chr(0x100 + token) for token in tokens)
 
 
-def writing(prompt: Sequence[int], sampling: Sampling | None = None, keep: int = 0) -> Writing:
-    sampling = sampling or Sampling(max_tokens=8)
-    return Writing(prompt, sampling, Writer(FakeSpeller(), sampling), keep=keep)
+def writing(
+    prompt: Sequence[int],
+    sampling: Sampling | None = None,
+    *,
+    keep: int = 0,
+    lookup: int = 0,
+    only: TokenFilter | None = None,
+) -> Writing:
+    sampling, speller = sampling or Sampling(max_tokens=8), FakeSpeller()
+    guess = Lookup(speller, lookup) if lookup else None
+    return Writing(prompt, sampling, Writer(speller, sampling, only), keep=keep, lookup=guess)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 
 from eval.tune import Measurer, Plan
 from eval.tune_choice import REGISTRY, Candidate, Shape
+from eval.tune_lookup import Guesses
 from eval.tune_notes import Notes
 from eval.tune_tasks import Task, best_passage, given_passages
 from eval.tune_workbench import Workbench
@@ -66,6 +67,12 @@ class Machine:
         if self.interrupted:
             raise KeyboardInterrupt
         return 1.0
+
+    def steps(self, candidate: Candidate, widths: Sequence[int]) -> Mapping[int, float]:
+        return dict.fromkeys(widths, 0.03)  # guesses cost nothing
+
+    def guesses(self, candidate: Candidate, question: int) -> Guesses:
+        return Guesses(4, candidate.tuning.lookup, 1)
 
     def drop(self, quantization: str) -> None:
         self.bench.drop(quantization)
@@ -150,6 +157,21 @@ def test_where_the_registry_s_file_is_the_best_an_earlier_choice_is_dropped(prep
     outcome, tuned = tune(prepared, quiet, Even)
     assert (outcome.chosen, tuned) == (REGISTRY, None)
     assert names(prepared) == ["m.gguf", "tune.json", "verified.json"]
+
+
+def test_guessing_ahead_may_be_all_that_helps(prepared: Prepared) -> None:
+    class Even(Machine):
+        def speed(self, candidate: Candidate) -> Sample:
+            return Sample(1.0, 0.5)
+
+    guessing = replace(prepared, plan=replace(prepared.plan, lookups=(2, 3)))
+    outcome, tuned = tune(guessing, quiet, Even)
+    assert tuned is not None
+    assert (outcome.chosen, tuned.file, tuned.settings) == (REGISTRY, "", Tuning(lookup=2))
+    assert tuned.measured["lookup_saves_of_writing"] == 0.25
+    assert find_tuned(prepared.model.path, prepared.model.fingerprint) == tuned
+    assert "Guessing up to 2 tokens ahead saves 25% of the writing." in outcome_lines(guessing, outcome, tuned)
+    assert outcome_json(guessing, outcome, tuned)["lookup"] == {"tokens": 2, "saves_of_writing": 0.25}
 
 
 def test_a_full_disk_is_told_before_anything_is_made(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +296,7 @@ def test_a_small_model_is_tuned_used_and_reset(tmp_path: Path) -> None:
     settings = settings_for(name, tmp_path)
     before = local_model(settings, model_store(settings))
     prepared = prepare(settings, Wishes(limit=2, prompt=16, quantizations=("Q8_0",), tolerance=1.0))
-    plan = replace(prepared.plan, threads=[{"threads": 1}], batches=[], attention=[], rounds=1)
+    plan = replace(prepared.plan, threads=[{"threads": 1}], batches=[], attention=[], rounds=1, lookups=(2,))
 
     class Handicap(Machine):
         """Times llama.cpp and adds seconds to the registry's file, so that the outcome is not the machine's mood."""
@@ -287,12 +309,23 @@ def test_a_small_model_is_tuned_used_and_reset(tmp_path: Path) -> None:
         def f1(self, candidate: Candidate, question: int) -> float:
             return self.bench.f1(candidate, question)
 
+        def steps(self, candidate: Candidate, widths: Sequence[int]) -> Mapping[int, float]:
+            steps = self.bench.steps(candidate, widths)
+            assert sorted(steps) == [1, 3] and min(steps.values()) > 0
+            return steps
+
+        def guesses(self, candidate: Candidate, question: int) -> Guesses:
+            guesses = self.bench.guesses(candidate, question)
+            assert 0 <= guesses.accepted <= guesses.drafted
+            assert guesses.accepted <= guesses.steps
+            return guesses
+
     outcome, tuned = tune(replace(prepared, plan=plan), quiet, Handicap)
     assert outcome.chosen == Candidate("Q8_0", Tuning(threads=1))
     assert tuned is not None
     generator = build_generator(settings, model_store(settings))
     assert generator.path == tmp_path / name / tuned.file  # type: ignore[union-attr]
-    assert generator.tuning == Tuning(threads=1)  # type: ignore[union-attr]
+    assert generator.tuning == Tuning(threads=1, lookup=outcome.lookup)  # type: ignore[union-attr]
     assert list(generator.stream([Message("user", "Hello")], Sampling(max_tokens=1)))
     generator.close()
     assert Notes(tmp_path / name / "tune.json", {}).samples("any") == []

@@ -92,3 +92,17 @@ def test_what_goes_to_the_process_comes_out_of_the_json_again(tmp_path: Path) ->
         "build": "b",
     }
     assert unpack_options(json.loads(json.dumps(pack_options(options)))) == options
+
+
+@pytest.mark.parametrize(("setting", "expected"), [(None, 3), (0, 0), (5, 5)])
+def test_guessing_ahead_is_as_tuned_unless_it_is_set(
+    made: list[tuple[Any, ...]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: int | None,
+    expected: int,
+) -> None:
+    local = build.LocalModel(Path("m.gguf"), Tuning(batch=64, micro_batch=64, lookup=3), "")
+    monkeypatch.setattr(build, "local_model", lambda settings, store: local)
+    served(tmp_path, worker=False, lookup=setting)
+    assert made[0][2]["tuning"] == Tuning(batch=64, micro_batch=64, lookup=expected)

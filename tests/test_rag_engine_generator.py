@@ -222,6 +222,21 @@ def test_at_once_answers_differ_only_where_two_tokens_are_as_good_as_equal(tiny_
 
 
 @pytest.mark.model
+def test_guessed_ahead_answers_differ_only_where_two_tokens_are_as_good_as_equal(tiny_model: Path) -> None:
+    alone = Alone(tiny_model)
+    generator = LlamaGenerator(tiny_model, context=1024, tuning=Tuning(lookup=4))
+    for messages in passages()[:3]:
+        copied = [Message("user", messages[-1].content.replace("What is this about?", "Repeat the passage."))]
+        prompt = generator.encode(copied)
+        wanted, got = alone.greedy(prompt, 20), said(generator, copied, Sampling(max_tokens=20))
+        assert got == alone.text(wanted) or near_tie(alone, prompt, wanted, got)
+    drafted, accepted = generator.lookups.drafted, generator.lookups.accepted
+    generator.close()
+    alone.close()
+    assert drafted > accepted > 5
+
+
+@pytest.mark.model
 def test_a_saved_state_gives_back_the_very_same_logits(tiny_model: Path) -> None:
     model = Model(tiny_model)
     context = Context(model, cells=1024, sequences=4)

@@ -10,6 +10,7 @@ from rag.datatypes import Message, Piece, PrefixCounters, Sampling
 from rag.engine.context import Context
 from rag.engine.files import PrefixFiles, identity_of
 from rag.engine.grammar import Grammar
+from rag.engine.lookup import Lookup, LookupCounters
 from rag.engine.native import Model
 from rag.engine.prefix import Prefixes, repeatable
 from rag.engine.sampling import Writer
@@ -105,6 +106,11 @@ class LlamaGenerator:
         """Return how read prefixes were used up to now."""
         return self._scheduler.counters()
 
+    @property
+    def lookups(self) -> LookupCounters:
+        """How many tokens of answers were guessed ahead up to now, and how many rightly."""
+        return self._scheduler.lookups()
+
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Return the prompt's tokens. Only the template's own text becomes control tokens, never a message's."""
         self._check_open()
@@ -120,7 +126,9 @@ class LlamaGenerator:
         self._check_room(prompt, sampling.max_tokens)
         grammar = Grammar(self._vocabulary, sampling.grammar) if sampling.grammar else None
         writer = Writer(self._vocabulary, sampling, grammar)
-        task = Writing(prompt, sampling, writer, keep=repeatable(prompt, messages, self.encode))
+        lookup = Lookup(self._vocabulary, self.tuning.lookup) if self.tuning.lookup else None
+        keep = repeatable(prompt, messages, self.encode)
+        task = Writing(prompt, sampling, writer, keep=keep, lookup=lookup)
         with self._submitted(task):
             while True:
                 try:

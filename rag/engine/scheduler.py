@@ -9,14 +9,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from rag.datatypes import PrefixCounters
-from rag.engine.context import ContextFull, ContextLike, DecodeFailed, Part
+from rag.engine.batch import AnyTask, Turn, plan, without_drafts
+from rag.engine.context import ContextFull, ContextLike, DecodeFailed
+from rag.engine.lookup import LookupCounters
 from rag.engine.prefix import Prefixes
-from rag.engine.task import Task
 from rag.errors import DeadlinePassed, ModelLoadFailed, Overloaded, SmallholdError, Unavailable
 from rag.protocols import FloatArray
 from rag.tuning import UNTUNED
@@ -27,16 +27,6 @@ logger = logging.getLogger(__name__)
 FORESEEN = 128
 # Continuations that are scored at once, beside the answers being written.
 SCORED_AT_ONCE = 8
-
-AnyTask = Task[Any]
-
-
-class _Turn(NamedTuple):
-    """What one step reads of a task: so many tokens, the last `outputs` of them with logits."""
-
-    task: AnyTask
-    tokens: int
-    outputs: int
 
 
 class Scheduler:
@@ -65,7 +55,7 @@ class Scheduler:
         self._queue: deque[AnyTask] = deque()
         self._active: list[AnyTask] = []  # in the order in which they take turns at reading
         self._changed = self._closing = self._crowded = False
-        self._arrived = 0
+        self._arrived = self._drafted = self._accepted = 0
         self._scratch_v: FloatArray = np.empty(0, np.float32)
         self._thread = threading.Thread(target=self._run, name=f"smallhold-{name}", daemon=True)
         self._thread.start()
@@ -92,6 +82,10 @@ class Scheduler:
     def counters(self) -> PrefixCounters:
         """Return how prefixes were used up to now."""
         return self._prefixes.counters()
+
+    def lookups(self) -> LookupCounters:
+        """Return how many tokens were guessed ahead up to now, and how many rightly."""
+        return LookupCounters(self._drafted, self._accepted)
 
     def close(self) -> None:
         """End the thread; whoever still waits gets `Unavailable`. Idempotent."""
@@ -129,12 +123,11 @@ class Scheduler:
         """Do one batch: let the ended go and new ones in, read, and hand out what came of it."""
         self._end_some()
         self._admit()
-        turns = self._plan()
+        turns = plan(self._active, self._context, self._read_tokens)
         if not turns:
             return
-        parts = [_part(turn) for turn in turns]
         try:
-            self._context.read(parts)
+            turns = self._read(turns)
         except ContextFull:
             self._make_room()
         except DecodeFailed as error:
@@ -202,36 +195,54 @@ class Scheduler:
         if task.cached is None:
             task.cached = task.read
 
-    def _plan(self) -> list[_Turn]:
-        """Share out the batch: one token for each answer being written, what is left for prompts in turn."""
-        outputs, budget = self._context.outputs, self._read_tokens
-        turns = []
-        for task in [task for task in self._active if not task.held and task.unread == 1]:
-            turns.append(_Turn(task, 1, task.outputs(1)))
-            outputs -= turns[-1].outputs
-        for task in [task for task in self._active if not task.held and task.unread > 1]:
-            silent = max(0, task.first_output - task.read)  # tokens whose logits nobody wants
-            count = min(task.unread, budget, silent + outputs)
-            if count:
-                turns.append(_Turn(task, count, task.outputs(count)))
-                budget, outputs = budget - count, outputs - turns[-1].outputs
-                self._active.remove(task)
-                self._active.append(task)
+    def _read(self, turns: list[Turn]) -> list[Turn]:
+        """Read a batch; return what was read. Drafts make room before anybody has to make room for them."""
+        try:
+            self._context.read([turn.part for turn in turns])
+        except ContextFull:
+            if not any(len(turn.draft_n) for turn in turns):
+                raise
+            turns = without_drafts(turns)
+            self._context.read([turn.part for turn in turns])
         return turns
 
-    def _hand_out(self, turns: list[_Turn]) -> None:
+    def _hand_out(self, turns: list[Turn]) -> None:
         row = 0
-        for task, count, outputs in turns:
-            row += count
-            task.read += count
+        for turn in turns:
+            task = turn.task
+            row += turn.tokens
+            task.read += turn.tokens
             if task.read <= task.prompt:
                 task.tell_progress()
-            for back in range(outputs, 0, -1):
+            for back in range(turn.outputs, 0, -1):
                 if not task.done:
                     self._take(task, task.read - back, row - back)
+            if len(turn.draft_n):
+                self._verify(turn, row)
+                row += len(turn.draft_n)
         for turn in turns:
             if turn.task.done:
                 self._leave(turn.task)
+
+    def _verify(self, turn: Turn, row: int) -> None:
+        """Accept the draft, the first of whose logits are at `row`, up to where another token was chosen; cut the rest.
+
+        Every token is chosen by the task itself, from the logits after those it chose before: what is accepted is what
+        it would have written step by step, and nothing else, a grammar's state for one, hears of the rest.
+        """
+        task, accepted = turn.task, 0
+        for token in turn.draft_n.tolist():
+            if task.done or task.held or task.tokens_n[task.read] != token:
+                break
+            task.read += 1
+            self._take(task, task.read - 1, row + accepted)
+            accepted += 1
+        if accepted < len(turn.draft_n):
+            assert task.sequence is not None
+            self._context.cut(task.sequence, task.read)
+        task.learn(accepted)
+        self._drafted += len(turn.draft_n)
+        self._accepted += accepted
 
     def _take(self, task: AnyTask, index: int, row: int) -> None:
         logits_v = self._context.logits(row)
@@ -268,9 +279,3 @@ class Scheduler:
             task.read = 0
         for task in [task for task in self._active if task.done]:
             self._leave(task)
-
-
-def _part(turn: _Turn) -> Part:
-    task, count, outputs = turn
-    assert task.sequence is not None
-    return Part(task.sequence, task.read, task.tokens_n[task.read : task.read + count], outputs)

@@ -9,6 +9,7 @@ import numpy as np
 
 from rag.datatypes import Piece, Sampling, Usage
 from rag.engine.context import TokenArray
+from rag.engine.lookup import NO_DRAFT, Lookup
 from rag.engine.sampling import Writer, log_total
 from rag.protocols import FloatArray
 
@@ -64,6 +65,14 @@ class Task(Generic[T]):
         """Use the logits that follow the token at `index`; `scratch_v` may be overwritten."""
         raise NotImplementedError
 
+    def draft(self, most: int) -> TokenArray:
+        """Guess at most `most` of the tokens after those that are there; where they are right, `take` chooses them."""
+        del most
+        return NO_DRAFT
+
+    def learn(self, accepted: int) -> None:
+        """Take note of how many tokens of the draft were right."""
+
     def tell_progress(self) -> None:
         """Let the waiting reader know that some more of the prompt has been read."""
 
@@ -77,12 +86,21 @@ class Writing(Task[Piece]):
     """A prompt to be answered. Its events are the answer's pieces; empty ones come while the prompt is read.
 
     Where declining is asked for, it is held after the first token until the reader wants more: most readings are given
-    up there, and a step of writing would delay the next one.
+    up there, and a step of writing would delay the next one. With a `lookup` it guesses ahead what the answer copies.
     """
 
-    def __init__(self, tokens: Sequence[int], sampling: Sampling, writer: Writer, *, keep: int = 0) -> None:
+    def __init__(
+        self,
+        tokens: Sequence[int],
+        sampling: Sampling,
+        writer: Writer,
+        *,
+        keep: int = 0,
+        lookup: Lookup | None = None,
+    ) -> None:
         super().__init__(tokens, room=max(0, sampling.max_tokens), keep=keep, deadline=sampling.deadline)
         self._writer = writer
+        self._lookup = lookup
 
     @property
     def usage(self) -> Usage:
@@ -103,6 +121,19 @@ class Writing(Task[Piece]):
         self.events.put(Piece(choice.text, choice.logprob, 1, decline=choice.decline))
         if ended is not None:
             self._end(Piece(self._writer.rest(), finish_reason=ended, usage=self.usage))
+
+    def draft(self, most: int) -> TokenArray:
+        """Guess how the answer goes on; the question, which comes after what is kept, is not copied from."""
+        if self._lookup is None or self.unread != 1:  # not while it is read, perhaps again
+            return NO_DRAFT
+        # The token after the draft is chosen as well, and must have room.
+        answer_n = self.tokens_n[self.prompt : self.length]
+        return self._lookup.draft(self.tokens_n[: self.keep], answer_n, min(most, self.room - 1))
+
+    def learn(self, accepted: int) -> None:
+        """Take note of how many tokens of the draft were right."""
+        if self._lookup is not None:
+            self._lookup.learn(accepted)
 
     def tell_progress(self) -> None:
         """Send an empty piece."""
