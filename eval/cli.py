@@ -80,6 +80,10 @@ def make_app(
         ] = 0,
         systems: Annotated[Path | None, typer.Option(help="A TOML file of further systems.")] = None,
         no_abstain: Annotated[bool, typer.Option("--no-abstain", help="Answer however unsure.")] = False,
+        risk: Annotated[
+            float | None,
+            typer.Option(help="Largest share of the answers given that may be wrong, such as 0.2."),
+        ] = None,
         config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
         cache: Annotated[
             Path | None,
@@ -111,7 +115,7 @@ def make_app(
         from rag.config import load_settings
 
         _check_conditions(fail_if, fail_if_worse_than)
-        settings = load_settings(config, {"abstention": {"enabled": False}} if no_abstain else None)
+        settings = load_settings(config, _abstention(risk, no_abstain))
         qaset = load_qaset(data).limited(limit, skip)
         rows = _choose(system or [], qaset, systems)
         spending = Spending(max_cost)
@@ -167,29 +171,40 @@ def make_app(
     def calibrate(
         runs: Annotated[list[Path], typer.Argument(help="Folders of runs made with --no-abstain.")],
         out: Annotated[Path, typer.Option(help="The file to write, for the setting abstention.file.")],
+        system: Annotated[str, typer.Option(help="Which system, where a run has several that read documents.")] = "",
         keep_right: Annotated[
             float, typer.Option(min=0.0, max=1.0, help="Share of the right answers that must still be given.")
         ] = 0.9,
     ) -> None:
-        """Fit on answered questions when to say that the documents do not hold the answer.
+        """Fit on answered questions when to say that the documents do not hold the answer, and what that can promise.
+
+        `smallhold calibrate` makes the runs as well.
 
         Example: smallhold eval calibrate out/tune --keep-right 0.9 --out abstention.toml
         """
         from eval.calibration import calibrate as fit
-        from eval.calibration import write_abstention
+        from eval.calibration import described, write_abstention
 
-        found = fit(runs, keep_right=keep_right)
+        found = fit(runs, keep_right=keep_right, system=system)
         write_abstention(out, found)
-        typer.echo(
-            f"{out}: fitted on {found.rows} answers, {found.right} of them right; on unseen ones AUC {found.auc:.3f}, "
-            f"and {found.refused_wrong:.0%} of the wrong answers refused where {keep_right:.0%} of the right are kept"
-        )
+        typer.echo(f"{out}: {described(found)}")
 
     app.add_typer(cli_convert.make_app(load_folder), name="convert")
     app.add_typer(cli_export.make_app(), name="export")
     app.add_typer(cli_synth.make_app(open_source), name="synth")
     cli_scorers.add_commands(app)
     return app
+
+
+def _abstention(risk: float | None, no_abstain: bool) -> dict[str, Any]:
+    """Return the flags as settings. Raises `ConfigError` where they exclude each other."""
+    from rag.errors import ConfigError
+
+    if no_abstain and risk is not None:
+        raise ConfigError("--risk and --no-abstain exclude each other", hint="A risk target is kept by abstaining.")
+    if no_abstain:
+        return {"abstention": {"enabled": False}}
+    return {} if risk is None else {"abstention": {"risk": risk}}
 
 
 def _choose(asked: list[str], qaset: "QASet", file: Path | None) -> "list[SystemRow]":

@@ -87,6 +87,13 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode("utf-8", "replace"))
 
 
+def quoted(text: str) -> str:
+    """Return a text as a string of a TOML file, on one line; what cannot be printed becomes a space."""
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    escaped = printable.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 def dump_line(value: JsonObject) -> bytes:
     """Return one JSON line; NaN is refused, half surrogates become `?`."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"

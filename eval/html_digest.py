@@ -40,14 +40,13 @@ class Fact(NamedTuple):
     """What one system made of one question.
 
     `right` is the scorer's (None where unscored), `outcome` counts an abstention on an unanswerable question as right
-    and an answer to it as wrong. `confidence` is None where no answer was given. Seconds are None where unknown.
+    and an answer to it as wrong. Seconds are None where unknown.
     """
 
     right: float | None
     outcome: float | None
     f1: float | None
     trust: str | None
-    confidence: float | None
     first_token: float | None
     total: float | None
 
@@ -140,13 +139,11 @@ def _asked(row: Row) -> Asked:
 
 def _fact(row: Row) -> Fact:
     right = rightness(row.scores)
-    answered = row.generates and not row.abstained and not row.failed
     return Fact(
         right=right,
         outcome=_outcome(row, right),
         f1=row.scores.get("f1"),
         trust=row.trust,
-        confidence=row.confidence if answered else None,
         first_token=None if row.failed or _recorded(row) else first_token_seconds(row.timings),
         total=None if row.failed or _recorded(row) else row.seconds,
     )

@@ -7,10 +7,10 @@ from markupsafe import Markup
 
 from eval import html_charts as charts
 from eval.html_page import TRUST, Page, Trust, metric_title, percent
-from eval.html_parts import Section, drawing, figure, figures_below, paragraph, table
+from eval.html_parts import Section, drawing, figure, figures_below, paragraph, table, told
 from eval.markup import Child, joined, tag
 from eval.plot import Frame, Point, draw, pareto_front, place_on_x
-from eval.selective import quantile_interval, risk_coverage, share_interval
+from eval.selective import quantile_interval, share_interval
 from eval.svg import ON_PAGE
 from eval.verdict import accuracy_metric, is_oracle
 from eval.wording import UNKNOWN, dollars, seconds
@@ -118,20 +118,12 @@ def trust(page: Page) -> Section:
 def risk(page: Page) -> Section:
     """Show the share of wrong answers among the surest, as more are given."""
     title = "What it costs to answer more"
-    found = []
-    for name, facts in page.digest.facts.items():
-        pairs = [
-            (f.confidence, 1 - f.outcome) for f in facts.values() if f.confidence is not None and f.outcome is not None
-        ]
-        # One confidence for all sorts nothing.
-        if len({confidence for confidence, _ in pairs}) > 1:
-            values = np.array(pairs, dtype=np.float64)
-            curve = risk_coverage(values[:, 0], values[:, 1], len(facts))
-            found += [(name, curve)] if curve else []
+    kept = _promises(page)
+    found = [(name, curve) for name, system in page.systems.items() if (curve := system.get("risk_coverage"))]
     if not found:
-        return Section("risk", title, None, "no system says how sure it is of answers that were judged")
-    lines = [charts.Curve(page.series(name), name, curve.points) for name, curve in found]
-    told = ", ".join(f"{name}: area {curve.area:.3f}" for name, curve in found)
+        return Section("risk", title, kept, "no system says how sure it is of answers that were judged")
+    lines = [charts.Curve(page.series(name), name, curve["points"]) for name, curve in found]
+    told = ", ".join(f"{name}: area {curve['area']:.3f}" for name, curve in found)
     picture = charts.both_widths(
         lambda width: charts.curves(
             lines,
@@ -145,9 +137,9 @@ def risk(page: Page) -> Section:
         [
             name,
             _abstaining(page, name),
-            figure(curve.area, curve.low, curve.high, curve.n, lambda value: f"{value:.3f}"),
-            figure(curve.risk, *share_interval(curve.risk * curve.n, curve.n), curve.n, percent),
-            figure(curve.n / curve.asked, *share_interval(curve.n, curve.asked), curve.asked, percent),
+            figure(curve["area"], curve["low"], curve["high"], curve["n"], lambda value: f"{value:.3f}"),
+            _share(curve["risk"], curve["n"]),
+            _share(curve["n"] / curve["asked"], curve["asked"]),
         ]
         for name, curve in found
     ]
@@ -159,7 +151,46 @@ def risk(page: Page) -> Section:
     )
     head = ["system", "abstention", "area under the curve", "wrong among all answers", "questions answered"]
     legend = charts.key([(page.series(name), name) for name, _ in found])
-    return Section("risk", title, drawing(picture, caption, legend=legend) + table("Risk and coverage", head, rows))
+    shown = drawing(picture, caption, legend=legend) + table("Risk and coverage", head, rows)
+    return Section("risk", title, shown + (kept or Markup("")))
+
+
+_OUTCOMES = {
+    "kept": "kept, by the upper bound",
+    "broken": "broken, by the lower bound",
+    "undecided": "undecided by so few answers",
+}
+
+
+def _promises(page: Page) -> Markup | None:
+    """Show risk targets beside what came of them; None where no system had one."""
+    targets = {name: target for name, system in page.systems.items() if (target := system.get("risk_target"))}
+    if not targets:
+        return None
+    head: list[Child] = ["system", "target", "wrong among the answers given", "at least", "at most", "the target is"]
+    rows: list[list[Child]] = [
+        [
+            name,
+            percent(target["target"]),
+            told(percent(target["value"]), f"{target['wrong']:,} of {target['answered']:,}"),
+            percent(target["at_least"]),
+            percent(target["at_most"]),
+            _OUTCOMES[target["outcome"]],
+        ]
+        if target["answered"]
+        else [
+            name,
+            percent(target["target"]),
+            *[UNKNOWN] * 3,
+            "no answer was sure enough" if target["attainable"] else "not attainable",
+        ]
+        for name, target in targets.items()
+    ]
+    note = paragraph(
+        "A risk target is the largest share of wrong answers among those given that a system was allowed. The bounds "
+        "are exact and one-sided, at 95% each (Clopper and Pearson), and take the questions as independent."
+    )
+    return table("Risk targets and what came of them", head, rows) + note
 
 
 def latency(page: Page) -> Section:

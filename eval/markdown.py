@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from eval.markdown_decision import decision, further_rows
+from eval.markdown_decision import decision, further_rows, risk_sentences
 from eval.measurements import COST, SECONDS
 from eval.systems import changed_settings
 from eval.wording import (
@@ -76,6 +76,8 @@ def _verdict(report: Report) -> Iterator[str]:
     abstentions = [_abstention_sentence(name, report["systems"][name]) for name in report["systems"]]
     if any(abstentions):
         yield " ".join(filter(None, abstentions))
+    if targets := [*risk_sentences(report)]:
+        yield "\n".join(f"- {_flat(sentence)}" for sentence in targets)
 
 
 def _ranking(report: Report, metric: str) -> list[str]:

@@ -25,6 +25,8 @@ def further_rows(report: Report) -> Iterator[list[str]]:
         ("cost of 1,000 right answers", lambda s: _priced(s["cost_per_right"])),
         ("energy a question", lambda s: _energy(s["joules_per_question"])),
         ("operations a question", lambda s: _operations(s["flops_per_question"])),
+        ("wrong among the answers given", lambda s: _counted(s["selective_risk"])),
+        ("area under risk against coverage", lambda s: _counted(s["risk_coverage"])),
         ("first token, median and 95th percentile", lambda s: _waits(s["latency"]["first_token"])),
         *((title, _share_of(name)) for name, title in TRUST_TITLES.items()),
     ]
@@ -32,6 +34,30 @@ def further_rows(report: Report) -> Iterator[list[str]]:
         cells = [write(system) for system in report["systems"].values()]
         if any(cell != UNKNOWN for cell in cells):
             yield [title, *cells]
+
+
+def risk_sentences(report: Report) -> Iterator[str]:
+    """Say of each system with a risk target what came of it."""
+    for name, system in report["systems"].items():
+        if (target := system["risk_target"]) is not None:
+            yield f"`{name}` was to have at most {target['target']:.0%} of its answers wrong: {_came_of(target)}."
+
+
+def _came_of(target: dict[str, Any]) -> str:
+    if not target["attainable"]:
+        return "that is not attainable with this model and these documents, so that it answered nothing"
+    if not target["answered"]:
+        return "no answer was sure enough"
+    counts = f"{target['wrong']:,} of {target['answered']:,} were ({target['value']:.1%})"
+    bounds = f"with {target['confidence']:.0%} confidence each at least {target['at_least']:.1%}, at most "
+    return f"{counts}, {bounds}{target['at_most']:.1%}: {target['outcome']}"
+
+
+def _counted(figure: dict[str, Any] | None) -> str:
+    if figure is None:
+        return UNKNOWN
+    value = figure["area"] if "area" in figure else figure["value"]
+    return f"{share(value)} ({share(figure['low'])} to {share(figure['high'])}), n = {figure['n']:,}"
 
 
 def _priced(figure: dict[str, Any] | None) -> str:

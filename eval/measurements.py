@@ -39,6 +39,9 @@ JOULES = "joules"
 FLOPS = "flops"
 FIRST_TOKEN = "first_token"  # noqa: S105 - a column, no secret
 TOTAL = "total"
+# Of the answers given: how sure the system was, and whether it was wrong; an answer to an unanswerable question is.
+CONFIDENCE = "confidence"
+WRONG = "wrong"
 
 # What scores a row. A person's verdict comes with recorded answers, the last one with a counterfactual run.
 SCORES = tuple(dict.fromkeys((*METRICS, RIGHT, HUMAN, "crag", "grounded", MEMORISED)))
@@ -58,7 +61,7 @@ TRUST = (
     "abstained_wrongly",
 )
 
-_ALL = (*COLUMNS, JOULES, FLOPS, FIRST_TOKEN, TOTAL, *TRUST, _SPENT, _WON)
+_ALL = (*COLUMNS, JOULES, FLOPS, FIRST_TOKEN, TOTAL, CONFIDENCE, WRONG, *TRUST, _SPENT, _WON)
 
 Places = npt.NDArray[np.int64]
 
@@ -83,6 +86,7 @@ class Measurements:
     joules_measured: bool
     architecture: Architecture | None
     prices: Prices
+    unattainable: int = 0
     _draws: dict[bytes, Floats] = field(default_factory=dict, repr=False)
 
     @property
@@ -204,6 +208,15 @@ def rightness(scores: Mapping[str, float | None]) -> float | None:
     return None if f1 is None else float(f1 >= 0.5)
 
 
+def _wrong(row: Row, right: float | None) -> float | None:
+    """1 for a wrong answer, 0 for a right one, None where none was given or nobody can tell."""
+    if not row.sample.answered:
+        return None
+    if not row.answerable:
+        return 1.0
+    return None if right is None else 1.0 - right
+
+
 def _trust(row: Row) -> dict[str, float | None]:
     """One column for each of the six fates of a question; all None where the row has none."""
     fate: str | None = getattr(row, "trust", None)
@@ -234,6 +247,7 @@ class _Numbers(NamedTuple):
     tokens: tuple[int, int, int]
     failed: bool
     abstained: bool
+    unattainable: bool
     joules_measured: bool
 
 
@@ -263,13 +277,15 @@ class _Reader:
             FLOPS: None if row.failed else self._flops(row),
             FIRST_TOKEN: first_token_seconds(row.timings) if timed else None,
             TOTAL: row.seconds if timed else None,
+            CONFIDENCE: row.confidence if row.sample.answered else None,
+            WRONG: _wrong(row, right),
             **_trust(row),
             _SPENT: row.cost or 0.0,
             _WON: right or 0.0,
         }
         tokens = (row.usage.prompt, row.usage.cached, row.usage.completion)
         measured = row.work is not None and row.work.joules is not None
-        return _Numbers(values, tokens, row.failed, row.abstained, measured)
+        return _Numbers(values, tokens, row.failed, row.abstained, row.unattainable, measured)
 
     def measurements(self, name: str, found: Mapping[int, _Numbers], groups: Labels) -> Measurements:
         ordered = [found[place] for place in sorted(found)]
@@ -282,6 +298,7 @@ class _Reader:
             groups=groups,
             errors=sum(numbers.failed for numbers in ordered),
             abstentions=sum(numbers.abstained for numbers in ordered),
+            unattainable=sum(numbers.unattainable for numbers in ordered),
             joules_measured=all(numbers.joules_measured for numbers in ordered if not numbers.failed),
             architecture=self._architecture,
             prices=self._prices,

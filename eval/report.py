@@ -39,6 +39,7 @@ from eval.measurements import (
 from eval.paired import ALPHA, Difference
 from eval.plot import PLOT, report_plot
 from eval.power import POWER, Power, paired_power
+from eval.report_risk import risks
 from eval.results import Run
 from eval.scale import equivalent_scale
 from eval.statistics import LEVEL, RESAMPLES, SEED, Estimate, renumbered
@@ -118,6 +119,7 @@ def _system(measurements: Measurements, asked: int) -> dict[str, Any]:
         "grounded_right_rate": _interval_or_none(estimates["right_grounded"], 6),
         "memorised_rate": _interval_or_none(estimates[MEMORISED], 6),
         "crag_score": _interval_or_none(estimates["crag"], 6),
+        **risks(measurements),
         "latency": {
             name: {key: _rounded(value, 4) for key, value in quantiles(measurements.column(name)).items()}
             for name in (FIRST_TOKEN, TOTAL)

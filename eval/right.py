@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from eval.files import write_text
+from eval.files import quoted, write_text
 from eval.match import Match, match
 from rag.errors import ConfigError, DataError
 from rag.toml import read_toml
@@ -115,7 +115,7 @@ def write_rule(file: Path, rule: Right) -> None:
     lines = [
         "# Learnt by `smallhold eval judged --fit`. An answer is right where 1 / (1 + exp(-(intercept + sum of weight",
         "# x number))) reaches the threshold and neither limit is passed; docs/evaluation.md explains the numbers.",
-        f'fitted_on = "{_quoted(rule.fitted_on)}"',
+        f"fitted_on = {quoted(rule.fitted_on)}",
         f"threshold = {rule.threshold}",
         f"intercept = {rule.intercept}",
         "",
@@ -132,8 +132,3 @@ def write_rule(file: Path, rule: Right) -> None:
         *(f"{name} = {score}" for name, score in rule.thresholds.items()),
     ]
     write_text(file, "\n".join(lines) + "\n")
-
-
-def _quoted(text: str) -> str:
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return printable.replace("\\", "\\\\").replace('"', '\\"')

@@ -10,7 +10,7 @@ from eval.cost import Prices, question_cost
 from eval.metrics import DEAR_METRICS, RANKED_DOCUMENTS, Sample, judge, judge_trust
 from eval.qaset import Question
 from eval.trust import Trust
-from rag.datatypes import Answer, ScoredChunk, Usage
+from rag.datatypes import Answer, ScoredChunk, Usage, Verdict
 
 
 class Record(BaseModel):
@@ -58,6 +58,7 @@ class Row(Record):
 
     `system_fingerprint` covers the system, its settings, weights and corpus, `fingerprint` the question as well.
     `work` is None where nobody measured it, as for recorded answers.
+    `unattainable` says that it abstained because no answer at all could be given within the risk asked for.
     `answer` is empty where the system abstained, failed (`error` says how) or only retrieves. `original_answers` are
     those that were right before a counterfactual set rewrote its documents. `trust` follows from the scores.
     """
@@ -73,6 +74,7 @@ class Row(Record):
     retrieves: bool
     answer: str = ""
     abstained: bool = False
+    unattainable: bool = False
     reason: str = ""
     confidence: float | None = None
     signals: dict[str, float | None] = {}
@@ -124,6 +126,7 @@ class Row(Record):
             update={
                 "answer": "" if answer.abstained else printable(answer.text),
                 "abstained": answer.abstained,
+                "unattainable": answer.verdict is Verdict.UNATTAINABLE,
                 "reason": answer.reason,
                 "confidence": _finite(answer.confidence),
                 "signals": _all_finite(answer.signals),

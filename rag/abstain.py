@@ -2,7 +2,8 @@
 
 A small model's own word is no signal (told to say "unanswerable" it does so on 2% of right and 10% of wrong
 passages), so the estimate is a logistic regression over measured signals. Its coefficients lie in
-`configs/abstention`, fitted by `eval/calibration.py`.
+`configs/abstention`, fitted by `eval/calibration.py`. From which estimate on answers are given is a threshold, or
+follows from a risk target where the file holds a promise (`rag/promise.py`).
 """
 
 import math
@@ -11,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rag.cite import grounding
 from rag.datatypes import ScoredChunk
 from rag.errors import ConfigError
+from rag.promise import Promise
 from rag.text import content_words, words
 
 
@@ -28,8 +30,16 @@ class Signal(BaseModel):
     best: float
 
 
+# A threshold that no estimate reaches.
+NEVER = math.inf
+
+
 class Abstention(BaseModel):
-    """A fitted estimate of an answer's being right, and the least estimate at which it is given."""
+    """A fitted estimate of an answer's being right, and the least estimate at which it is given.
+
+    `promise` has what was tested of it, where that was done. `no_promise` says why it does not count here, "" where it
+    does; it is found out when settings are at hand and stands in no file.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,6 +47,29 @@ class Abstention(BaseModel):
     threshold: float
     intercept: float
     signals: Mapping[str, Signal]
+    promise: Promise | None = None
+    no_promise: str = Field("", exclude=True)
+
+    @property
+    def attainable(self) -> bool:
+        """Whether any answer can be given."""
+        return self.threshold < NEVER
+
+    def at_risk(self, risk: float) -> "Abstention":
+        """Return the estimate with the threshold that keeps a risk target; where none does it gives no answer.
+
+        Raises `ConfigError` where nothing was tested that the target could be looked up in.
+        """
+        if self.promise is None or self.no_promise:
+            why = self.no_promise or f"the estimate fitted on {self.fitted_on} was not tested for what it keeps"
+            raise ConfigError(
+                f"a risk of {risk:g} cannot be promised: {why}",
+                hint="Fit one to questions of your own, with the --config, --model and --index that you ask with:\n"
+                "    smallhold calibrate --data QA_SET --out abstention.toml\n"
+                "Then name the file in the setting abstention.file (SMALLHOLD_ABSTENTION__FILE=abstention.toml).",
+            )
+        rung = self.promise.rung(risk)
+        return self.model_copy(update={"threshold": NEVER if rung is None else rung.threshold})
 
     def confidence(self, signals: Mapping[str, float]) -> float:
         """Return the estimated probability that the answer is right. Signals not yet known count as their best."""

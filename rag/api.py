@@ -161,6 +161,13 @@ class ChatRequest(_Request):
     abstain: bool | None = Field(
         None, description="false: always answer; true or left out: say so where the documents do not hold the answer."
     )
+    risk: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Of the answers given, at most this share may be wrong, as `smallhold calibrate` has tested. Goes "
+        "without `top_k`, `stop`, a temperature or another length, which the promise is not about.",
+    )
     top_k: Whole | None = Field(None, ge=1, le=MAX_PASSAGES, description="Passages that the model is given to read.")
 
     n: Literal[1] | None = None

@@ -166,7 +166,9 @@ def build_pipeline(
         counter=generator,
         prompt=prompt,
         retriever=retriever,
-        abstention=build_abstention(settings, prompt) if settings.abstention.enabled else None,
+        abstention=build_abstention(settings, prompt),
+        abstain=settings.abstention.enabled,
+        risk=settings.abstention.risk,
         candidates=settings.retrieval.candidates,
         passages=settings.evidence.passages,
         apart=settings.evidence.apart,
@@ -187,16 +189,38 @@ def build_prompt(settings: Settings) -> Prompt:
 
 
 def build_abstention(settings: Settings, prompt: Prompt) -> Abstention:
-    """Return the estimate of the settings, or else the one that was fitted to answers to this prompt."""
-    return load_abstention(settings.abstention.file or prompt.abstention, settings.abstention.threshold)
+    """Return the estimate of the settings, or else the one that was fitted to answers to this prompt.
+
+    Raises `ConfigError` where the settings ask for a promise that the estimate does not make.
+    """
+    wanted = settings.abstention
+    if wanted.risk is not None and wanted.threshold is not None:
+        raise ConfigError(
+            "abstention.risk and abstention.threshold are both set", hint="Set one: a risk target finds its threshold."
+        )
+    source = wanted.file or prompt.abstention
+    fitted = load_abstention(source, wanted.threshold)
+    fitted = fitted.model_copy(update={"no_promise": _no_promise(fitted, str(source), settings)})
+    if wanted.enabled and wanted.risk is not None:
+        fitted.at_risk(wanted.risk)
+    return fitted
+
+
+def _no_promise(fitted: Abstention, source: str, settings: Settings) -> str:
+    """Return why an estimate promises nothing under these settings, "" where it does."""
+    if fitted.promise is None:
+        return f"the estimate {source} was fitted without a test of what it keeps"
+    changed = fitted.promise.broken_by(settings.model_dump(mode="json"))
+    return f"the estimate {source} was tested with other settings: {changed}" if changed else ""
 
 
 @contextmanager
 def local_pipeline(settings: Settings) -> Iterator[RagPipeline]:
     """Yield the whole query path over the settings' index; model and index are released at the end.
 
-    The index is opened first: where it is missing, nobody waits for a model.
+    A promise that nobody tested, or an index that is missing, is told before anybody waits for a model.
     """
+    build_abstention(settings, build_prompt(settings))
     store = model_store(settings)
     embedder = build_embedder(settings, store)
     with open_index(settings, embedder) as index, closing(build_generator(settings, store)) as generator:

@@ -1,4 +1,4 @@
-"""The command line, `smallhold index|warm|ask|chat|serve|keys|eval|models|doctor`.
+"""The command line, `smallhold index|warm|ask|chat|serve|keys|calibrate|eval|models|doctor`.
 
 Parts are imported when a command needs them, so that `--help` is instant.
 """
@@ -12,7 +12,7 @@ import typer
 
 from rag import cli_keys, cli_models
 from rag.config import Settings, load_settings
-from rag.errors import SmallholdError
+from rag.errors import ConfigError, SmallholdError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,6 +32,10 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file o
 ModelName = Annotated[str | None, typer.Option("--model", help="A generator of the registry, or a GGUF file.")]
 Passages = Annotated[int | None, typer.Option("--passages", min=1, max=50, help="Passages given to the model.")]
 NoAbstain = Annotated[bool, typer.Option("--no-abstain", help="Answer however unsure.")]
+Risk = Annotated[
+    float | None,
+    typer.Option(help="Largest share of the answers given that may be wrong, such as 0.2; see `smallhold calibrate`."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -111,17 +115,21 @@ def ask(
     model: ModelName = None,
     passages: Passages = None,
     no_abstain: NoAbstain = False,
+    risk: Risk = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Answer one question from the index, with numbered sources.
+    """Answer one question from the index, with numbered sources, or say that there is no answer and what comes closest.
 
     Example: smallhold ask "Who built the mill?"
     """
     from rag import console
     from rag.pipeline import AskOptions
 
-    settings = _settings(config, index_dir, generator={"model": model}, evidence={"passages": passages})
+    _refuse_both(risk, no_abstain)
+    settings = _settings(
+        config, index_dir, generator={"model": model}, evidence={"passages": passages}, abstention={"risk": risk}
+    )
     options = AskOptions(abstain=False if no_abstain else None)
     with _pipeline(settings) as pipeline:
         answer = pipeline.answer(question, options=options)
@@ -142,7 +150,7 @@ def chat(
     """Talk with the index in the terminal. Follow-up questions are understood; /new starts over, /quit ends."""
     from rag import console
     from rag.datatypes import Message
-    from rag.pipeline import ABSTENTION_TEXT, AskOptions
+    from rag.pipeline import AskOptions, said
 
     settings = _settings(config, index_dir, generator={"model": model}, evidence={"passages": passages})
     options = AskOptions(abstain=False if no_abstain else None)
@@ -159,8 +167,7 @@ def chat(
                     console.print_error(error)
                     continue
                 if answer is not None:
-                    text = ABSTENTION_TEXT if answer.abstained else answer.text
-                    history += [Message("user", line), Message("assistant", text)]
+                    history += [Message("user", line), Message("assistant", said(answer))]
 
 
 @app.command()
@@ -169,6 +176,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. (default: 8080)")] = None,
     model: ModelName = None,
+    risk: Risk = None,
     config: ConfigFile = None,
 ) -> None:
     """Serve the chat page and the OpenAI-compatible endpoint.
@@ -180,8 +188,48 @@ def serve(
     """
     from rag.serve import run_server
 
-    settings = _settings(config, index_dir, generator={"model": model}, server={"host": host, "port": port})
+    settings = _settings(
+        config, index_dir, generator={"model": model}, server={"host": host, "port": port}, abstention={"risk": risk}
+    )
     run_server(settings)
+
+
+@app.command()
+def calibrate(
+    data: Annotated[list[Path], typer.Option(help="A QA-set folder of questions about your documents; repeatable.")],
+    out: Annotated[Path, typer.Option(help="The file to write, for the setting abstention.file.")],
+    index_dir: Annotated[
+        Path | None,
+        typer.Option("--index", help="Ask this index instead of one made of each QA set's own documents."),
+    ] = None,
+    model: ModelName = None,
+    keep_right: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Without a risk target: share of the right answers that must be given."),
+    ] = 0.9,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take the first N questions of each set.")] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(help="The folder where the answers are kept. (default: OUT with -runs behind its name)"),
+    ] = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Fit to your own questions when to answer, and say which share of wrong answers that can promise.
+
+    Answers every question of the QA sets with nothing withheld, fits on half of the answers how likely one is right,
+    and tests on the other half which risk targets can be kept: `smallhold ask --risk 0.2` then holds with 95%
+    confidence on new questions like these. Some should have no answer in the documents, as many as you expect to be
+    asked. Interrupt it whenever you like: the same command goes on where it stopped.
+
+    Example: smallhold calibrate --data my-questions --index .smallhold/index --out abstention.toml
+    """
+    from rag.cli_calibrate import calibrate_on, show_calibration
+
+    settings = _settings(config, None, generator={"model": model})
+    runs = runs or out.with_name(f"{out.stem}-runs")
+    found = calibrate_on(settings, data, out, index=index_dir, keep_right=keep_right, limit=limit, runs=runs)
+    show_calibration(found, out, as_json=as_json)
 
 
 def mount_eval() -> None:
@@ -204,6 +252,12 @@ def mount_eval() -> None:
         return open_source(path, settings)
 
     app.add_typer(make_app(open_systems, load_folder=load_folder, open_source=open_source), name="eval")
+
+
+def _refuse_both(risk: float | None, no_abstain: bool) -> None:
+    """Refuse a promise about answers that nothing withholds."""
+    if risk is not None and no_abstain:
+        raise ConfigError("--risk and --no-abstain exclude each other", hint="A risk target is kept by abstaining.")
 
 
 def _read_line() -> str | None:

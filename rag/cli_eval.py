@@ -32,6 +32,7 @@ from rag.engine.native import LlamaVocabulary
 from rag.errors import InvalidRequest, Unavailable
 from rag.evidence import standalone_question
 from rag.index import Index
+from rag.manifest import GENERATIONS, read_current, read_manifest
 from rag.models import ModelStore
 from rag.remote import EndpointGenerator
 
@@ -45,8 +46,13 @@ if TYPE_CHECKING:
     from rag.protocols import Retriever
 
 
-def open_systems(qaset: "QASet", settings: Settings, out: Path, cache: Path | None = None) -> "OpenSystem":
-    """Return what opens a system for a QA set; indexes and answers are kept in `out`, or in the folder `cache`."""
+def open_systems(
+    qaset: "QASet", settings: Settings, out: Path, cache: Path | None = None, index: Path | None = None
+) -> "OpenSystem":
+    """Return what opens a system for a QA set; indexes and answers are kept in `out`, or in the folder `cache`.
+
+    With `index` the questions are put to that index directory instead of one of the set's own documents.
+    """
 
     @contextmanager
     def open_system(row: "SystemRow") -> "Iterator[System]":
@@ -56,7 +62,7 @@ def open_systems(qaset: "QASet", settings: Settings, out: Path, cache: Path | No
             if row.recorded:
                 yield RecordedSystem(Path(row.recorded), lambda: _token_counter(settings, opened))
             else:
-                yield _Assembly(row, row.apply(settings), qaset, out, cache, opened).system()
+                yield _Assembly(row, row.apply(settings), qaset, out, cache, index, opened).system()
 
     return open_system
 
@@ -97,6 +103,7 @@ class _Assembly:
     qaset: "QASet"
     out: Path
     cache: Path | None
+    index: Path | None
     opened: ExitStack
 
     def system(self) -> "System":
@@ -104,7 +111,8 @@ class _Assembly:
         from eval.oracle import OracleSystem
         from eval.systems import PipelineSystem
 
-        fingerprint, remote = _fingerprint(self.row, self.settings), bool(self.settings.generator.endpoint)
+        remote = bool(self.settings.generator.endpoint)
+        fingerprint = _fingerprint(self.row, self.settings, _published(self.index) if self.index else ())
         if self.row.oracle:
             return OracleSystem(fingerprint, self._oracle, remote=remote)
         return PipelineSystem(fingerprint, self._pipeline, remote=remote)
@@ -140,6 +148,8 @@ class _Assembly:
         from indexer.sync import build
 
         embedder = build_embedder(self.settings, model_store(self.settings))
+        if self.index is not None:
+            return self.opened.enter_context(open_index(self.settings, embedder, self.index)), embedder
         chunker = _chunker(self.settings, embedder)
         directory = self._index_directory(embedder, chunker)
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -163,18 +173,25 @@ def _chunker(settings: Settings, embedder: "SentenceEmbedder") -> "Chunker":
     return Chunker(embedder.tokenizer_file, settings.chunk.tokens, settings.chunk.overlap)
 
 
-def _fingerprint(row: "SystemRow", settings: Settings) -> str:
+def _published(index: Path) -> tuple[str, ...]:
+    """Return what an index directory holds at the moment: the checksums of its files. Raises `IndexMissing`."""
+    manifest = read_manifest(index / GENERATIONS / read_current(index))
+    return tuple(f"{name} {info.sha256}" for name, info in sorted(manifest.files.items()))
+
+
+def _fingerprint(row: "SystemRow", settings: Settings, index: Sequence[str]) -> str:
     """Hash what answers depend on besides settings and corpus: weights, cutting, prompt and fitted abstention."""
     store = model_store(settings)
-    parts = []
+    parts = list(index)
     if row.retrieval:
         embedder = build_embedder(settings, store)
         parts += [embedder.fingerprint, _chunker(settings, embedder).fingerprint]
     if row.generator:
         prompt = build_prompt(settings)
         parts += [_weights(settings, store), prompt.model_dump_json()]
-        if row.retrieval and settings.abstention.enabled:
-            parts.append(build_abstention(settings, prompt).model_dump_json())
+        if row.retrieval:
+            # Also where nothing is withheld: the rows tell how likely each answer is right.
+            parts.append(build_abstention(settings, prompt).model_dump_json(exclude_none=True))
     return _short(*parts)
 
 

@@ -4,21 +4,23 @@ import json
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from rag.api import ChatRequest
 from rag.datatypes import Answer, Citation, FinishReason, Usage
-from rag.pipeline import ABSTENTION_TEXT, AskOptions
+from rag.pipeline import AskOptions, said
 from rag.replies import (
     Annotation,
     AnswerFields,
     AssistantMessage,
     ChatCompletion,
     Choice,
+    Near,
     Passage,
     PromptTokensDetails,
     Source,
+    Target,
     UrlCitation,
     UsageBody,
 )
@@ -44,6 +46,7 @@ def ask_options(request: ChatRequest) -> AskOptions:
         stop=request.stops,
         abstain=request.abstain,
         passages=request.top_k,
+        risk=request.risk,
     )
 
 
@@ -56,7 +59,7 @@ class Ending(NamedTuple):
 
 def ending(answer: Answer, sent: str = "") -> Ending:
     """Return what is still to be said of `answer` after `sent`; with nothing sent, that is the whole content."""
-    whole = ABSTENTION_TEXT if answer.abstained else answer.text
+    whole = said(answer)
     rest = whole[len(sent) :] if whole.startswith(sent) else ""
     annotations = []
     for citation in () if answer.abstained else answer.citations:
@@ -72,6 +75,8 @@ def answer_fields(answer: Answer, waited: float) -> dict[str, Any]:
     fields = AnswerFields(
         citations=_sources(answer),
         verdict=answer.verdict.value,
+        closest=[Near(**asdict(near)) for near in answer.closest],
+        risk_target=Target(**asdict(answer.target)) if answer.target else None,
         reason=answer.reason,
         confidence=answer.confidence,
         timings={"queue": waited, **answer.timings},

@@ -131,6 +131,13 @@ class AbstentionSettings(_Section):
         le=1,
         description="Least probability of being right at which an answer is given; unset takes the fitted one.",
     )
+    risk: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Largest share of the answers given that may be wrong, in place of a threshold; the file must have "
+        "been made by `smallhold calibrate`.",
+    )
 
 
 class ModelSettings(_Section):

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from rag.datatypes import Answer, Delta
+from rag.datatypes import Answer, Closest, Delta
 from rag.errors import SmallholdError
-from rag.pipeline import ABSTENTION_TEXT
+from rag.pipeline import said
 
 if TYPE_CHECKING:
     from rag.doctor import Finding
@@ -45,10 +45,14 @@ def print_error(error: SmallholdError) -> None:
 
 
 def print_answer(answer: Answer, *, shown: bool = False) -> None:
-    """Write an answer with its numbered sources; `shown` where its text has been streamed already."""
+    """Write an answer with its numbered sources, or why there is none and which documents come closest.
+
+    `shown` where its text has been streamed already.
+    """
     if answer.abstained:
-        out.print(f"[yellow]{ABSTENTION_TEXT}[/]")
+        out.print(f"[yellow]{said(answer)}[/]")
         err.print(f"[dim]{escape(answer.reason)}[/]")
+        _print_closest(answer.closest)
         return
     marks = "".join(f" \\[{c.index}]" for c in answer.citations)
     out.print(marks if shown else escape(answer.text) + marks, style="bold")
@@ -58,15 +62,28 @@ def print_answer(answer: Answer, *, shown: bool = False) -> None:
         out.print(f"      “{escape(' '.join(citation.text.split()))}”", style="dim")
 
 
+def _print_closest(found: Sequence[Closest]) -> None:
+    if found:
+        out.print("What comes closest:")
+    for near in found:
+        where = "".join(f", {part}" for part in (near.headings, f"page {near.page}" if near.page else "") if part)
+        title = escape(f"{near.title}{where}")
+        how = f"score {near.score:.2f}" if near.dense is None else f"similarity {near.dense:.2f}"
+        out.print(f"  {title} [dim]{escape(near.document_id)}, {how}[/]")
+        out.print(f"      “{escape(near.text)}”", style="dim")
+
+
 def answer_json(question: str, answer: Answer) -> dict[str, Any]:
     """Return an answer as plain data for `--json`."""
     return {
         "question": question,
-        "answer": ABSTENTION_TEXT if answer.abstained else answer.text,
+        "answer": said(answer),
         "verdict": answer.verdict.value,
         "reason": answer.reason,
         "confidence": answer.confidence,
         "citations": [{**asdict(c), "span": list(c.span)} for c in answer.citations],
+        "closest": [asdict(near) for near in answer.closest],
+        "risk_target": asdict(answer.target) if answer.target else None,
         "usage": asdict(answer.usage),
         "evidence_tokens": answer.evidence_tokens,
         "timings": {name: round(seconds, 4) for name, seconds in answer.timings.items()},

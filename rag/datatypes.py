@@ -193,6 +193,38 @@ class Verdict(StrEnum):
 
     ANSWERED = "answered"
     ABSTAINED = "abstained"
+    UNATTAINABLE = "unattainable"  # no answer can be given within the risk that was asked for
+
+
+@dataclass(frozen=True, slots=True)
+class RiskTarget:
+    """A promise asked for: of the answers given, at most the share `risk` is wrong, at this confidence.
+
+    `attainable` is whether any answer can be given under it.
+    """
+
+    risk: float
+    confidence: float
+    attainable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Closest:
+    """A document that comes close to a question without answering it: its best passage that was found.
+
+    `text` is the sentence in it that says most of what was asked. `score` is the retrieval's, comparable within one
+    question, `dense` the cosine similarity to the question, None where that was not computed. `headings` and `page` are
+    where the passage begins, "" and None where not known.
+    """
+
+    document_id: str
+    title: str
+    uri: str
+    score: float
+    text: str
+    headings: str = ""
+    page: int | None = None
+    dense: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +234,8 @@ class Answer:
     `text` is the plain answer without citation marks (empty when abstaining), `confidence` the estimated
     probability that the answer is right (None where nothing estimated it), `signals` the numbers it came from,
     `reason` why the answer was withheld, `timings` seconds by stage, `retrieved` what the retriever returned,
-    best first, `evidence_tokens` how many prompt tokens the passages took.
+    best first, `evidence_tokens` how many prompt tokens the passages took. `target` is the promise under which it was
+    decided, None where there is none; `closest` are the documents that come closest to a question without an answer.
     """
 
     text: str
@@ -216,11 +249,13 @@ class Answer:
     retrieved: tuple[ScoredChunk, ...] = ()
     evidence_tokens: int = 0
     finish_reason: FinishReason = "stop"
+    target: RiskTarget | None = None
+    closest: tuple[Closest, ...] = ()
 
     @property
     def abstained(self) -> bool:
-        """Whether the documents were found not to hold the answer."""
-        return self.verdict is Verdict.ABSTAINED
+        """Whether no answer is given: the documents do not hold one, or none that is sure enough."""
+        return self.verdict is not Verdict.ANSWERED
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from rag.abstain import Abstention, decline_signal, generation_signals, retrieval_signals
 from rag.cite import cite
 from rag.clock import Clock
-from rag.datatypes import Answer, Delta, Message, Sampling, ScoredChunk, Usage, Verdict
+from rag.closest import closest
+from rag.datatypes import Answer, Delta, Message, RiskTarget, Sampling, ScoredChunk, Usage, Verdict
 from rag.draft import Draft
 from rag.errors import InvalidRequest
 from rag.evidence import Evidence, recent_turns, select_evidence, standalone_question
@@ -18,13 +19,18 @@ from rag.reading import Reading, read_apart, used
 from rag.window import nearest_window
 
 ABSTENTION_TEXT = "The documents do not say."
+UNATTAINABLE_TEXT = "No answer here would be sure enough."
 
 MAX_QUESTION_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class AskOptions:
-    """What one request may change. None takes the pipeline's own setting."""
+    """What one request may change. None takes the pipeline's own setting.
+
+    `risk` asks for a promise: at most this share of the answers given is wrong. It goes with none of the others, since
+    a promise is one about answers as they were tested.
+    """
 
     max_tokens: int | None = None
     temperature: float = 0.0
@@ -33,6 +39,14 @@ class AskOptions:
     stop: tuple[str, ...] = ()
     abstain: bool | None = None
     passages: int | None = None
+    risk: float | None = None
+
+
+def said(answer: Answer) -> str:
+    """Return what a reader is told: the answer, or in its place the fixed sentence that there is none."""
+    if answer.verdict is Verdict.UNATTAINABLE:
+        return UNATTAINABLE_TEXT
+    return ABSTENTION_TEXT if answer.abstained else answer.text
 
 
 class RagPipeline:
@@ -40,8 +54,9 @@ class RagPipeline:
 
     `passages` are read `apart`, one after the other until the model declines one with a probability of at most
     `enough`, or all in one prompt. Of each, `window` tokens are read, those nearest to the question; 0 reads it whole.
-    `abstention=None` gives every answer. Collaborators are passed in; `rag.build`
-    assembles the usual ones.
+    `abstention` estimates whether an answer is right and, unless `abstain` is false, withholds the unsure ones: below
+    its threshold, or below the one that keeps the share of wrong answers at `risk`. Without an estimate every answer is
+    given. Collaborators are passed in; `rag.build` assembles the usual ones.
     """
 
     def __init__(
@@ -53,6 +68,8 @@ class RagPipeline:
         retriever: Retriever | None = None,
         reranker: Reranker | None = None,
         abstention: Abstention | None = None,
+        abstain: bool = True,
+        risk: float | None = None,
         candidates: int = 100,
         passages: int = 1,
         apart: bool = True,
@@ -67,7 +84,9 @@ class RagPipeline:
         self._prompt = prompt
         self._retriever = retriever
         self._reranker = reranker
-        self._abstention = abstention
+        self._estimate = abstention if retriever is not None else None
+        self._abstain = abstain
+        self._risk = risk
         self._candidates = candidates
         self._passages = passages
         self._apart = apart
@@ -98,15 +117,15 @@ class RagPipeline:
         Text comes once the answer is judged worth giving; until then empty deltas come, at which the iterator can be
         closed to cancel. What was used by then is the `usage` of the last one.
         """
-        clock = Clock()
+        clock, judge = Clock(), self._judge(options)
         retrieved = self._retrieve(question, history, clock)
         with clock.stage("evidence"):
             evidence = self._select(question, retrieved, options)
             signals = retrieval_signals(question, evidence.passages)
-            answer = Answer("", retrieved=tuple(retrieved), signals=signals)
-        judge = self._judge(options)
-        if reason := self._too_little_found(evidence, signals, judge):
-            yield Delta(answer=self._abstain(answer, reason, judge, clock))
+            target = self._target(options, judge)
+            answer = Answer("", retrieved=tuple(retrieved), signals=signals, target=target)
+        if reason := self._hopeless(evidence, signals, judge):
+            yield Delta(answer=self._refuse(question, answer, reason, judge, clock))
             return
         with clock.stage("prompt"):
             turns = recent_turns(history, budget=self._history_tokens, count=self._counter.count)
@@ -114,11 +133,11 @@ class RagPipeline:
             reading = yield from read_apart(readings, enough=self._enough)
             answer = self._read(question, answer, reading, readings)
             if judge is not None and not judge.trusts(answer.signals):
-                yield Delta(answer=self._abstain(answer, "no passage read holds the answer", judge, clock))
+                yield Delta(answer=self._refuse(question, answer, "no passage read holds the answer", judge, clock))
                 return
             answer = yield from self._write(question, answer, reading, readings, judge, clock)
         if judge is not None and not judge.trusts(answer.signals):
-            yield Delta(answer=self._abstain(answer, "the answer found is too unsure", judge, clock))
+            yield Delta(answer=self._refuse(question, answer, "the answer found is too unsure", judge, clock))
             return
         with clock.stage("cite"):
             citations = cite(question, answer.text, reading.passages)
@@ -156,11 +175,45 @@ class RagPipeline:
         )
 
     def _judge(self, options: AskOptions) -> Abstention | None:
-        """Return what decides on this answer; nothing does where the caller or the pipeline switched it off."""
-        return None if options.abstain is False or self._retriever is None else self._abstention
+        """Return what decides on this answer; nothing does where the caller or the pipeline switched it off.
 
-    def _too_little_found(self, evidence: Evidence, signals: Mapping[str, float], judge: Abstention | None) -> str:
-        """Return why reading on is useless: no passage, or no answer from these could be trusted enough."""
+        Raises `InvalidRequest` where the request itself breaks the promise that it asks for.
+        """
+        if options.risk is not None:
+            self._check_promise(options)
+        risk = self._risk if options.risk is None else options.risk
+        wanted = options.risk is not None or (self._abstain and options.abstain is not False)
+        if self._estimate is None or not wanted:
+            return None
+        return self._estimate if risk is None else self._estimate.at_risk(risk)
+
+    def _check_promise(self, options: AskOptions) -> None:
+        if self._estimate is None:
+            raise InvalidRequest("a risk cannot be promised: nothing estimates whether these answers are right")
+        if options.abstain is False or not self._is_as_tested(options):
+            raise InvalidRequest(
+                "a risk target holds for answers as they were tested, and withholds some",
+                hint="Leave out what says otherwise: abstain false, a temperature, stop, another number of passages "
+                "(top_k) or another length.",
+            )
+
+    def _is_as_tested(self, options: AskOptions) -> bool:
+        """Whether a request leaves the answers as they are without its options."""
+        same_length = options.max_tokens in (None, self._max_tokens)
+        same_passages = options.passages in (None, self._passages)
+        return same_length and same_passages and options.temperature == 0 and not options.stop
+
+    def _target(self, options: AskOptions, judge: Abstention | None) -> RiskTarget | None:
+        """Return the promise that an answer is decided under; one of the settings ends where a request goes its way."""
+        risk = self._risk if options.risk is None else options.risk
+        if judge is None or judge.promise is None or risk is None or not self._is_as_tested(options):
+            return None
+        return RiskTarget(risk, judge.promise.confidence, judge.attainable)
+
+    def _hopeless(self, evidence: Evidence, signals: Mapping[str, float], judge: Abstention | None) -> str:
+        """Return why reading on is useless: nothing may be answered, nothing was found, or nothing near enough."""
+        if judge is not None and not judge.attainable:
+            return "the share of wrong answers asked for is not attainable with this model and these documents"
         if self._retriever is not None and not evidence.passages:
             return "no passage was found"
         if judge is not None and not judge.trusts(signals):
@@ -224,26 +277,28 @@ class RagPipeline:
                 continue
             if not draft.judged:
                 draft.judged = True
-                answer = self._judged(question, answer, draft, reading, judge)
+                answer = self._judged(question, answer, draft, reading)
                 if judge is not None and not judge.trusts(answer.signals):
                     break
             yield Delta(draft.take(), usage=draft.usage + given_up)
         usage = draft.usage + given_up
         return replace(answer, text=draft.text.strip(), usage=usage, finish_reason=draft.finish_reason)
 
-    def _judged(
-        self, question: str, answer: Answer, draft: Draft, reading: Reading, judge: Abstention | None
-    ) -> Answer:
+    def _judged(self, question: str, answer: Answer, draft: Draft, reading: Reading) -> Answer:
         signals = {**answer.signals, **generation_signals(question, draft.text, reading.passages, draft.logprobs)}
-        return replace(answer, signals=signals, confidence=judge.confidence(signals) if judge else None)
+        return replace(answer, signals=signals, confidence=self._confidence(signals))
 
-    def _abstain(self, answer: Answer, reason: str, judge: Abstention | None, clock: Clock) -> Answer:
-        confidence = judge.confidence(answer.signals) if judge else None
+    def _confidence(self, signals: Mapping[str, float]) -> float | None:
+        return None if self._estimate is None else self._estimate.confidence(signals)
+
+    def _refuse(self, question: str, answer: Answer, reason: str, judge: Abstention | None, clock: Clock) -> Answer:
+        """Return what is said in place of an answer: why there is none, and what comes closest."""
         return replace(
             answer,
             text="",
-            verdict=Verdict.ABSTAINED,
+            verdict=Verdict.ABSTAINED if judge is None or judge.attainable else Verdict.UNATTAINABLE,
             reason=reason,
-            confidence=confidence,
+            confidence=self._confidence(answer.signals),
+            closest=closest(question, answer.retrieved),
             timings=clock.timings(),
         )

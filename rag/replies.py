@@ -73,11 +73,36 @@ class UsageBody(BaseModel):
     prompt_tokens_details: PromptTokensDetails
 
 
+class Near(BaseModel):
+    """A document that comes close to a question without answering it; `text` is its sentence nearest to that."""
+
+    document_id: str
+    title: str
+    uri: str
+    score: float = Field(description="The retrieval's score of its best passage, comparable within one question.")
+    dense: float | None = Field(description="Cosine similarity of that passage to the question, where it was computed.")
+    text: str
+    headings: str = ""
+    page: int | None = None
+
+
+class Target(BaseModel):
+    """The promise: at most the share `risk` of the answers given is wrong, at this confidence."""
+
+    risk: float
+    confidence: float
+    attainable: bool = Field(description="Whether any answer can be given under it.")
+
+
 class AnswerFields(BaseModel):
     """What smallhold tells besides OpenAI's fields, at the top level of a completion or of a stream's last choice."""
 
     citations: list[Source]
-    verdict: Literal["answered", "abstained"]
+    verdict: Literal["answered", "abstained", "unattainable"] = Field(
+        description="`abstained`: no answer is sure enough; `unattainable`: none can be, within the risk asked for."
+    )
+    closest: list[Near] = Field(description="Where no answer is given: the documents that come closest, best first.")
+    risk_target: Target | None = Field(description="The promise under which this was decided, where one was asked for.")
     reason: str = Field(description="Why the answer was withheld; empty where it was given.")
     confidence: float | None = Field(description="Estimated probability that the answer is right, where one was made.")
     timings: dict[str, float] = Field(description="Seconds by stage; `queue` was spent waiting for the model.")

@@ -11,8 +11,10 @@ import uvicorn
 from rag.access import check_keys
 from rag.app import create_app
 from rag.build import (
+    build_abstention,
     build_embedder,
     build_pipeline,
+    build_prompt,
     build_retriever,
     build_served_generator,
     model_store,
@@ -47,6 +49,7 @@ def run_server(settings: Settings) -> None:
 
 def load_service(settings: Settings) -> Service:
     """Open index, embedder and language model. Closing the service's pipeline closes them."""
+    build_abstention(settings, build_prompt(settings))  # what it cannot promise is told before anything is loaded
     store = model_store(settings)
     embedder = build_embedder(settings, store)
     index = open_index(settings, embedder)

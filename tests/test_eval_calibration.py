@@ -1,36 +1,60 @@
 import random
+import tomllib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from eval.calibration import BEST, calibrate, write_abstention
-from eval.results import encode_row
+from eval.calibration import BEST, calibrate, calibrate_answers, calibration_json, described, write_abstention
+from eval.calibration_answers import Answers, read_answers
+from eval.promise import fewest_answers
+from eval.results import Run, RunSystem, encode_row, row_fingerprint, write_run
 from eval.rows import Row
 from rag.abstain import load_abstention
 from rag.errors import DataError
 
+SETTINGS: dict[str, Any] = {
+    "abstention": {"enabled": False},
+    "evidence": {"passages": 3, "apart": True},
+    "generator": {"model": "m", "threads": 2},
+}
 
-def row(number: int, *, right: bool, cosine: float) -> Row:
+
+def row(number: int, *, right: bool, cosine: float, **changes: Any) -> Row:
     signals = dict.fromkeys(BEST, 0.5) | {"cosine": cosine}
-    return Row(
-        system="s",
-        question_id=str(number),
-        question="q",
-        answerable=right,
-        gold=("a",) if right else (),
-        relevant=(),
-        generates=True,
-        retrieves=True,
-        answer="a",
-        signals=signals,
-        scores={"right": 1.0} if right else {},
-        system_fingerprint="f",
-        fingerprint="f",
-    )
+    fields: dict[str, Any] = {
+        "system": "s",
+        "question_id": str(number),
+        "question": f"question {number}",
+        "answerable": right,
+        "gold": ("a",) if right else (),
+        "relevant": (),
+        "generates": True,
+        "retrieves": True,
+        "answer": "a",
+        "signals": signals,
+        "scores": {"right": 1.0} if right else {},
+        "system_fingerprint": "f",
+        "fingerprint": row_fingerprint("f", f"digest {number}"),
+    }
+    return Row(**{**fields, **changes})
 
 
-def run_folder(folder: Path, rows: list[Row]) -> Path:
+def run_folder(folder: Path, rows: list[Row], settings: dict[str, Any] | None = None, *names: str) -> Path:
+    """A run of the systems `names`, "s" by default, named after its folder."""
     folder.mkdir()
+    system = RunSystem(
+        fingerprint="f",
+        row={"name": "s", "generator": "m", "retrieval": True},
+        settings=settings or SETTINGS,
+        machine={},
+        date="2026-01-01",
+    )
+    questions = {r.question_id: f"digest {r.question_id}" for r in rows}
+    write_run(
+        folder, Run(data={"name": folder.name}, questions=questions, systems=dict.fromkeys(names or ("s",), system))
+    )
     (folder / "results.jsonl").write_bytes(b"".join(encode_row(r) for r in rows))
     return folder
 
@@ -39,6 +63,10 @@ def separable(count: int) -> list[Row]:
     """Right answers have a cosine about 0.7, wrong ones about 0.3; they hardly overlap."""
     draw = random.Random(1)
     return [row(i, right=bool(i % 2), cosine=(0.7 if i % 2 else 0.3) + draw.uniform(-0.15, 0.15)) for i in range(count)]
+
+
+def answers(rows: list[Row]) -> Answers:
+    return Answers(("set",), {}, tuple(rows))
 
 
 def test_a_fitted_file_tells_right_from_wrong_and_is_loaded_by_the_query_path(tmp_path: Path) -> None:
@@ -56,6 +84,24 @@ def test_a_fitted_file_tells_right_from_wrong_and_is_loaded_by_the_query_path(tm
     assert not loaded.trusts({**rest, "cosine": 0.35})
 
 
+def test_the_file_has_the_tested_thresholds_and_what_they_hold_for(tmp_path: Path) -> None:
+    unanswered = [row(300 + i, right=False, cosine=0.1, answer="", abstained=True, signals={}) for i in range(20)]
+    found = calibrate([run_folder(tmp_path / "run", [*separable(200), *unanswered])], keep_right=0.9)
+    write_abstention(tmp_path / "a.toml", found)
+    promise = load_abstention(tmp_path / "a.toml").promise
+    assert promise is not None and promise == found.promise
+    assert (promise.confidence, promise.questions) == (0.95, 110)
+    assert promise.settings == {"evidence.passages": 3, "evidence.apart": True, "generator.model": "m"}
+    # Half of the 220 questions were fitted on; the last threshold gives every answer to the other half.
+    last = promise.rungs[-1]
+    assert last.threshold == 0.0
+    assert last.answered + int(found.abstention.fitted_on.split()[0]) == 200
+    best = promise.rung(0.1)
+    assert best is not None and best.wrong <= 1 and best.answered > fewest_answers(0.1)
+    assert promise.rung(0.01) is None
+    assert tomllib.loads((tmp_path / "a.toml").read_text())["fitted_on"].endswith("answers of run")
+
+
 def test_keeping_more_of_the_right_lowers_the_threshold(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run", separable(200))
     strict, lenient = (calibrate([run], keep_right=k).abstention.threshold for k in (0.5, 0.99))
@@ -70,16 +116,130 @@ def test_too_little_to_fit_on(tmp_path: Path) -> None:
         calibrate([run_folder(tmp_path / "b", only_right)], keep_right=0.9)
 
 
-def test_how_near_a_model_came_to_declining_is_fitted_where_every_row_tells_it(tmp_path: Path) -> None:
+def test_how_near_a_model_came_to_declining_is_fitted_where_every_row_tells_it() -> None:
     draw = random.Random(2)
     rows = [row(i, right=bool(i % 2), cosine=0.5) for i in range(200)]
     told = [
         r.model_copy(update={"signals": {**r.signals, "decline": (-4 if r.answerable else 4) + draw.uniform(-1, 1)}})
         for r in rows
     ]
-    found = calibrate([run_folder(tmp_path / "told", told)], keep_right=0.9)
+    found = calibrate_answers(answers(told), keep_right=0.9)
     assert found.auc == 1.0
     assert found.abstention.signals["decline"].weight < -0.5
     assert found.abstention.signals["decline"].best == -12.0
-    partly = calibrate([run_folder(tmp_path / "partly", [*told[:199], rows[199]])], keep_right=0.9)
+    partly = calibrate_answers(answers([*told[:199], rows[199]]), keep_right=0.9)
     assert "decline" not in partly.abstention.signals
+
+
+def test_no_weight_speaks_for_an_answer_where_its_signal_is_worse() -> None:
+    """Only then is what is refused early, unknown signals at their best, refused in the end as well."""
+    rows = [
+        r.model_copy(update={"signals": {**r.signals, "echo": float(r.answerable), "grounding": 1.0 - r.answerable}})
+        for r in separable(200)
+    ]
+    signals = calibrate_answers(answers(rows), keep_right=0.9).abstention.signals
+    assert signals["echo"].weight == signals["grounding"].weight == 0.0
+    assert signals["cosine"].weight > 5
+
+
+def test_a_signal_that_an_answer_lacks_is_fitted_as_it_will_count() -> None:
+    rows = [
+        r.model_copy(update={"signals": {k: v for k, v in r.signals.items() if k != "first_logprob"}})
+        for r in separable(200)
+    ]
+    found = calibrate_answers(answers(rows), keep_right=0.9)
+    assert found.abstention.signals["first_logprob"].weight == 0.0
+    assert found.rows == 200
+
+
+def test_a_question_asked_of_several_sets_is_fitted_on_or_tested_with_but_not_both(tmp_path: Path) -> None:
+    first = run_folder(tmp_path / "first", separable(200))
+    again = run_folder(tmp_path / "again", separable(200))
+    once, twice = calibrate([first], keep_right=0.9), calibrate([first, again], keep_right=0.9)
+    assert twice.promise.questions == 2 * once.promise.questions
+    assert twice.promise.rungs[-1].wrong == 2 * once.promise.rungs[-1].wrong
+    assert twice.abstention.fitted_on.endswith("of first, again")
+
+
+def test_rows_that_are_not_of_the_run_or_that_nobody_judged_are_left_out(tmp_path: Path) -> None:
+    stale = row(0, right=False, cosine=0.9, fingerprint="old")
+    unjudged = row(500, right=True, cosine=0.9, scores={})
+    read = read_answers([run_folder(tmp_path / "run", [*separable(60), stale, unjudged])])
+    assert len(read.rows) == 60
+    assert read.rows[0].signals["cosine"] != 0.9
+
+
+def test_what_cannot_be_calibrated_on_is_refused(tmp_path: Path) -> None:
+    withheld = run_folder(tmp_path / "withheld", separable(60), {"abstention": {"enabled": True}})
+    with pytest.raises(DataError, match="withheld answers"):
+        calibrate([withheld], keep_right=0.9)
+    several = run_folder(tmp_path / "several", separable(60), None, "s", "t")
+    with pytest.raises(DataError, match="not clear which system"):
+        calibrate([several], keep_right=0.9)
+    assert calibrate([several], keep_right=0.9, system="s").rows == 60
+    with pytest.raises(DataError, match="u does not answer from documents"):
+        calibrate([several], keep_right=0.9, system="u")
+    other = run_folder(tmp_path / "other", separable(60), {**SETTINGS, "evidence": {"passages": 1, "apart": True}})
+    with pytest.raises(DataError, match=r"other settings than .*evidence\.passages"):
+        calibrate([several, other], keep_right=0.9, system="s")
+    with pytest.raises(DataError, match="holds no run"):
+        calibrate([tmp_path / "none"], keep_right=0.9)
+
+
+def test_what_is_promised_is_said_in_words_and_as_values(tmp_path: Path) -> None:
+    found = calibrate_answers(answers(separable(200)), keep_right=0.9)
+    told = described(found, (0.02, 0.1, 0.3))
+    rung, all_of_it = found.promise.rung(0.1), found.promise.rungs[-1]
+    assert rung is not None
+    share = rung.answered / found.promise.questions
+    assert (
+        f"at most 10% wrong while answering {share:.0%} of the questions ({rung.wrong} of {rung.answered} were" in told
+    )
+    assert "at most 2% wrong: not attainable: it takes 149 tested answers without a mistake, and there were" in told
+    assert f"and there were {all_of_it.answered}" in told
+    values = calibration_json(found, (0.02, 0.1))
+    assert [t["attainable"] for t in values["targets"]] == [False, True]
+    assert values["targets"][1]["coverage"] == pytest.approx(share)
+
+
+def test_names_with_quotes_survive_the_file(tmp_path: Path) -> None:
+    found = calibrate_answers(answers(separable(200))._replace(names=('my "set" \\ 1\n',)), keep_right=0.9)
+    write_abstention(tmp_path / "a.toml", found)
+    assert load_abstention(tmp_path / "a.toml").fitted_on.endswith('of my "set" \\ 1 ')
+
+
+# Chance of being wrong by a signal, uniform in [0, 1]: the best looking answers are near misses, so that the risk
+# falls and rises again as fewer are given, which no logistic curve can follow.
+def near_misses(cosine: float) -> float:
+    return 0.5 if cosine > 0.85 else 0.05 if cosine > 0.4 else 0.8
+
+
+def test_the_promise_of_the_whole_procedure_is_kept_as_often_as_it_says() -> None:
+    """Fitting included: 150 calibrations on 160 questions each, judged by the true risk of what they would answer."""
+    repetitions, target, draw = 150, 0.3, random.Random(7)
+    grid = [(i + 0.5) / 200 for i in range(200)]
+    blank = [row(i, right=True, cosine=0.0) for i in range(160)]
+    broken = promised = 0
+    for _ in range(repetitions):
+        rows = []
+        for one in blank:
+            cosine = draw.random()
+            right = draw.random() >= near_misses(cosine)
+            changed = {"signals": {**one.signals, "cosine": cosine}, "scores": {"right": float(right)}}
+            rows.append(one.model_copy(update=changed))
+        estimate = calibrate_answers(answers(rows), keep_right=0.9).abstention.at_risk(target)
+        rest = dict.fromkeys(BEST, 0.5)
+        given = [c for c in grid if estimate.trusts({**rest, "cosine": c})]
+        if given:
+            promised += 1
+            broken += float(np.mean([near_misses(c) for c in given])) > target
+    assert broken / repetitions <= 0.05 + 3 * (0.05 * 0.95 / repetitions) ** 0.5
+    assert promised / repetitions > 0.3
+
+
+def test_a_scorer_without_a_clue_promises_nothing() -> None:
+    draw = random.Random(5)
+    rows = [row(i, right=draw.random() < 0.5, cosine=draw.random()) for i in range(300)]
+    found = calibrate_answers(answers(rows), keep_right=0.9)
+    assert not found.abstention.at_risk(0.2).attainable
+    assert "at most 20% wrong: not attainable" in described(found)

@@ -18,7 +18,7 @@ from eval.qaset import QASet
 from eval.systems import OpenSystem, PipelineSystem, SystemRow, load_systems
 from rag.config import Settings
 from rag.datatypes import Answer, Chunk, Message, ScoredChunk, Span, Usage
-from rag.errors import DataError, EndpointFailed, InvalidRequest, UnknownModel
+from rag.errors import ConfigError, DataError, EndpointFailed, InvalidRequest, UnknownModel
 
 
 class FakePipelines:
@@ -130,6 +130,19 @@ def test_limit_and_no_abstain_reach_the_run(
     assert pipelines.settings[0].abstention.enabled is False
     assert pipelines.outs == [tmp_path / "out"]
     assert "abstention.enabled = false" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_risk_target_reaches_the_run_and_the_report(
+    app: typer.Typer, pipelines: FakePipelines, data: Path, tmp_path: Path
+) -> None:
+    report = json.loads(invoke(app, "run", "--data", data, "--out", tmp_path / "out", "--risk", 0.2, "--json").stdout)
+    assert pipelines.settings[0].abstention.risk == 0.2
+    target = report["systems"]["small+retrieval"]["risk_target"]
+    assert (target["target"], target["answered"], target["wrong"], target["outcome"]) == (0.2, 2, 1, "undecided")
+    result = CliRunner().invoke(
+        app, ["eval", "run", "--data", str(data), "--out", str(tmp_path / "b"), "--risk", "0.2", "--no-abstain"]
+    )
+    assert isinstance(result.exception, ConfigError)
 
 
 def test_a_set_without_answers_runs_retrieval_by_default(

@@ -354,7 +354,7 @@ def test_right_falls_back_to_f1_and_unscored_stays_unscored() -> None:
 
 
 def fact(outcome: float | None, f1: float = 0.0) -> Fact:
-    return Fact(outcome, outcome, f1, None, None, None, None)
+    return Fact(outcome, outcome, f1, None, None, None)
 
 
 def test_the_most_telling_questions_split_the_systems_evenly() -> None:
@@ -377,7 +377,7 @@ def test_the_digest_keeps_texts_of_few_questions_and_cuts_them(tmp_path: Path) -
     assert all(len(q.text) <= 400 for one in found.disagreements for said in one.said for q in said.quotes)
     first = found.facts["small+retrieval"][0]
     recorded = found.facts["gpt-4-recorded"][0]
-    assert recorded.total is None and recorded.first_token is None and recorded.confidence is None
+    assert recorded.total is None and recorded.first_token is None
     assert first.total is not None
     assert first.first_token == pytest.approx(0.02 + first.total * 0.4)
 

@@ -13,7 +13,7 @@ from rag.cli_eval import open_systems
 from rag.config import Settings
 from rag.datatypes import Message, Piece, Sampling, Usage
 from rag.embedder import SentenceEmbedder
-from tests.conftest import REPOSITORY
+from tests.conftest import CORPUS, REPOSITORY
 from tests.test_eval_runner import N, write_qaset
 
 GPT = SystemRow(
@@ -114,3 +114,23 @@ def test_an_oracle_reads_the_relevant_document_of_a_real_index(tmp_path: Path, e
     for answered in rows:
         assert {document.document_id for document in answered.retrieved} == set(answered.relevant)
     assert (cache / "index").is_dir() and not (out / "index").exists()
+
+
+@pytest.mark.model
+def test_an_index_of_ones_own_is_asked_and_what_it_holds_is_part_of_a_row(
+    tmp_path: Path, example_index: Path, embedder: SentenceEmbedder
+) -> None:
+    from eval.qaset import load_qaset
+
+    qaset = load_qaset(REPOSITORY / "examples" / "qa").limited(2)
+    row = GPT.model_copy(update={"retrieval": True})
+    settings = Settings(abstention={"enabled": False})  # type: ignore[arg-type]
+    out = tmp_path / "out"
+    run(qaset, [row], out, open_systems(qaset, settings, out, index=example_index), settings=settings)
+    rows = list(read_rows(out))
+    assert all((CORPUS / document.document_id).is_file() for document in rows[0].retrieved)
+    assert not (out / "index").exists()
+    # Nothing is withheld, and yet each row says how likely it is right.
+    assert [answered.confidence is not None for answered in rows] == [True, True]
+    run(qaset, [row], tmp_path / "set", open_systems(qaset, settings, tmp_path / "set"), settings=settings)
+    assert next(iter(read_rows(tmp_path / "set"))).system_fingerprint != rows[0].system_fingerprint

@@ -241,6 +241,7 @@ Each figure stands with its 95% interval; `-` says that the metric does not appl
 | cost of 1,000 questions | $0.100 | $0.250 |
 | cost of 1,000 right answers | $0.600 ($0.200 to no bound) | $0.500 ($0.240 to $2.10) |
 | energy a question | 7 J estimated | 17.5 J estimated |
+| wrong among the answers given | 0.833 (0.500 to 1.000), n = 6 | 0.250 (0.000 to 0.750), n = 4 |
 | right, by the cited text | 0.000 | 0.500 |
 | right, but not by the cited text | 0.167 | 0.000 |
 | wrong, by the cited text | 0.000 | 0.000 |

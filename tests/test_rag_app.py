@@ -20,17 +20,19 @@ from rag.datatypes import (
     Answer,
     Chunk,
     Citation,
+    Closest,
     Delta,
     Message,
     PrefixCounters,
     PrefixTier,
+    RiskTarget,
     ScoredChunk,
     Span,
     Usage,
     Verdict,
 )
-from rag.errors import IndexMissing, InvalidRequest, ModelDied, PromptTooLong, SmallholdError
-from rag.pipeline import ABSTENTION_TEXT, AskOptions
+from rag.errors import ConfigError, IndexMissing, InvalidRequest, ModelDied, PromptTooLong, SmallholdError
+from rag.pipeline import ABSTENTION_TEXT, UNATTAINABLE_TEXT, AskOptions
 
 TEXT = "The north ferry leaves at six. It carries no cars."
 CHUNK = Chunk("ferry.md#0", "ferry.md", TEXT, Span(100, 150), {"title": "Ferry", "headings": "Times", "page": 2})
@@ -316,6 +318,7 @@ def test_a_plain_answer(client):
         "prompt_tokens_details": {"cached_tokens": 30},
     }
     assert (body["verdict"], body["confidence"], body["reason"]) == ("answered", 0.875, "")
+    assert (body["closest"], body["risk_target"]) == ([], None)
     assert body["timings"].pop("queue") >= 0
     assert body["timings"] == {"retrieve": 0.25, "generate": 0.5}
 
@@ -332,6 +335,61 @@ def test_an_abstention_is_the_fixed_sentence_without_marks():
         assert text["choices"][0]["delta"] == {"content": "The documents do not say."}
         assert last["choices"][0] == {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}
         assert (last["verdict"], last["citations"]) == ("abstained", [])
+
+
+def test_a_refusal_says_what_comes_closest_and_under_which_promise():
+    near = Closest("ferry.md", "Ferry", "docs/ferry.md", 0.75, "It carries no <b>cars</b>.", "Times", 2, 0.5)
+    target = RiskTarget(0.2, 0.95, attainable=True)
+    refused = dataclasses.replace(ABSTAINED, closest=(near, Closest("b.md", "B", "", 0.5, "B.")), target=target)
+    with serving(Script(Delta(answer=refused))) as client:
+        body = ask(client).json()
+        assert body["closest"] == [
+            {
+                "document_id": "ferry.md",
+                "title": "Ferry",
+                "uri": "docs/ferry.md",
+                "score": 0.75,
+                "dense": 0.5,
+                "text": "It carries no <b>cars</b>.",
+                "headings": "Times",
+                "page": 2,
+            },
+            {
+                "document_id": "b.md",
+                "title": "B",
+                "uri": "",
+                "score": 0.5,
+                "dense": None,
+                "text": "B.",
+                "headings": "",
+                "page": None,
+            },
+        ]
+        assert body["risk_target"] == {"risk": 0.2, "confidence": 0.95, "attainable": True}
+        *_, last = events(ask(client, stream=True))
+        assert (last["closest"], last["risk_target"]) == (body["closest"], body["risk_target"])
+
+
+def test_a_target_that_is_not_attainable_is_an_answer_of_its_own():
+    unattainable = dataclasses.replace(
+        ABSTAINED, verdict=Verdict.UNATTAINABLE, target=RiskTarget(0.01, 0.95, attainable=False)
+    )
+    with serving(Script(Delta(answer=unattainable))) as client:
+        response = ask(client, risk=0.01)
+        assert response.status_code == 200
+        body = response.json()
+        assert body["choices"][0]["message"]["content"] == UNATTAINABLE_TEXT
+        assert (body["verdict"], body["risk_target"]["attainable"]) == ("unattainable", False)
+        assert metric(client, 'smallhold_answers_total{verdict="unattainable"}') == 1
+
+
+def test_a_promise_that_nobody_tested_is_refused_with_the_command_that_tests():
+    untested = ConfigError("a risk of 0.2 cannot be promised", hint="smallhold calibrate --data QA_SET")
+    with serving(Script(untested)) as client:
+        for stream in (False, True):
+            refused = error(ask(client, risk=0.2, stream=stream), 400)
+            assert refused["code"] == "invalid_configuration"
+            assert "smallhold calibrate --data" in refused["message"]
 
 
 def test_several_sources_get_a_mark_each_counted_in_code_points():
@@ -400,12 +458,14 @@ def test_what_the_request_says_reaches_the_pipeline():
         assert ask(client, max_completion_tokens=9, max_tokens=5, stop=["a", "b"], n=1.0).status_code == 200
         harmless = {"user": "u", "metadata": {}, "tools": [], "logprobs": False, "response_format": {"type": "text"}}
         assert ask(client, model="small-1b", temperature=None, unheard_of=1, **harmless).status_code == 200
+        assert ask(client, risk=0.2).status_code == 200
     question, history, options = pipeline.calls[0]
     assert question == "When does the first leave?"
     assert history == [Message("user", "Is there\na ferry?"), Message("assistant", "There are two.")]
     assert options == AskOptions(7, 0.5, 0.9, 2**32 - 1, ("\n",), abstain=False, passages=4)
     assert pipeline.calls[1][2] == AskOptions(max_tokens=9, stop=("a", "b"))
     assert pipeline.calls[2] == ("When does the ferry leave?", [], AskOptions())
+    assert pipeline.calls[3][2] == AskOptions(risk=0.2)
     assert pipeline.threads == {"smallhold-chat_0"}
 
 
@@ -470,6 +530,9 @@ def test_what_cannot_be_honoured_is_refused(client, field, value):
         ({"stream": "yes"}, "stream"),
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
         ({"abstain": "no"}, "abstain"),
+        ({"risk": 0}, "risk"),
+        ({"risk": 1}, "risk"),
+        ({"risk": "20%"}, "risk"),
     ],
 )
 def test_a_bad_field_is_named(client, fields, param):

@@ -11,7 +11,9 @@ import pytest
 from tests.conftest import CORPUS, REPOSITORY, located, smallhold
 
 
-@pytest.mark.parametrize("command", ["index", "warm", "ask", "chat", "serve", "eval", "models", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["index", "warm", "ask", "chat", "serve", "keys", "calibrate", "eval", "models", "doctor"]
+)
 def test_help_teaches_every_command(tmp_path: Path, command: str) -> None:
     done = smallhold(command, "--help", cwd=tmp_path)
     assert done.returncode == 0
@@ -38,6 +40,9 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
         (("nonsense",), 2, "No such command"),
         (("models", "pull", "gpt-17"), 2, "Known models"),
         (("serve", "--port", "99999"), 2, "server.port"),
+        (("ask", "why?", "--risk", "1.5"), 2, "abstention.risk"),
+        (("ask", "why?", "--risk", "0.2", "--no-abstain"), 2, "exclude each other"),
+        (("calibrate", "--data", "none", "--out", "a.toml"), 2, "there is no QA-set folder none"),
     ],
 )
 def test_bad_usage_is_exit_2_and_says_why(tmp_path: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
@@ -45,6 +50,14 @@ def test_bad_usage_is_exit_2_and_says_why(tmp_path: Path, arguments: tuple[str, 
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_promise_that_nobody_tested_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('fitted_on = "hand"\nthreshold = 0.5\nintercept = 0.0\n[signals]\n')
+    done = smallhold("ask", "why?", "--risk", "0.2", cwd=tmp_path, SMALLHOLD_ABSTENTION__FILE="a.toml")
+    assert done.returncode == 2
+    assert "a risk of 0.2 cannot be promised: the estimate a.toml was fitted without a test" in done.stderr
+    assert "smallhold calibrate --data QA_SET --out abstention.toml" in done.stderr
 
 
 def test_missing_weights_are_exit_3_with_the_command_that_fetches_them(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import uvicorn
 
 from rag.app import IndexedDocument, Service, create_app
 from rag.config import ServerSettings
-from rag.datatypes import Answer, Chunk, Citation, Delta, Message, ScoredChunk, Span, Usage, Verdict
+from rag.datatypes import Answer, Chunk, Citation, Closest, Delta, Message, ScoredChunk, Span, Usage, Verdict
 from rag.errors import EndpointFailed, IndexMissing
 from rag.keys import create_key, revoke_key
 from rag.pipeline import AskOptions
@@ -80,6 +80,24 @@ ANSWERS = {
     "glyph": answer("\U00010900\U00010901 is Phoenician.", (NOTE, cite(1, NOTE, LETTER, ""))),
     "calendar": answer("朝六時", (CALENDAR, cite(1, CALENDAR, LUNAR, ""))),
     "gold": Answer("", verdict=Verdict.ABSTAINED, reason="no passage is close enough to the question"),
+    "nugget": Answer(
+        "",
+        verdict=Verdict.UNATTAINABLE,
+        reason="the share of wrong answers asked for is not attainable",
+        closest=(
+            Closest(
+                "ferry-north.md",
+                "The north ferry",
+                "docs/ferry-north.md",
+                0.534,
+                SENTENCE,
+                "Crossing > Times",
+                3,
+                0.412,
+            ),
+            Closest("evil.html", EVIL, "javascript:window.hacked=1", 0.2, EVIL, EVIL),
+        ),
+    ),
     "long": answer("and so on " * 400),
 }
 
@@ -292,6 +310,23 @@ def test_an_abstention_looks_calm_and_says_why(page):
     expect(turn.locator(".problem")).to_have_count(0)
     expect(page.locator("#announcer")).to_have_text("The documents do not say.")
     shoot(page, "desktop-light-abstention")
+
+
+def test_a_refusal_shows_what_comes_closest_as_text(page):
+    ask(page, "Where is the nugget?")
+    turn = finished(page)
+    expect(turn.locator(".abstention-text")).to_have_text("No answer here would be sure enough.")
+    near = turn.locator(".closest .source")
+    expect(near).to_have_count(2)
+    expect(near.nth(0).locator(".source-title")).to_have_text("The north ferry")
+    expect(near.nth(0).locator(".source-where")).to_have_text("Crossing > Times \u00b7 page 3")
+    expect(near.nth(0).locator(".quote")).to_have_text(SENTENCE)
+    expect(near.nth(0).locator(".source-uri")).to_have_text("docs/ferry-north.md \u00b7 similarity 0.41")
+    expect(near.nth(1).locator(".source-uri")).to_have_text("javascript:window.hacked=1 \u00b7 score 0.20")
+    expect(near.nth(1).locator(".source-title")).to_have_text(EVIL)
+    expect(near.nth(1).locator(".quote")).to_have_text(EVIL)
+    expect(near.locator("a")).to_have_count(0)
+    assert page.evaluate("window.hacked") is None
 
 
 def test_markup_from_documents_and_model_stays_text(page):

@@ -1,10 +1,11 @@
 import pytest
 
 from rag.abstain import Abstention, Signal
-from rag.datatypes import Message, Verdict
+from rag.datatypes import Message, RiskTarget, Verdict
 from rag.draft import JUDGED_TOKENS
-from rag.errors import InvalidRequest, PromptTooLong
-from rag.pipeline import AskOptions, RagPipeline
+from rag.errors import ConfigError, InvalidRequest, PromptTooLong
+from rag.pipeline import ABSTENTION_TEXT, UNATTAINABLE_TEXT, AskOptions, RagPipeline, said
+from rag.promise import Promise, Rung
 from rag.prompt import Prompt
 from rag.protocols import Retriever
 from tests.conftest import ListRetriever, QueueGenerator, scored
@@ -30,6 +31,8 @@ def pipeline(
     retriever: Retriever | None = None,
     *,
     abstention: Abstention | None = None,
+    abstain: bool = True,
+    risk: float | None = None,
     passages: int = 1,
     apart: bool = True,
     window: int = 0,
@@ -42,6 +45,8 @@ def pipeline(
         prompt=PROMPT,
         retriever=retriever,
         abstention=abstention,
+        abstain=abstain,
+        risk=risk,
         passages=passages,
         apart=apart,
         window=window,
@@ -131,7 +136,9 @@ def test_abstention_can_be_switched_off() -> None:
         "Who?", options=AskOptions(abstain=False)
     )
     assert answer.text == "Bonaparte"
-    assert answer.confidence is None
+    assert answer.confidence == pytest.approx(0.2689, abs=1e-4)  # given all the same, and said how unsure
+    off = pipeline(QueueGenerator("Bonaparte"), ListRetriever(MILL), abstention=GROUNDED, abstain=False)
+    assert off.answer("Who?").text == "Bonaparte"
 
 
 def test_no_passage_no_answer() -> None:
@@ -139,6 +146,117 @@ def test_no_passage_no_answer() -> None:
     answer = pipeline(generator, ListRetriever()).answer("Who?")
     assert answer.abstained
     assert answer.reason == "no passage was found"
+    assert answer.closest == ()
+
+
+def test_a_refusal_names_the_documents_that_come_closest() -> None:
+    far = scored("Nothing here. The mill stood at the weir. The end.", document="weir.md", title="Weir", dense=0.3)
+    again = scored("The weir was of oak.", document="mill.md", dense=0.2)
+    generator = QueueGenerator("Napoleon Bonaparte")
+    answer = pipeline(generator, ListRetriever(MILL, again, far, LAKE, scored("x", document="e")), abstention=GROUNDED)
+    refused = answer.answer("Who built the mill at the weir?")
+    # Each document once, by its best passage; of that the sentence with most of the question's words.
+    assert [(c.document_id, c.title, c.score, c.dense, c.text) for c in refused.closest] == [
+        ("mill.md", "T", 0.8, 0.8, "The mill was built in 1874."),
+        ("weir.md", "Weir", 0.3, 0.3, "The mill stood at the weir."),
+        ("lake.md", "T", 0.8, 0.8, "The lake is salty."),
+    ]
+    assert said(refused) == ABSTENTION_TEXT
+
+
+def test_what_comes_closest_is_no_heading_and_no_longer_than_can_be_read() -> None:
+    headed = scored("## The mill\n\nNobody knows when. It ran until 1902.", document="a", title="The mill")
+    endless = scored("mill " * 100, document="b")
+    asked = pipeline(QueueGenerator("Bonaparte"), ListRetriever(headed, endless), abstention=GROUNDED)
+    texts = [near.text for near in asked.answer("Who built the mill?").closest]
+    # "mill" stands in the title, so no sentence of the first holds any word that was asked for.
+    assert texts[0] == "Nobody knows when."
+    assert len(texts[1]) == 300 and texts[1].endswith("…")
+
+
+def test_an_answer_that_is_given_has_nothing_closest() -> None:
+    assert pipeline(QueueGenerator("1874"), ListRetriever(MILL), abstention=GROUNDED).answer("When?").closest == ()
+
+
+# A grounded answer has 0.73. Tested thresholds: 0.9 keeps 10%, which it does not reach, 0.6 keeps 20%.
+PROMISING = GROUNDED.model_copy(
+    update={
+        "promise": Promise(
+            confidence=0.95,
+            questions=80,
+            rungs=(
+                Rung(threshold=0.9, answered=40, wrong=0, bound=0.08),
+                Rung(threshold=0.6, answered=60, wrong=6, bound=0.19),
+            ),
+        )
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("risk", "verdict"), [(0.2, Verdict.ANSWERED), (0.1, Verdict.ABSTAINED), (0.05, Verdict.UNATTAINABLE)]
+)
+@pytest.mark.parametrize("by", ["settings", "request"])
+def test_a_risk_target_decides_what_is_answered(risk: float, verdict: Verdict, by: str) -> None:
+    generator = QueueGenerator("1874")
+    asked = pipeline(generator, ListRetriever(MILL), abstention=PROMISING, risk=risk if by == "settings" else None)
+    answer = asked.answer("When?", options=AskOptions(risk=risk if by == "request" else None))
+    assert answer.verdict is verdict
+    assert answer.target == RiskTarget(risk, 0.95, attainable=verdict is not Verdict.UNATTAINABLE)
+    assert answer.confidence is not None
+
+
+def test_what_is_not_attainable_is_said_without_asking_the_model() -> None:
+    generator = QueueGenerator()
+    answer = pipeline(generator, ListRetriever(MILL), abstention=PROMISING, risk=0.01).answer("When was it burned?")
+    assert answer.abstained and generator.asked == []
+    assert answer.reason == (
+        "the share of wrong answers asked for is not attainable with this model and these documents"
+    )
+    assert said(answer) == UNATTAINABLE_TEXT
+    assert [c.text for c in answer.closest] == ["It burned in 1902."]
+
+
+def test_a_risk_asked_for_goes_before_that_of_the_settings_and_before_switching_off() -> None:
+    asked = pipeline(QueueGenerator("1874", "1874"), ListRetriever(MILL), abstention=PROMISING, risk=0.1, abstain=False)
+    assert asked.answer("When?").target is None
+    assert asked.answer("When?", options=AskOptions(risk=0.2)).target == RiskTarget(0.2, 0.95, attainable=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        AskOptions(risk=0.2, abstain=False),
+        AskOptions(risk=0.2, temperature=0.1),
+        AskOptions(risk=0.2, passages=2),
+        AskOptions(risk=0.2, max_tokens=5),
+        AskOptions(risk=0.2, stop=("x",)),
+    ],
+)
+def test_a_request_may_not_break_the_promise_that_it_asks_for(options: AskOptions) -> None:
+    with pytest.raises(InvalidRequest, match="as they were tested"):
+        pipeline(QueueGenerator("1874"), ListRetriever(MILL), abstention=PROMISING).answer("When?", options=options)
+
+
+def test_as_tested_may_be_spelt_out() -> None:
+    options = AskOptions(risk=0.2, passages=1, max_tokens=50, abstain=True)
+    answer = pipeline(QueueGenerator("1874"), ListRetriever(MILL), abstention=PROMISING).answer(
+        "When?", options=options
+    )
+    assert answer.verdict is Verdict.ANSWERED
+
+
+def test_a_request_that_goes_its_own_way_ends_the_promise_of_the_settings() -> None:
+    asked = pipeline(QueueGenerator("1874"), ListRetriever(MILL), abstention=PROMISING, risk=0.2)
+    answer = asked.answer("When?", options=AskOptions(temperature=0.7))
+    assert (answer.text, answer.target) == ("1874", None)
+
+
+def test_a_risk_needs_an_estimate_that_was_tested() -> None:
+    with pytest.raises(ConfigError, match="cannot be promised"):
+        pipeline(QueueGenerator(), ListRetriever(MILL), abstention=GROUNDED).answer("?x", options=AskOptions(risk=0.2))
+    with pytest.raises(InvalidRequest, match="nothing estimates"):
+        pipeline(QueueGenerator(), abstention=PROMISING).answer("?x", options=AskOptions(risk=0.2))
 
 
 def test_closed_book_answers_from_memory_without_citations() -> None:

@@ -38,10 +38,11 @@ export class Turn {
   }
 
   /** Show the whole answer, its sources and figures. */
-  finish({ content, annotations, citations, verdict, reason }, figures) {
+  finish({ content, annotations, citations, verdict, reason, closest }, figures) {
     this.settle();
-    if (verdict === "abstained") {
+    if (verdict !== "answered") {
       this.showAbstention(content, reason);
+      if (closest.length) this.element.append(this.nearby(closest));
       this.element.append(this.footer("", figures));
       return;
     }
@@ -119,10 +120,17 @@ export class Turn {
     return make("section", "sources", heading, list);
   }
 
+  /** What comes closest where there is no answer: nothing there is cited, so nothing is numbered. */
+  nearby(closest) {
+    const heading = make("h3", "sources-title", "What comes closest");
+    const list = make("ul", "sources-list", ...closest.map((near) => nearCard(near)));
+    return make("section", "sources closest", heading, list);
+  }
+
   card(citation) {
     const number = make("span", "number", String(citation.index));
     number.setAttribute("aria-hidden", "true");
-    const where = [citation.passage?.headings, citation.page ? `page ${citation.page}` : ""].filter(Boolean).join(DOT);
+    const where = whereabouts(citation.passage?.headings, citation.page);
     const span = `characters ${citation.span[0]}\u2013${citation.span[1]}`;
     const card = make(
       "li",
@@ -147,6 +155,23 @@ export class Turn {
     copy.addEventListener("click", () => copyText(copy, text));
     return make("footer", "figures", said, copy);
   }
+}
+
+function nearCard(near) {
+  const where = whereabouts(near.headings, near.page);
+  const how = near.dense === null ? `score ${near.score.toFixed(2)}` : `similarity ${near.dense.toFixed(2)}`;
+  return make(
+    "li",
+    "source",
+    make("p", "source-title", make("span", "", near.title)),
+    where ? make("p", "source-where", where) : "",
+    make("blockquote", "quote", near.text),
+    make("p", "source-uri", place(near), DOT, how),
+  );
+}
+
+function whereabouts(headings, page) {
+  return [headings, page ? `page ${page}` : ""].filter(Boolean).join(DOT);
 }
 
 /** The quoted sentence within its passage, of which the far ends are shown on demand. */

@@ -1,0 +1,56 @@
+"""What the terminal shows of an answer that is withheld."""
+
+import json
+
+import pytest
+
+from rag import console
+from rag.datatypes import Answer, Closest, RiskTarget, Verdict
+
+NEAR = (
+    Closest(
+        "council/minutes.txt", "Minutes [draft]", "", 0.5312, "The [bold]sand[/] was cleared.", "Works > Slip", 3, 0.412
+    ),
+    Closest("b.md", "B", "", 0.25, "Another."),
+)
+REFUSED = Answer("", verdict=Verdict.ABSTAINED, reason="the answer found is too unsure", closest=NEAR)
+
+
+def test_a_refusal_says_why_and_lists_what_comes_closest(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_answer(REFUSED)
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == [
+        "The documents do not say.",
+        "What comes closest:",
+        "  Minutes [draft], Works > Slip, page 3 council/minutes.txt, similarity 0.41",
+        "      “The [bold]sand[/] was cleared.”",
+        "  B b.md, score 0.25",
+        "      “Another.”",
+    ]
+    assert shown.err == "the answer found is too unsure\n"
+
+
+def test_what_is_not_attainable_has_words_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    target = RiskTarget(0.01, 0.95, attainable=False)
+    console.print_answer(Answer("", verdict=Verdict.UNATTAINABLE, reason="not attainable", target=target))
+    assert capsys.readouterr().out == "No answer here would be sure enough.\n"
+
+
+def test_the_same_as_json() -> None:
+    told = json.loads(json.dumps(console.answer_json("Who?", REFUSED)))
+    assert told["answer"] == "The documents do not say."
+    assert told["risk_target"] is None
+    assert told["closest"][0] == {
+        "document_id": "council/minutes.txt",
+        "title": "Minutes [draft]",
+        "uri": "",
+        "score": 0.5312,
+        "text": "The [bold]sand[/] was cleared.",
+        "headings": "Works > Slip",
+        "page": 3,
+        "dense": 0.412,
+    }
+    target = RiskTarget(0.2, 0.95, attainable=True)
+    given = console.answer_json("Who?", Answer("Ada", target=target))
+    assert (given["answer"], given["closest"]) == ("Ada", [])
+    assert given["risk_target"] == {"risk": 0.2, "confidence": 0.95, "attainable": True}
