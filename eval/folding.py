@@ -7,6 +7,7 @@ English, and harmless elsewhere.
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from functools import cache, lru_cache
 from typing import Any
 
@@ -16,17 +17,20 @@ from rag.text import STOP_WORDS
 MAX_TEXT = 20_000
 
 _PLAIN = str.maketrans(dict.fromkeys("‘’ʼ`´′", "'") | {"æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l"})
-_POSSESSIVE = re.compile(r"'s\b|'")
+_POSSESSIVE = re.compile(r"(?:'|(?<=\d))s\b|'")  # and the s of 1930s
 # Pages copied as text glue links to the word before ("directed byWilliam") and footnote marks to a year ("19651.").
 _GLUED = re.compile(r"(?<=[a-z]{3})(?=[A-Z][a-z])|\b(of|by|the|in|and|is|was|to|for|at|as|on|an?)(?=[A-Z0-9][a-z0-9])")
 _FOOTNOTE = re.compile(r"\b((?:1\d|20)\d\d)[1-9]{1,2}(?=[.,;]?(?:\s|$))")
 _YEARS = re.compile(r"\b(1\d|20)(\d\d)[-–](\d\d)\b")
+_MONEY = re.compile(r"([£$€]\s?\d[\d.,]*)\s?(m|mn|bn|b|k)\b", re.IGNORECASE)  # £50m
+_MONEY_SCALES = {"k": "thousand", "m": "million", "mn": "million", "b": "billion", "bn": "billion"}
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 _INITIALS = re.compile(r"\b(?:[A-Za-z]\.\s?){2,}")
 _ROMAN = re.compile(r"\b(?=[IVX]{2})X{0,3}(?:IX|IV|V?I{0,3})\b")
 _TOKEN = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+")
 _ORDINAL_ENDINGS = frozenset({"st", "nd", "rd", "th"})
 _LONGEST_NUMBER = 15  # digits that a float holds exactly
+_EXACT_BELOW = 2_100
 
 _UNITS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
 seventeen eighteen nineteen""".split()
@@ -50,11 +54,16 @@ _SAME = {
 _PHRASES = {("united", "states"): "us", ("united", "kingdom"): "uk", ("great", "britain"): "uk"}
 
 
-def fold(text: str) -> list[str]:
-    """Return the comparable words of a text, in order: stems, and numbers in digits."""
+def tidy(text: str) -> str:
+    """Return the text with plain quotes, whole years, and without what copying a page glues together."""
     text = unicodedata.normalize("NFKC", text[:MAX_TEXT]).translate(_PLAIN)
     text = _FOOTNOTE.sub(r"\1 ", _YEARS.sub(r"\1\2 \1\3", text))
-    text = _GLUED.sub(r"\1 ", text)
+    return _GLUED.sub(r"\1 ", text)
+
+
+def fold(text: str) -> list[str]:
+    """Return the comparable words of a text, in order: stems, and numbers in digits."""
+    text = _MONEY.sub(lambda found: f"{found[1]} {_MONEY_SCALES[found[2].lower()]}", tidy(text))
     text = _ROMAN.sub(lambda found: _arabic(found[0]), text)
     text = _INITIALS.sub(lambda found: re.sub(r"[.\s]", "", found[0]) + " ", text)
     text = _THOUSANDS.sub("", _POSSESSIVE.sub("", text)).replace("%", " percent ").replace("&", " and ")
@@ -70,6 +79,19 @@ def content(words: Sequence[str]) -> list[str]:
 def is_number(word: str) -> bool:
     """Whether a folded word is a number."""
     return word[0].isdigit()
+
+
+def same_number(one: str, other: str) -> bool:
+    """Whether two folded numbers are the same, or the rougher one is the other, rounded or cut: 2.2 or 2.1 for 2.18.
+
+    It must have two digits at the least; two whole numbers below `_EXACT_BELOW`, counts and years, are not rounded.
+    """
+    if one == other or max(len(one), len(other)) > _LONGEST_NUMBER:
+        return one == other
+    rough, fine = sorted((Decimal(one).normalize(), Decimal(other).normalize()), key=lambda n: len(n.as_tuple().digits))
+    if len(rough.as_tuple().digits) < 2 or all(n < _EXACT_BELOW and n == n.to_integral_value() for n in (rough, fine)):
+        return False
+    return rough in (fine.quantize(rough, ROUND_DOWN), fine.quantize(rough, ROUND_HALF_UP))
 
 
 def _words(text: str) -> Iterator[str]:

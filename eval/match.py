@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from eval.folding import MAX_TEXT, content, fold, is_number
+from eval.dates import as_date, without_other_dates
+from eval.folding import MAX_TEXT, content, fold, is_number, same_number
 
 # A gold answer's word counts as found where its trigrams agree that much with those of a word of the answer: Jinkx and
 # Jinks, Argentine and Argentina do. So do Austria and Australia, which is the price.
@@ -30,11 +31,16 @@ _REFUSAL = re.compile(
 # "not Paris", "rather than Paris" up to the end of the clause; "not only Paris" denies nothing.
 _DENIED = re.compile(
     r"(?:\bnot\b|n't\b|\brather than\b|\binstead of\b)(?! (?:only|just|merely|until|before|after))"
-    r"\W+(?:[\w'.-]+\W{1,2}){0,3}?[\w'-]+(?=\s*(?:[,;.!?]|\bbut\b|$))",
+    r"\W+(?:[\w'.-]+\W{1,2}){0,3}?[\w'-]+(?=\s*(?:[,;.!?)]|\bbut\b|$))",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
+# Several things that are all wanted: "War, Famine, Pestilence and Death". A comma alone may add where a place lies.
+_AND = re.compile(r"\band\b|&", re.IGNORECASE)
+_PART = re.compile(rf"{_AND.pattern}|,", re.IGNORECASE)
 _SEPARATOR = re.compile(r"[,;/|•]|\bor\b|\band\b")
+# They stand for what the question names. Not "us", which is a country as well.
+_PRONOUNS = frozenset(fold("i me my we our you your he him his she her they them their"))
 # Words with which an item of a list is put forward.
 _HEDGES = frozenset(fold("could perhaps maybe possibly might may it either was is are or and be not sure"))
 
@@ -43,17 +49,16 @@ class Match(NamedTuple):
     """What a person looks at, each between 0 and 1 but the last two, which are counts.
 
     `whole`: the gold answer stands in the answer, whole and in a row. `found`: share of the gold answer's words that
-    the question does not say already and that stand in the answer, spelt alike. `exact`: share of what the answer
-    adds to the question that is gold. `missing`: share of the gold answer's numbers that are not in the answer, of a
-    date its year. `refused`: the answer says that it has none. `options`: how many other things of its kind stand in
-    the list that holds the gold answer, 0 where the answer commits itself. `strays`: how many sentences have nothing
-    to do with question or gold answer.
+    the question does not say already and that stand in the answer, spelt alike, times the share of its numbers that
+    do; of a date only the year is wanted, and of several things joined by "and" the one that is found least counts.
+    `exact`: share of what the answer adds to the question that is gold. `refused`: the answer says that it has none.
+    `options`: how many other things of its kind stand in the list that holds the gold answer, 0 where the answer
+    commits itself. `strays`: how many sentences have nothing to do with question or gold answer.
     """
 
     whole: float
     found: float
     exact: float
-    missing: float
     refused: float
     options: int
     strays: int
@@ -63,37 +68,97 @@ def match(question: str, answer: str, gold: Sequence[str]) -> Match:
     """Return how the answer matches the gold answer that it matches best."""
     plain, gold = answer[:MAX_TEXT].replace("’", "'"), gold[:MAX_GOLD]
     asked = frozenset(fold(question))
-    # "Not the Nine O'Clock News" denies nothing where that is what is asked for.
-    denies = not any(re.search(r"\bnot\b", right, re.IGNORECASE) for right in gold)
-    said = fold(_DENIED.sub(" ", plain) if denies else plain)
-    added = [word for word in content(said) if word not in asked]
-    best = max((_alias(right, said, added, asked) for right in gold), key=lambda m: (m[0] + m[1], m[2]), default=_NONE)
-    golden = frozenset(word for right in gold for word in content(fold(right)))
+    said = _Said(fold(_meant(plain, gold)), asked | _PRONOUNS)
+    named = [_alias(right) for right in gold]
+    aliases = [alias for alias in named if alias.words]
+    # What the question says already is told by no answer, if there is another right one.
+    telling = [alias for alias in aliases if not said.asked.issuperset(alias.content)] or aliases
+    best = max((_compare(alias, said) for alias in telling), key=lambda m: (m[0] + m[1], m[2]), default=_NONE)
+    golden = frozenset(word for alias in named for word in alias.golden)
     sentences = _SENTENCE_END.split(plain)
     refused = float(_REFUSAL.search(plain.lower()) is not None)
     return Match(*best, refused, _options(sentences, asked, golden), _strays(sentences, asked | golden))
 
 
-_NONE = (0.0, 0.0, 0.0, 0.0)
+_NONE = (0.0, 0.0, 0.0)
 
 
-def _alias(
-    right: str, said: Sequence[str], added: Sequence[str], asked: frozenset[str]
-) -> tuple[float, float, float, float]:
-    """Return `whole`, `found`, `exact` and `missing` for one gold answer."""
-    words = fold(_ASIDE.sub("", right).strip() or right)
-    if not words:
-        return _NONE
-    meant = content(words)
-    wanted = [word for word in meant if word not in asked] or meant
+class _Alias(NamedTuple):
+    """A gold answer in words, asides apart: all, those that carry meaning, and these by the parts that are all wanted.
+
+    `golden` are those of the asides as well. `year` is that of a date, else empty.
+    """
+
+    words: tuple[str, ...]
+    content: tuple[str, ...]
+    parts: tuple[tuple[str, ...], ...]
+    golden: tuple[str, ...]
+    year: str
+
+
+class _Said:
+    """The words of an answer, and what it adds to `asked`; tells how far a word stands there."""
+
+    def __init__(self, words: Sequence[str], asked: frozenset[str]) -> None:
+        self.words, self.asked = words, asked
+        self.added = Counter(word for word in content(words) if word not in asked)
+        self._known = dict.fromkeys(words, 1.0)
+        self._spelt = [(word, _trigrams(word)) for word in dict.fromkeys(words) if not is_number(word)]
+        self._numbers = [word for word in dict.fromkeys(words) if is_number(word)]
+
+    def likeness(self, word: str) -> float:
+        """1 where the word stands there, else the best likeness of one that does, else 0; numbers are right or not."""
+        if word not in self._known:
+            if is_number(word):
+                self._known[word] = float(any(same_number(word, number) for number in self._numbers))
+            else:
+                self._known[word] = self._best_spelling(word)
+        return self._known[word]
+
+    def _best_spelling(self, word: str) -> float:
+        if len(word) < 4:
+            return 0.0
+        mine, length = _trigrams(word), len(word)
+        best = max((_dice(mine, theirs) for other, theirs in self._spelt if abs(len(other) - length) < 5), default=0.0)
+        return best if best >= _ALIKE else 0.0
+
+
+@lru_cache(maxsize=20_000)
+def _alias(right: str) -> _Alias:
+    everything = tuple(fold(right))
+    words = tuple(fold(_ASIDE.sub("", right))) or everything
+    meant, date = tuple(content(words)), as_date(right)
+    split = [frozenset(fold(part)) for part in _PART.split(right)] if date is None and _AND.search(right) else []
+    parts = (tuple(word for word in meant if word in part) for part in split)
+    return _Alias(words, meant, tuple(filter(None, parts)), tuple(content(everything)), str(date.year) if date else "")
+
+
+def _compare(alias: _Alias, said: _Said) -> tuple[float, float, float]:
+    """Return `whole`, `found` and `exact` for one gold answer."""
+    wanted = [word for word in alias.content if word not in said.asked] or list(alias.content)
+    if alias.year in wanted:
+        wanted = [alias.year]
+    parts = [part for part in ([word for word in part if word in wanted] for part in alias.parts) if part] or [wanted]
     numbers = _years(wanted) or [word for word in wanted if is_number(word)]
-    known = frozenset(said)
+    least = min(_mean([said.likeness(word) for word in part]) for part in parts)
+    added = said.added.total()
     return (
-        float(_in_a_row(words, said)),
-        sum(_alike(word, known) for word in wanted) / len(wanted),
-        sum((Counter(added) & Counter(wanted)).values()) / len(added) if added else 0.0,
-        sum(number not in known for number in numbers) / len(numbers) if numbers else 0.0,
+        float(_in_a_row(alias.words, said.words)),
+        least * (_mean([said.likeness(number) for number in numbers]) if numbers else 1.0),
+        sum((said.added & Counter(wanted)).values()) / added if added else 0.0,
     )
+
+
+def _meant(plain: str, gold: Sequence[str]) -> str:
+    """Return an answer without what it denies and without dates that are near the right one and not it."""
+    # "Not the Nine O'Clock News" denies nothing where that is what is asked for.
+    if not any(re.search(r"\bnot\b", right, re.IGNORECASE) for right in gold):
+        plain = _DENIED.sub(" ", plain)
+    return without_other_dates(plain, filter(None, map(as_date, gold)))
+
+
+def _mean(shares: Sequence[float]) -> float:
+    return sum(shares) / len(shares)
 
 
 def _in_a_row(words: Sequence[str], said: Sequence[str]) -> bool:
@@ -104,17 +169,6 @@ def _in_a_row(words: Sequence[str], said: Sequence[str]) -> bool:
 def _years(words: Sequence[str]) -> list[str]:
     # People take the year for the date.
     return [word for word in words if len(word) == 4 and word.isdecimal()]
-
-
-def _alike(word: str, known: frozenset[str]) -> float:
-    """1 where the word is known, else the best likeness of a known word, else 0; numbers are the same or different."""
-    if word in known:
-        return 1.0
-    if is_number(word) or len(word) < 4:
-        return 0.0
-    mine = _trigrams(word)
-    best = max((_dice(mine, _trigrams(other)) for other in known if abs(len(other) - len(word)) < 5), default=0.0)
-    return best if best >= _ALIKE else 0.0
 
 
 def _dice(a: frozenset[str], b: frozenset[str]) -> float:

@@ -9,7 +9,7 @@ from eval.match import Match
 from eval.right import Right, fit_rule, load_rule, right, shipped_rule, write_rule
 from rag.errors import ConfigError, DataError
 
-WEIGHTS = {"whole": 2.0, "found": 3.0, "exact": 1.0, "missing": -1.0, "refused": -2.0}
+WEIGHTS = {"whole": 2.0, "found": 3.0, "exact": 1.0, "refused": -2.0}
 RULE = Right(
     fitted_on='a "set"', threshold=0.5, intercept=-2.5, most_options=2, most_strays=1, weights=WEIGHTS,
     thresholds={"f1": 0.25},
@@ -21,8 +21,8 @@ def found(**changes: float) -> Match:
 
 
 def test_the_probability_by_hand() -> None:
-    # -2.5 + 2 + 3 x 0.5 - 1 x 1 = 0
-    assert RULE.probability(found(whole=1, found=0.5, missing=1)) == 0.5
+    # -2.5 + 2 + 3 x 0.5 + 1 - 2 x 1 = 0
+    assert RULE.probability(found(whole=1, found=0.5, exact=1, refused=1)) == 0.5
     assert RULE.probability(found()) == pytest.approx(1 / (1 + math.exp(2.5)))
 
 
@@ -45,6 +45,10 @@ def test_both_limits_refuse_what_the_estimate_accepts() -> None:
         ("I'm sorry, I could not find that.", ["Joseph Nye Welch"], 0.0),
         ("Lyon, Nice, Metz, Lille, Paris or Brest", ["Paris"], 0.0),
         ("Not Paris, but Lyon", ["Paris"], 0.0),
+        ("In 1889", ["23 September 1889"], 1.0),
+        ("November 16, 2002", ["14 May 2002"], 0.0),
+        ("It made over 2.1 billion dollars.", ["$2.18 billion"], 1.0),
+        ("2%", ["8%"], 0.0),
     ],
 )
 def test_the_shipped_rule(answer: str, gold: list[str], verdict: float) -> None:
