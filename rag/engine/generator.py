@@ -115,8 +115,8 @@ class LlamaGenerator:
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
         """Read the prompt and yield the answer piece by piece; empty pieces come while waiting and reading.
 
-        Close the iterator to cancel; its place is free within one step. Raises `PromptTooLong`, `Overloaded`,
-        `DeadlinePassed`, and `InvalidRequest` for a grammar that cannot be read.
+        Close the iterator to cancel; its place is free within a second, whatever is being read. Raises `PromptTooLong`,
+        `Overloaded`, `DeadlinePassed`, and `InvalidRequest` for a grammar that cannot be read.
         """
         prompt = self.encode(messages)
         self._check_room(prompt, sampling.max_tokens)
@@ -187,8 +187,7 @@ class LlamaGenerator:
             yield
         finally:
             if not task.done:
-                task.cancelled = True
-                self._scheduler.wake()
+                self._scheduler.cancel(task)
 
 
 def _event(task: Task[T], timeout: float | None) -> T:

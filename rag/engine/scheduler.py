@@ -1,10 +1,12 @@
 """The one thread that owns the context: it reads and writes for all requests at once, step by step.
 
 A step is one batch: the next token of every answer being written, and up to `read_tokens` tokens of prompts. The
-prompts take turns by chunk, so that neither a long one nor a crowd of them stalls an answer or a short prompt.
+prompts take turns by chunk, so that neither a long one nor a crowd of them stalls an answer or a short prompt. A step
+with a task that has ended meanwhile is given up (`rag.engine.watch`) and done again for the others.
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -13,9 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rag.engine.context import ContextFull, ContextLike, DecodeFailed, Part
+from rag.engine.context import ContextFull, ContextLike, DecodeFailed, Part, Stopped
 from rag.engine.prefix import PrefixCounters, Prefixes
 from rag.engine.task import Task
+from rag.engine.watch import Watch
 from rag.errors import DeadlinePassed, ModelLoadFailed, Overloaded, SmallholdError, Unavailable
 from rag.protocols import FloatArray
 from rag.tuning import UNTUNED
@@ -41,7 +44,7 @@ class _Turn(NamedTuple):
 class Scheduler:
     """Runs tasks over one context, `sequences` answers at a time, with room for `waiting` more.
 
-    `submit`, `wake` and `close` may be called from any thread. The context is closed by its own thread.
+    Any thread may call what is public. The context is closed by its own thread.
     """
 
     def __init__(
@@ -60,12 +63,15 @@ class Scheduler:
         self._read_tokens = read_tokens
         self._waiting = waiting
         self._name = name
-        self._wake = threading.Condition()
+        lock = threading.RLock()
+        self._wake = threading.Condition(lock)
         self._queue: deque[AnyTask] = deque()
         self._active: list[AnyTask] = []  # in the order in which they take turns at reading
         self._changed = self._closing = self._crowded = False
         self._arrived = 0
+        self._pulses: list[threading.Event] = []
         self._scratch_v: FloatArray = np.empty(0, np.float32)
+        self._watch = Watch(context, lock, name=name)
         self._thread = threading.Thread(target=self._run, name=f"smallhold-{name}", daemon=True)
         self._thread.start()
 
@@ -83,10 +89,26 @@ class Scheduler:
             self._wake.notify()
 
     def wake(self) -> None:
-        """Let the thread see that a task's flags were changed."""
+        """Let the thread see that a task is not held any more."""
         with self._wake:
             self._changed = True
             self._wake.notify()
+
+    def cancel(self, task: AnyTask) -> None:
+        """End a task that nobody wants any more, in the midst of a step, too. Safe in a destructor."""
+        task.cancel()
+        self._watch.look()
+        self.wake()
+
+    def pulse(self) -> None:
+        """Return once the thread has come round: at once where it sleeps, else after the step it is at."""
+        came = threading.Event()
+        with self._wake:
+            if self._closing:
+                return
+            self._pulses.append(came)
+            self.wake()
+        came.wait()
 
     def counters(self) -> PrefixCounters:
         """Return how prefixes were used up to now."""
@@ -97,6 +119,7 @@ class Scheduler:
         with self._wake:
             self._closing = True
             self._wake.notify()
+        self._watch.close()
         self._thread.join()
 
     def _run(self) -> None:
@@ -118,34 +141,53 @@ class Scheduler:
             if not any(task.unread and not task.held for task in self._active):
                 self._wake.wait_for(lambda: self._changed or self._closing, timeout=self._until_deadline())
             self._changed = False
+            while self._pulses:
+                self._pulses.pop().set()
             return not self._closing
 
     def _until_deadline(self) -> float | None:
-        times = [task.ends_by for task in [*self._queue, *self._active] if task.ends_by is not None]
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        soonest = min((task.ends_by for task in [*self._queue, *self._active]), default=math.inf)
+        return None if soonest == math.inf else max(0.0, soonest - time.monotonic())
 
     def _step(self) -> None:
         """Do one batch: let the ended go and new ones in, read, and hand out what came of it."""
         self._end_some()
         self._admit()
-        turns = self._plan()
-        if not turns:
-            return
-        parts = [_part(turn) for turn in turns]
+        turns = self._plan(self._active)
+        while turns and not self._read(turns):
+            turns = self._plan_again(turns)
+
+    def _read(self, turns: list[_Turn]) -> bool:
+        """Read a batch and hand out what came of it; False where it was given up."""
+        tasks = [turn.task for turn in turns]
         try:
-            self._context.read(parts)
+            with self._watch.step(tasks):
+                self._context.read([_part(turn) for turn in turns])
+        except Stopped:
+            return False
         except ContextFull:
             self._make_room()
         except DecodeFailed as error:
-            self._recover([turn.task for turn in turns], error)
+            self._recover(tasks, error)
         else:
             self._hand_out(turns)
+        return True
+
+    def _plan_again(self, turns: list[_Turn]) -> list[_Turn]:
+        """Return what to read after a batch was given up: for the rest of its tasks, without new company.
+
+        So every stop leaves fewer of them, and clients that come and go cannot keep an answer from its next token.
+        """
+        if self._closing:
+            return []
+        self._end_some()
+        return self._plan([turn.task for turn in turns if turn.task in self._active])
 
     def _end_some(self) -> None:
         now = time.monotonic()
         self._fail(lambda task: task.cancelled, lambda: Unavailable("the request was cancelled"))
         self._fail(
-            lambda task: task.ends_by is not None and task.ends_by <= now,
+            lambda task: task.ends_by <= now,
             lambda: DeadlinePassed("the answer was not complete within its deadline"),
         )
 
@@ -201,14 +243,14 @@ class Scheduler:
         if task.cached is None:
             task.cached = task.read
 
-    def _plan(self) -> list[_Turn]:
+    def _plan(self, tasks: list[AnyTask]) -> list[_Turn]:
         """Share out the batch: one token for each answer being written, what is left for prompts in turn."""
         outputs, budget = self._context.outputs, self._read_tokens
         turns = []
-        for task in [task for task in self._active if not task.held and task.unread == 1]:
+        for task in [task for task in tasks if not task.held and task.unread == 1]:
             turns.append(_Turn(task, 1, task.outputs(1)))
             outputs -= turns[-1].outputs
-        for task in [task for task in self._active if not task.held and task.unread > 1]:
+        for task in [task for task in tasks if not task.held and task.unread > 1]:
             silent = max(0, task.first_output - task.read)  # tokens whose logits nobody wants
             count = min(task.unread, budget, silent + outputs)
             if count:
