@@ -2,7 +2,8 @@
 
 The last message is a list of words. Most come back as pieces; some do something:
     die:SIGNAL    the process kills itself
-    wait          no piece until the stream is cancelled or the process ends
+    wait          an empty piece, after a while
+    stuck         the engine's thread does not come round any more
     decline       a piece with a probability of declining
     long          `PromptTooLong`
     oops          an exception that quotes its document
@@ -32,6 +33,12 @@ from rag.errors import ModelLoadFailed, PromptTooLong
 class Play:
     def __init__(self, events: Path) -> None:
         self._events = events
+
+        self._comes_round = threading.Event()
+        self._comes_round.set()
+
+    def pulse(self) -> None:
+        self._comes_round.wait()
 
     def count(self, text: str) -> int:
         return len(text.split())
@@ -69,6 +76,8 @@ class Play:
             time.sleep(60)
         elif word == "print":
             print("GGML_ASSERT(n > 0) failed", file=sys.stderr, flush=True)
+        elif word == "stuck":
+            self._comes_round.clear()
         elif word == "wait":
             time.sleep(0.02)
             return Piece("")
@@ -97,4 +106,4 @@ def load(options: Mapping[str, Any]) -> Play:
 
 
 if __name__ == "__main__":
-    worker.main(load)
+    worker.main(load, beat=0.05)

@@ -107,6 +107,10 @@ class LlamaGenerator:
         """How read prefixes were used up to now."""
         return self._scheduler.counters()
 
+    def pulse(self) -> None:
+        """Return once the engine's thread has come round: within one step, never where llama.cpp hangs."""
+        self._scheduler.pulse()
+
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Return the prompt's tokens. Only the template's own text becomes control tokens, never a message's."""
         self._check_open()
