@@ -211,7 +211,7 @@ def _judge(race: _Race, outcome: Outcome, candidate: Candidate) -> Estimate:
 def _variants(candidate: Candidate, variants: Variants, read: float) -> Iterator[Candidate]:
     """Yield the candidate with other settings; `read` is its tokens a second.
 
-    Batches that take more than a second to read are left out: an answer can be stopped only between two of them.
+    Batches that take more than a second to read are left out: answers being written would wait that long for a token.
     """
     for changes in variants:
         tuning = Tuning.model_validate({**candidate.tuning.model_dump(), **changes})

@@ -73,7 +73,7 @@ def build_served_generator(
     if wanted.endpoint or not wanted.worker:
         return build_generator(settings, store, sequences=wanted.sequences)
     options = _llama_options(settings, store, wanted.sequences)
-    return GuardedGenerator(pack_options(options), LlamaVocabulary(options["path"]))
+    return GuardedGenerator(pack_options(options), LlamaVocabulary(options["path"]), timeout=wanted.worker_timeout)
 
 
 def build_ahead(settings: Settings, store: ModelStore) -> ReadAhead:

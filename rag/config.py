@@ -106,6 +106,12 @@ class GeneratorSettings(_Section):
         description="Whether `serve` runs the model in a process of its own, which is started again when it dies; "
         "the other commands never do.",
     )
+    worker_timeout: float = Field(
+        60.0,
+        ge=5,
+        le=3600,
+        description="How long that process may make no progress, in seconds, before it is killed and started again.",
+    )
     max_tokens: int = Field(96, ge=1, le=100_000, description="Longest answer, in tokens.")
     prompt: str = Field(
         "",

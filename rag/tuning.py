@@ -15,9 +15,9 @@ _KV_TYPE = {"f16": 1, "q8_0": 8}
 class Tuning(BaseModel):
     """Settings of a llama.cpp context; the defaults are what runs where nothing was measured.
 
-    `threads` 0 takes all cores. `batch` prompt tokens are read between two chances to cancel: at some 100 tokens a
-    second and more, the 128 take about a second. llama.cpp computes them `micro_batch` at a time. An answer guesses up
-    to `lookup` tokens ahead, those that its last ones are followed by in the prompt; 0 guesses none.
+    `threads` 0 takes all cores. `batch` prompt tokens are read in one step, for which answers being written wait: at
+    some 100 tokens a second and more, the 128 take about a second. llama.cpp computes them `micro_batch` at a time. An
+    answer guesses up to `lookup` tokens ahead, those that its last ones are followed by in the prompt; 0 guesses none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -25,6 +25,12 @@ REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared" / "data"
 CORPUS = REPOSITORY / "examples" / "corpus"
 
+# How far a logit of the 135M may lie below the greatest for its token to be a near-tie. llama.cpp's sums depend on the
+# shape of a batch: 30 prompts read in chunks of 16, 37, 64 or 100 instead of 128 moved single logits by up to 1.1,
+# those of the 20 likeliest tokens by 0.5, and the gap between the first of these and another by 0.6. Company and reused
+# prefixes change the same sums.
+ROUNDING = 1.5
+
 
 class WordEmbedder:
     """Counts words into 64 dimensions, by hash: texts that share words are near. Deterministic."""

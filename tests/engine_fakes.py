@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from rag.datatypes import Piece, Sampling
-from rag.engine.context import ContextFull, DecodeFailed, Part, State
+from rag.engine.context import ContextFull, DecodeFailed, Part, State, Stopped
 from rag.engine.lookup import Lookup
 from rag.engine.prefix import Prefixes
 from rag.engine.sampling import TokenFilter, Writer
@@ -49,6 +49,7 @@ class FakeContext:
 
     Reading blocks while `gate` is closed. `batches` are the parts of every batch; `broken` makes that many fail.
     `follows` foretells the token after some.
+    `meanwhile` is called within every reading; `stopped` are the batches that were given up.
     """
 
     identity = "fake"
@@ -67,6 +68,9 @@ class FakeContext:
         self.follows = follows
         self.held: list[list[tuple[int, int]]] = [[] for _ in range(sequences)]  # (cell, token)
         self.batches: list[list[Part]] = []
+        self.stop = False
+        self.stopped: list[list[Part]] = []
+        self.meanwhile: Callable[[Sequence[Part]], None] = lambda _: None
         self.gate = threading.Event()
         self.gate.set()
         self.reading = threading.Event()
@@ -83,7 +87,10 @@ class FakeContext:
 
     def read(self, parts: Sequence[Part]) -> None:
         self.reading.set()
-        assert self.gate.wait(20)
+        until(lambda: self.gate.is_set() or self.stop)
+        self.meanwhile(parts)
+        if self.stop:
+            self._give_up(parts)
         assert sum(len(part.tokens_n) for part in parts) <= self.batch
         assert sum(part.outputs for part in parts) <= self.outputs
         assert len({part.sequence for part in parts}) == len(parts)
@@ -102,6 +109,13 @@ class FakeContext:
                 self._next_cell += 1
                 wanted = i >= len(part.tokens_n) - part.outputs
                 self._rows.append(self.follows(self.tokens(part.sequence)) if wanted else None)
+
+    def _give_up(self, parts: Sequence[Part]) -> None:
+        self.stopped.append(list(parts))
+        if not self.forgets_parts:
+            for part in parts:
+                self.held[part.sequence].clear()
+        raise Stopped
 
     def logits(self, row: int) -> FloatArray:
         token = self._rows[row]

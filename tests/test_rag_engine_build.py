@@ -47,7 +47,8 @@ def test_a_served_model_has_a_process_of_its_own(made: list[tuple[Any, ...]], tm
         "folder_bytes": 0,
         "build": build.build_key(),
     }
-    assert made == [("LlamaVocabulary", (Path("m.gguf"),), {}), ("GuardedGenerator", (options, None), {})]
+    guarded = ("GuardedGenerator", (options, None), {"timeout": 60.0})
+    assert made == [("LlamaVocabulary", (Path("m.gguf"),), {}), guarded]
 
 
 def test_unless_the_settings_forbid_it(made: list[tuple[Any, ...]], tmp_path: Path) -> None:

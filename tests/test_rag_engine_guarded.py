@@ -215,6 +215,58 @@ def test_killed_from_outside_while_idle(make: Make, tmp_path: Path) -> None:
     assert said(generator, "back") == "back "
 
 
+def test_a_process_that_stops_is_killed_and_started_again(make: Make, tmp_path: Path) -> None:
+    generator = make(timeout=2)
+    running = stream(generator, "wait " * 1000)
+    next(running)
+    os.kill(process(tmp_path), signal.SIGSTOP)
+    with pytest.raises(ModelDied, match="made no progress for 2 s and was killed; it is being started again"):
+        list(running)
+    assert is_gone(process(tmp_path))
+    assert said(generator, "better now") == "better now "
+    assert generator.restarts == 1
+
+
+def test_a_process_that_stops_is_killed_though_what_is_sent_to_it_piles_up(make: Make, tmp_path: Path) -> None:
+    generator = make(timeout=2)
+    os.kill(process(tmp_path), signal.SIGSTOP)
+    told: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            said(generator, "long " * 200_000)  # more than the socket takes
+        except ModelDied as error:
+            told.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(told) == 3
+
+
+def test_an_engine_that_hangs_is_found_out_though_its_process_goes_on_talking(make: Make, tmp_path: Path) -> None:
+    generator = make(timeout=2)
+    with pytest.raises(ModelDied, match="made no progress"):
+        list(stream(generator, "stuck " + "wait " * 10_000, max_tokens=10_001))
+    assert is_gone(process(tmp_path))
+    assert said(generator, "better now") == "better now "
+
+
+def test_a_process_that_is_slow_but_alive_is_left_alone(make: Make) -> None:
+    generator = make(timeout=1.5)
+    assert "".join(piece.text for piece in stream(generator, "wait " * 120, max_tokens=120)) == ""  # 2.4 s and more
+    assert generator.restarts == 0
+
+
+def test_a_process_that_stops_while_idle_is_replaced_before_it_is_asked(make: Make, tmp_path: Path) -> None:
+    generator = make(timeout=2)
+    os.kill(process(tmp_path), signal.SIGSTOP)
+    until(lambda: generator.restarts == 1)
+    assert said(generator, "back") == "back "
+
+
 @pytest.mark.parametrize(("word", "how"), [("hangup", "hung up"), ("rubbish", "spoke nonsense")])
 def test_a_process_that_hangs_up_or_speaks_nonsense_is_ended(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, how: str

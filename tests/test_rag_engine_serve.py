@@ -1,4 +1,4 @@
-"""The real server with the model in its own process, which is killed."""
+"""The real server with the model in its own process, which is killed or stopped."""
 
 import json
 import os
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.model
 SETTINGS = """
 [generator]
 model = "smollm2-135m-instruct"
+worker_timeout = 30
 [evidence]
 passages = 6
 apart = false
@@ -113,4 +114,23 @@ def test_killed_while_idle_the_next_question_waits_and_is_answered(server: tuple
     os.kill(worker_of(pid), signal.SIGKILL)
     until(lambda: httpx.get(f"{address}/ready").status_code == 503)
     answer(address)
+    assert restarts(address) == counted + 1
+
+
+def test_stopped_in_the_midst_of_a_stream(server: tuple[int, str]) -> None:
+    pid, address = server
+    counted, worker = restarts(address), worker_of(pid)
+    other = {"messages": [{"role": "user", "content": "What does the ferry cost?"}], "stream": True}
+    with httpx.stream("POST", f"{address}/v1/chat/completions", json=other, timeout=120) as reply:
+        lines = (line for line in reply.iter_lines() if line)
+        assert "assistant" in next(lines)
+        os.kill(worker, signal.SIGSTOP)
+        *_, last = lines
+        killed = time.monotonic()
+    error = json.loads(last.removeprefix("data: "))["error"]
+    assert error["code"] == "model_died"
+    assert "made no progress for 30 s" in error["message"]
+    assert is_gone(worker)
+    until(lambda: httpx.get(f"{address}/ready").status_code == 200, seconds=10 - (time.monotonic() - killed))
+    assert answer(address)
     assert restarts(address) == counted + 1

@@ -2,7 +2,8 @@
 
 The last message is a list of words. Most come back as pieces; some do something:
     die:SIGNAL    the process kills itself
-    wait          no piece until the stream is cancelled or the process ends
+    wait          an empty piece, after a while
+    stuck         the engine's thread does not come round any more
     decline       a piece with a probability of declining
     long          `PromptTooLong`
     oops          an exception that quotes its document
@@ -35,11 +36,16 @@ class Play:
     def __init__(self, events: Path) -> None:
         self._events = events
         self._streams = 0
+        self._comes_round = threading.Event()
+        self._comes_round.set()
 
     def prefixes(self) -> PrefixCounters:
         if (self._events / "mute").exists():
             threading.Event().wait()
         return PrefixCounters(self._streams, memory=PrefixTier(2, 300, 1, 4000))
+
+    def pulse(self) -> None:
+        self._comes_round.wait()
 
     def count(self, text: str) -> int:
         return len(text.split())
@@ -78,6 +84,8 @@ class Play:
             time.sleep(60)
         elif word == "print":
             print("GGML_ASSERT(n > 0) failed", file=sys.stderr, flush=True)
+        elif word == "stuck":
+            self._comes_round.clear()
         elif word == "wait":
             time.sleep(0.02)
             return Piece("")
@@ -106,4 +114,4 @@ def load(options: Mapping[str, Any]) -> Play:
 
 
 if __name__ == "__main__":
-    worker.main(load)
+    worker.main(load, beat=0.05)

@@ -3,6 +3,7 @@
 An answer and a prompt never wait for a draft: drafts take what is left of the batch and of its rows of logits.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,21 +40,19 @@ class Turn(NamedTuple):
         return Part(task.sequence, task.read, tokens_n, self.outputs + drafted)
 
 
-def plan(active: list[AnyTask], context: ContextLike, read_tokens: int) -> list[Turn]:
-    """Share out a batch. Prompts get up to `read_tokens` together; those that had their turn go to the list's end."""
+def plan(tasks: Sequence[AnyTask], context: ContextLike, read_tokens: int) -> list[Turn]:
+    """Share out a batch among tasks in their order. Prompts get up to `read_tokens` together."""
     outputs, budget = context.outputs, read_tokens
     turns = []
-    for task in [task for task in active if not task.held and task.unread == 1]:
+    for task in [task for task in tasks if not task.held and task.unread == 1]:
         turns.append(Turn(task, 1, task.outputs(1)))
         outputs -= turns[-1].outputs
-    for task in [task for task in active if not task.held and task.unread > 1]:
+    for task in [task for task in tasks if not task.held and task.unread > 1]:
         silent = max(0, task.first_output - task.read)  # tokens whose logits nobody wants
         count = min(task.unread, budget, silent + outputs)
         if count:
             turns.append(Turn(task, count, task.outputs(count)))
             budget, outputs = budget - count, outputs - turns[-1].outputs
-            active.remove(task)
-            active.append(task)
     return _with_drafts(turns, context, outputs)
 
 

@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 MOST_REQUESTS = 256
 # A process that dies closes its socket an instant before its end; one that hangs up and stays is ended.
 LINGER_SECONDS = 2.0
+# How often a process is looked after within the time that it may be silent. What stops this process as well, as the
+# pause of a container does, then counts for one look only.
+LOOKS = 8
 
 # Of what it says on stderr, enough for the cause of a crash; a process gone mad must not fill the server's log.
 LOGGED_LINES = 200
@@ -33,11 +36,12 @@ Events = queue.SimpleQueue[Any]
 class Child:
     """A running model process. Requests are opened from any thread; `run` reads what it says until its end.
 
-    `command` gets the number of its socket and the `options` in JSON as further arguments. Raises `OSError` where no
-    process can be started.
+    `command` gets the number of its socket and the `options` in JSON as further arguments. Once the model is loaded, a
+    process from which no sign of life comes for `timeout` seconds is killed. Its pieces are none: they come from
+    threads of their own, also while its engine hangs. Raises `OSError` where no process can be started.
     """
 
-    def __init__(self, command: Sequence[str], options: Mapping[str, Any]) -> None:
+    def __init__(self, command: Sequence[str], options: Mapping[str, Any], *, timeout: float) -> None:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -46,6 +50,10 @@ class Child:
             ours.close()
             raise
         self._channel = Channel(ours)
+        self._timeout = timeout
+        self._alive = False  # whether a sign of life came since the last look
+        self._broken = ""  # what it did to be killed
+        self._over = threading.Event()
         self._numbers = itertools.count(1)
         self._requests: dict[int, Events] = {}
         self._refused: SmallholdError | None = None
@@ -59,17 +67,17 @@ class Child:
 
         Returns what the process said was wrong with the model, or else how it ended, in words.
         """
-        broken = ""
         try:
             while (frame := self._channel.receive()) is not None:
                 self._hand_out(frame, ready)
         except Exception as error:  # whatever it is, those who wait must hear of it
             said = error if isinstance(error, FrameError) else type(error).__name__
             logger.error("the model's process said what cannot be read: %s", said)
-            broken = "spoke nonsense"
+            self._broken = "spoke nonsense"
             self._process.kill()
         ending = self._reap()
-        return self._refused or broken or ending
+        self._over.set()
+        return self._refused or self._broken or ending
 
     def open(self, op: str, **fields: Any) -> tuple[int, Events]:
         """Send a request; return its number and the queue of what comes of it, an error of any kind included.
@@ -108,6 +116,7 @@ class Child:
 
     def end(self) -> None:
         """Let the process close in good order; `run` then returns."""
+        self._over.set()
         self._channel.end()
 
     def kill(self) -> None:
@@ -115,7 +124,11 @@ class Child:
         self._process.kill()
 
     def _hand_out(self, frame: Frame, ready: Callable[[], None]) -> None:
+        if "alive" in frame:
+            self._alive = True
+            return
         if "ready" in frame:
+            threading.Thread(target=self._look_after, name="smallhold-model-watch", daemon=True).start()
             ready()
             return
         if "refused" in frame:
@@ -126,6 +139,17 @@ class Child:
         events = self._requests.pop(number, None) if last else self._requests.get(number)
         if events is not None:  # else it was cancelled
             events.put(_event(frame))
+
+    def _look_after(self) -> None:
+        """Kill the process once it has been silent for too long. Nothing is sent from here: that could block."""
+        silent = 0
+        while not self._over.wait(self._timeout / LOOKS):
+            silent = 0 if self._alive else silent + 1
+            self._alive = False
+            if silent == LOOKS:
+                self._broken = f"made no progress for {self._timeout:g} s and was killed"
+                self._process.kill()
+                return
 
     def _reap(self) -> str:
         """Wait for the end of a process that has closed its socket, or bring it about; return how it ended."""

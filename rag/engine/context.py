@@ -36,6 +36,10 @@ class ContextFull(Exception):
     """No cells are free for the batch; nothing of it was read."""
 
 
+class Stopped(Exception):
+    """The batch was given up; nothing of it was read. Where a model cannot forget parts its sequences are empty now."""
+
+
 class DecodeFailed(Exception):
     """llama.cpp could not run the batch; what the context holds is not known any more."""
 
@@ -44,7 +48,7 @@ class ContextLike(Protocol):
     """What the scheduler needs of a context. `identity` names all that a saved state depends on beside the model.
 
     `batch` tokens may be read at once and logits be had of `outputs` of them; `cells` tokens are kept, in sequences
-    numbered from 0 to `sequences` - 1.
+    numbered from 0 to `sequences` - 1. While `stop` is true, `read` gives up soon; any thread may set it.
     """
 
     cells: int
@@ -53,9 +57,10 @@ class ContextLike(Protocol):
     sequences: int
     identity: str
     forgets_parts: bool
+    stop: bool
 
     def read(self, parts: Sequence[Part]) -> None:
-        """Append each part to its sequence. Raises `ContextFull`, `DecodeFailed`."""
+        """Append each part to its sequence. Raises `ContextFull`, `Stopped`, `DecodeFailed`."""
         ...
 
     def logits(self, row: int) -> FloatArray:
@@ -115,9 +120,19 @@ class Context:
             )
         self._memory = self._llama.llama_get_memory(self._context)
         self._make_batch()
+        self._stop = _stoppable(self._llama, self._context)
+
+    @property
+    def stop(self) -> bool:
+        """Whether `read` is to give up, within a node of the graph: some 20 to a layer. Any thread may set it."""
+        return bool(self._stop[0] != b"\0")
+
+    @stop.setter
+    def stop(self, stop: bool) -> None:
+        self._stop[0] = stop
 
     def read(self, parts: Sequence[Part]) -> None:
-        """Append each part to its sequence. Raises `ContextFull`, `DecodeFailed`."""
+        """Append each part to its sequence. Raises `ContextFull`, `Stopped`, `DecodeFailed`."""
         start = 0
         for part in parts:
             end = start + len(part.tokens_n)
@@ -131,6 +146,11 @@ class Context:
         status = self._llama.llama_decode(self._context, self._batch)
         if status == 1:
             raise ContextFull
+        if status == 2:
+            # llama.cpp takes back the micro-batch it was at and keeps those before it, so that some parts may be there.
+            for part in parts:
+                self.cut(part.sequence, part.position if self.forgets_parts else 0)
+            raise Stopped
         if status != 0:
             raise DecodeFailed(f"llama.cpp could not run a batch (status {status})")
 
@@ -204,6 +224,19 @@ class Context:
             ctypes.cast(self._places, ctypes.POINTER(integers)),
             self._outputs_b.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
         )
+
+
+def _stoppable(llama: Any, context: Any) -> Any:
+    """Let llama.cpp ask after every node of a graph whether to stop; return the text that says so once it has a letter.
+
+    The one asked is the C library's strlen: a text of no letters is false, one of one letter true. A Python function
+    would take the interpreter's lock some 500 times a step, in the thread that is to compute, and wait for it whenever
+    another one is at work.
+    """
+    text = ctypes.create_string_buffer(2)
+    strlen = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p).value
+    llama.llama_set_abort_callback(context, llama.ggml_abort_callback(strlen), ctypes.addressof(text))
+    return text
 
 
 def _bytes(state: State) -> Any:

@@ -3,7 +3,7 @@
 A frame is the length of its body in 4 bytes, most significant first, then the body, one JSON object in UTF-8.
 Keeper to process: `{"id", "op", ...}`; `op` is stream, score, count or prefixes, or goes with the id of an earlier one,
 `more` (write on) or `cancel`. Process to keeper: `{"ready"}` or `{"refused": error}` once, then for each id `{"piece"}`
-any number of times, then `{"end"}`, `{"result"}` or `{"error"}`.
+any number of times, then `{"end"}`, `{"result"}` or `{"error"}`; and all the while `{"alive"}`, see `rag.engine.child`.
 """
 
 import contextlib

@@ -111,6 +111,10 @@ class LlamaGenerator:
         """How many tokens of answers were guessed ahead up to now, and how many rightly."""
         return self._scheduler.lookups()
 
+    def pulse(self) -> None:
+        """Return once the engine's thread has come round: within one step, never where llama.cpp hangs."""
+        self._scheduler.pulse()
+
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Return the prompt's tokens. Only the template's own text becomes control tokens, never a message's."""
         self._check_open()
@@ -119,8 +123,8 @@ class LlamaGenerator:
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
         """Read the prompt and yield the answer piece by piece; empty pieces come while waiting and reading.
 
-        Close the iterator to cancel; its place is free within one step. Raises `PromptTooLong`, `Overloaded`,
-        `DeadlinePassed`, and `InvalidRequest` for a grammar that cannot be read.
+        Close the iterator to cancel; its place is free within a second, whatever is being read. Raises `PromptTooLong`,
+        `Overloaded`, `DeadlinePassed`, and `InvalidRequest` for a grammar that cannot be read.
         """
         prompt = self.encode(messages)
         self._check_room(prompt, sampling.max_tokens)
@@ -183,8 +187,7 @@ class LlamaGenerator:
             yield
         finally:
             if not task.done:
-                task.cancelled = True
-                self._scheduler.wake()
+                self._scheduler.cancel(task)
 
 
 def _event(task: Task[T], timeout: float | None) -> T:

@@ -1,7 +1,7 @@
 """A language model in a process of its own, so that a native crash ends that process and not the server.
 
 One thread keeps the process: it starts it, hands out what it says, and when it dies tells whoever waits and starts it
-again.
+again. A process that hangs is made to die.
 """
 
 import copy
@@ -33,6 +33,9 @@ PAUSES = (0.0, 1.0, 2.0, 4.0)
 QUICK_SECONDS = 30.0
 # How long a request waits for a process that is being started again.
 WAIT_SECONDS = 10.0
+# How long a process may make no progress before it is killed: many times a step of reading, since a process that is
+# merely slow must not be killed. On 2 cores with a load of 10, steps of the 135M have been seen to take over 10 s.
+TIMEOUT_SECONDS = 60.0
 CLOSE_SECONDS = 7.0  # a little more than the process gives itself
 # How long figures are waited for, which the process needs no step of the model for.
 FIGURES_SECONDS = 1.0
@@ -57,9 +60,9 @@ class GuardedGenerator:
     """A model in a worker process. Implements `LanguageModel`; safe to share between threads.
 
     `options` are the arguments of `LlamaGenerator`, `path` as a string. Waits until the model is loaded, and raises
-    what the loading raised, `ModelLoadFailed` where the process died of it. When the process dies later, every request
-    in flight raises `ModelDied`, and a new process is started; requests wait up to `wait` seconds for it, then raise
-    `ModelDied`, too.
+    what the loading raised, `ModelLoadFailed` where the process died of it. When the process dies later, or is killed
+    since it made no progress for `timeout` seconds, every request in flight raises `ModelDied`, and a new process is
+    started; requests wait up to `wait` seconds for it, then raise `ModelDied`, too.
 
     `vocabulary` counts in this process, since choosing passages counts every one of them, and a round trip each to a
     process busy with answers would add up. That is native code where it can do harm, but little of it: it reads one
@@ -74,6 +77,7 @@ class GuardedGenerator:
         command: Sequence[str] = WORKER,
         pauses: Sequence[float] = PAUSES,
         wait: float = WAIT_SECONDS,
+        timeout: float = TIMEOUT_SECONDS,
     ) -> None:
         self.restarts = 0
         self._options = options
@@ -82,6 +86,7 @@ class GuardedGenerator:
         self._pauses = pauses
         self._wait = wait
         self._prefixes = PrefixCounters()  # what the process last said of them
+        self._timeout = timeout
         self._changed = threading.Condition()  # guards what follows
         self._child: Child | None = None
         self._ready_at: float | None = None  # when the child was ready; None while it is not
@@ -101,7 +106,7 @@ class GuardedGenerator:
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
         """Yield the answer piece by piece, the first empty ones while the prompt is read.
 
-        Closing or dropping the iterator cancels the rest; the model is free within one step of reading.
+        Closing or dropping the iterator cancels the rest; the model is free within a second.
         """
         child = self._ready_child()
         number, events = _opened(child, "stream", messages=pack_messages(messages), sampling=pack_sampling(sampling))
@@ -194,7 +199,7 @@ class GuardedGenerator:
     def _live(self) -> SmallholdError | str:
         """Run the process once, until its end; return what it said was wrong, or else how it ended, in words."""
         try:
-            child = Child(self._command, self._options)
+            child = Child(self._command, self._options, timeout=self._timeout)
         except OSError as error:
             return f"cannot be started: {error.strerror or error}"
         with self._changed:

@@ -1,10 +1,12 @@
 """The one thread that owns the context: it reads and writes for all requests at once, step by step.
 
 A step is one batch: the next token of every answer being written, and up to `read_tokens` tokens of prompts. The
-prompts take turns by chunk, so that neither a long one nor a crowd of them stalls an answer or a short prompt.
+prompts take turns by chunk, so that neither a long one nor a crowd of them stalls an answer or a short prompt. A step
+with a task that has ended meanwhile is given up (`rag.engine.watch`) and done again for the others.
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -14,9 +16,10 @@ import numpy as np
 
 from rag.datatypes import PrefixCounters
 from rag.engine.batch import AnyTask, Turn, plan, without_drafts
-from rag.engine.context import ContextFull, ContextLike, DecodeFailed
+from rag.engine.context import ContextFull, ContextLike, DecodeFailed, Stopped
 from rag.engine.lookup import LookupCounters
 from rag.engine.prefix import Prefixes
+from rag.engine.watch import Watch
 from rag.errors import DeadlinePassed, ModelLoadFailed, Overloaded, SmallholdError, Unavailable
 from rag.protocols import FloatArray
 from rag.tuning import UNTUNED
@@ -32,7 +35,7 @@ SCORED_AT_ONCE = 8
 class Scheduler:
     """Runs tasks over one context, `sequences` answers at a time, with room for `waiting` more.
 
-    `submit`, `wake` and `close` may be called from any thread. The context is closed by its own thread.
+    Any thread may call what is public. The context is closed by its own thread.
     """
 
     def __init__(
@@ -51,12 +54,15 @@ class Scheduler:
         self._read_tokens = read_tokens
         self._waiting = waiting
         self._name = name
-        self._wake = threading.Condition()
+        lock = threading.RLock()
+        self._wake = threading.Condition(lock)
         self._queue: deque[AnyTask] = deque()
         self._active: list[AnyTask] = []  # in the order in which they take turns at reading
         self._changed = self._closing = self._crowded = False
         self._arrived = self._drafted = self._accepted = 0
+        self._pulses: list[threading.Event] = []
         self._scratch_v: FloatArray = np.empty(0, np.float32)
+        self._watch = Watch(context, lock, name=name)
         self._thread = threading.Thread(target=self._run, name=f"smallhold-{name}", daemon=True)
         self._thread.start()
 
@@ -74,10 +80,26 @@ class Scheduler:
             self._wake.notify()
 
     def wake(self) -> None:
-        """Let the thread see that a task's flags were changed."""
+        """Let the thread see that a task is not held any more."""
         with self._wake:
             self._changed = True
             self._wake.notify()
+
+    def cancel(self, task: AnyTask) -> None:
+        """End a task that nobody wants any more, in the midst of a step, too. Safe in a destructor."""
+        task.cancel()
+        self._watch.look()
+        self.wake()
+
+    def pulse(self) -> None:
+        """Return once the thread has come round: at once where it sleeps, else after the step it is at."""
+        came = threading.Event()
+        with self._wake:
+            if self._closing:
+                return
+            self._pulses.append(came)
+            self.wake()
+        came.wait()
 
     def counters(self) -> PrefixCounters:
         """Return how prefixes were used up to now."""
@@ -92,6 +114,7 @@ class Scheduler:
         with self._wake:
             self._closing = True
             self._wake.notify()
+        self._watch.close()
         self._thread.join()
 
     def _run(self) -> None:
@@ -113,33 +136,53 @@ class Scheduler:
             if not any(task.unread and not task.held for task in self._active):
                 self._wake.wait_for(lambda: self._changed or self._closing, timeout=self._until_deadline())
             self._changed = False
+            while self._pulses:
+                self._pulses.pop().set()
             return not self._closing
 
     def _until_deadline(self) -> float | None:
-        times = [task.ends_by for task in [*self._queue, *self._active] if task.ends_by is not None]
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        soonest = min((task.ends_by for task in [*self._queue, *self._active]), default=math.inf)
+        return None if soonest == math.inf else max(0.0, soonest - time.monotonic())
 
     def _step(self) -> None:
         """Do one batch: let the ended go and new ones in, read, and hand out what came of it."""
         self._end_some()
         self._admit()
-        turns = plan(self._active, self._context, self._read_tokens)
-        if not turns:
-            return
+        turns = self._plan(self._active)
+        while turns and not self._attempt(turns):
+            turns = self._plan_again(turns)
+
+    def _attempt(self, turns: list[Turn]) -> bool:
+        """Read a batch and hand out what came of it; False where it was given up."""
+        tasks = [turn.task for turn in turns]
         try:
-            turns = self._read(turns)
+            with self._watch.step(tasks):
+                turns = self._read(turns)
+        except Stopped:
+            return False
         except ContextFull:
             self._make_room()
         except DecodeFailed as error:
-            self._recover([turn.task for turn in turns], error)
+            self._recover(tasks, error)
         else:
             self._hand_out(turns)
+        return True
+
+    def _plan_again(self, turns: list[Turn]) -> list[Turn]:
+        """Return what to read after a batch was given up: for the rest of its tasks, without new company.
+
+        So every stop leaves fewer of them, and clients that come and go cannot keep an answer from its next token.
+        """
+        if self._closing:
+            return []
+        self._end_some()
+        return self._plan([turn.task for turn in turns if turn.task in self._active])
 
     def _end_some(self) -> None:
         now = time.monotonic()
         self._fail(lambda task: task.cancelled, lambda: Unavailable("the request was cancelled"))
         self._fail(
-            lambda task: task.ends_by is not None and task.ends_by <= now,
+            lambda task: task.ends_by <= now,
             lambda: DeadlinePassed("the answer was not complete within its deadline"),
         )
 
@@ -194,6 +237,14 @@ class Scheduler:
         task.read = self._prefixes.begin(sequence, task.tokens_n[: task.first_output], running)
         if task.cached is None:
             task.cached = task.read
+
+    def _plan(self, tasks: list[AnyTask]) -> list[Turn]:
+        """Share out a batch; prompts that have their turn go to the end of the list."""
+        turns = plan(tasks, self._context, self._read_tokens)
+        for task in [turn.task for turn in turns if turn.task.unread > 1]:
+            self._active.remove(task)
+            self._active.append(task)
+        return turns
 
     def _read(self, turns: list[Turn]) -> list[Turn]:
         """Read a batch; return what was read. Drafts make room before anybody has to make room for them."""

@@ -1,5 +1,6 @@
 """One prompt on its way through the context: what is read of it, what is wanted of it, and who waits for it."""
 
+import math
 import queue
 import time
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ T = TypeVar("T")
 class Task(Generic[T]):
     """Tokens to be read, of which some are wanted with logits.
 
-    The scheduler's thread owns it; other threads wait for its `events` and set `cancelled`, and `held` to false.
+    The scheduler's thread owns it; other threads wait for its `events`, may `cancel` it, and set `held`
+    to false.
     `inner` tasks belong to a request that has a place already. `keep` is how many tokens may come again in other
     prompts.
     """
@@ -31,7 +33,7 @@ class Task(Generic[T]):
         self.tokens_n[: len(tokens)] = tokens
         self.length = self.prompt = len(tokens)
         self.keep = min(keep or self.prompt, self.prompt)
-        self.ends_by = None if deadline is None else time.monotonic() + deadline
+        self.ends_by = math.inf if deadline is None else time.monotonic() + deadline
         self.inner = inner
         self.number = 0  # given by the scheduler, in the order of arrival
         self.sequence: int | None = None
@@ -60,6 +62,11 @@ class Task(Generic[T]):
     def outputs(self, count: int) -> int:
         """Return of how many of the next `count` tokens logits are wanted: the last ones."""
         return max(0, self.read + count - max(self.first_output, self.read))
+
+    def cancel(self) -> None:
+        """Note that nobody wants it any more."""
+        self.cancelled = True
+        self.ends_by = min(self.ends_by, time.monotonic())
 
     def take(self, index: int, logits_v: FloatArray, scratch_v: FloatArray) -> None:
         """Use the logits that follow the token at `index`; `scratch_v` may be overwritten."""

@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 # How long the model may take to close in good order before the process ends without.
 CLOSE_SECONDS = 5.0
+# Seconds between two signs of life.
+BEAT_SECONDS = 1.0
 
 
 class ServedModel(LanguageModel, Protocol):
@@ -50,6 +52,10 @@ class ServedModel(LanguageModel, Protocol):
 
     def prefixes(self) -> PrefixCounters:
         """Return how read prefixes were used up to now."""
+        ...
+
+    def pulse(self) -> None:
+        """Return once the engine's thread has come round, never where it hangs."""
         ...
 
     def close(self) -> None:
@@ -70,10 +76,11 @@ class _Job:
 
 
 class Worker:
-    """Serves a model over a channel until the other side is gone."""
+    """Serves a model over a channel until the other side is gone, with a sign of life every `beat` seconds."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, *, beat: float = BEAT_SECONDS) -> None:
         self._channel = channel
+        self._beat = beat
         self._jobs: dict[int, _Job] = {}
         self._ended = threading.Event()
         self._model: ServedModel | None = None
@@ -88,10 +95,16 @@ class Worker:
             self._channel.send({"refused": pack_error(error)})
             return
         self._channel.send({"ready": True})
+        threading.Thread(target=self._show_life, args=(self._model,), name="smallhold-pulse", daemon=True).start()
         self._ended.wait()
         for job in self._jobs.copy().values():
             job.cancel()
         self._model.close()
+
+    def _show_life(self, model: ServedModel) -> None:
+        while not self._ended.wait(self._beat):
+            model.pulse()
+            self._channel.send({"alive": True})
 
     def _read(self) -> None:
         try:
@@ -174,7 +187,7 @@ def load_llama(options: Mapping[str, Any]) -> ServedModel:
     return LlamaGenerator(**unpack_options(options))
 
 
-def main(load: Callable[[Mapping[str, Any]], ServedModel] = load_llama) -> None:
+def main(load: Callable[[Mapping[str, Any]], ServedModel] = load_llama, *, beat: float = BEAT_SECONDS) -> None:
     """Serve the model that the command line describes."""
     # Ctrl-C and a service manager's SIGTERM reach the whole group of processes. When this one ends is the server's
     # business: it has answers to finish first.
@@ -184,7 +197,7 @@ def main(load: Callable[[Mapping[str, Any]], ServedModel] = load_llama) -> None:
     with contextlib.suppress(OSError):  # when memory runs out, this process is to go and not the server
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
-    Worker(channel).run(lambda: load(json.loads(sys.argv[2])))
+    Worker(channel, beat=beat).run(lambda: load(json.loads(sys.argv[2])))
     # Without the interpreter's own ending, which would wait for nothing and trip over threads that still run.
     sys.stderr.flush()
     os._exit(0)
