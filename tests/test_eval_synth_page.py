@@ -29,8 +29,11 @@ def test_a_person_decides_saves_and_applies(tmp_path: Path) -> None:
             page.keyboard.press(key)
         counted = f"{len(ids)} questions: 1 accepted, 1 struck, {len(ids) - 2} open"
         sync_api.expect(page.locator("output")).to_have_text(counted)
-        page.wait_for_timeout(500)  # the browser writes its storage to disk in its own time
-        page.reload()  # decisions outlive the page
+        for _ in range(20):  # decisions outlive the page; the browser writes its storage to disk in its own time
+            page.wait_for_timeout(500)
+            page.reload()
+            if page.locator("output").inner_text() == counted:
+                break
         sync_api.expect(page.locator("output")).to_have_text(counted)
         page.select_option("select", "open")
         assert page.locator("article:visible").count() == len(ids) - 2
