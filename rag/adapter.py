@@ -21,7 +21,9 @@ from rag.protocols import FloatArray
 _WRITTEN = ("GGUF.", "general.architecture")
 
 
-class _Pair(NamedTuple):
+class Pair(NamedTuple):
+    """The two thin matrices of an adapted one, and what their product is multiplied with."""
+
     a_rd: FloatArray
     b_or: FloatArray
     scale: float
@@ -43,7 +45,7 @@ def adapt(base: Path, adapter: Path, out: Path, quantization: str, done: Callabl
     from gguf import GGUFReader, GGUFWriter
 
     model = GGUFReader(base)
-    pairs = _read_pairs(adapter)
+    pairs = read_pairs(adapter)
     if unknown := sorted(pairs.keys() - {tensor.name for tensor in model.tensors}):
         raise ModelDamaged(f"the adapter {adapter.name} does not fit {base.name}, which has no {unknown[0]}")
     writer = GGUFWriter(out, _architecture(model))
@@ -61,8 +63,8 @@ def adapt(base: Path, adapter: Path, out: Path, quantization: str, done: Callabl
         writer.close()
 
 
-def _read_pairs(adapter: Path) -> dict[str, _Pair]:
-    """Return the adapter's matrices by the name of the tensor they are added to."""
+def read_pairs(adapter: Path) -> dict[str, Pair]:
+    """Return an adapter's matrices by the name of the tensor they are added to. Raises `ModelDamaged`."""
     from gguf import GGUFReader
 
     reader = GGUFReader(adapter)
@@ -74,7 +76,7 @@ def _read_pairs(adapter: Path) -> dict[str, _Pair]:
     pairs = {}
     for name in names:
         a_rd = halves[f"{name}.lora_a"]
-        pairs[name] = _Pair(a_rd, halves[f"{name}.lora_b"], float(alpha.contents()) / a_rd.shape[0])
+        pairs[name] = Pair(a_rd, halves[f"{name}.lora_b"], float(alpha.contents()) / a_rd.shape[0])
     return pairs
 
 
@@ -93,7 +95,7 @@ def _copy_metadata(model: Any, writer: Any) -> None:
             writer.add_key_value(field.name, field.contents(), kind, sub_type=element)
 
 
-def _announce(model: Any, pairs: dict[str, _Pair], writer: Any, quantization: str) -> None:
+def _announce(model: Any, pairs: dict[str, Pair], writer: Any, quantization: str) -> None:
     """Declare every tensor's shape and type before the first byte of data."""
     from gguf import GGMLQuantizationType
     from gguf.quants import quant_shape_to_byte_shape
@@ -112,7 +114,7 @@ def _announce(model: Any, pairs: dict[str, _Pair], writer: Any, quantization: st
         writer.add_tensor_info(tensor.name, size, np.dtype(np.uint8), int(np.prod(size)), wanted)
 
 
-def _adapted(tensor: Any, pair: _Pair, quantization: str) -> Any:
+def _adapted(tensor: Any, pair: Pair, quantization: str) -> Any:
     from gguf import GGMLQuantizationType
     from gguf.quants import dequantize, quantize
 

@@ -5,6 +5,7 @@ added to the very weights that llama.cpp will run. Arithmetic in bfloat16, sums 
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from gguf import GGUFReader, GGUFWriter
 from gguf.quants import dequantize
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
+
+from rag.protocols import FloatArray
 
 _MATRICES = {
     "q": "attn_q",
@@ -57,20 +60,9 @@ class AdaptedModel:
         return F.linear(_norm(x, self._last_norm, self._epsilon)[wanted_bs], self._output).float()
 
     def save(self, path: Path, name: str) -> None:
-        """Write the adapter as GGUF, in float16: a file that llama.cpp reads too."""
-        writer = GGUFWriter(path, "qwen2")
-        writer.add_type("adapter")
-        writer.add_name(name)
-        writer.add_license("Apache-2.0")
-        writer.add_string("adapter.type", "lora")
-        writer.add_float32("adapter.lora.alpha", self.scale * self.rank)
-        for matrix, (a, b) in sorted(self.pairs.items()):
-            writer.add_tensor(f"{matrix}.lora_a", a.detach().numpy().astype(np.float16))
-            writer.add_tensor(f"{matrix}.lora_b", b.detach().numpy().astype(np.float16))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        """Write the adapter."""
+        halves = {matrix: (a.detach().numpy(), b.detach().numpy()) for matrix, (a, b) in self.pairs.items()}
+        write_adapter(path, name, alpha=self.scale * self.rank, halves=halves)
 
     def _read_shape(self, reader: Any) -> None:
         def field(name: str) -> Any:
@@ -138,3 +130,20 @@ class AdaptedModel:
 def _norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     wide = x.float()
     return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon) * weight).bfloat16()
+
+
+def write_adapter(path: Path, name: str, *, alpha: float, halves: Mapping[str, tuple[FloatArray, FloatArray]]) -> None:
+    """Write an adapter as GGUF, in float16: a file that llama.cpp reads too. `halves` are A and B of every matrix."""
+    writer = GGUFWriter(path, "qwen2")
+    writer.add_type("adapter")
+    writer.add_name(name)
+    writer.add_license("Apache-2.0")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", alpha)
+    for matrix, (a_rd, b_or) in sorted(halves.items()):
+        writer.add_tensor(f"{matrix}.lora_a", a_rd.astype(np.float16))
+        writer.add_tensor(f"{matrix}.lora_b", b_or.astype(np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
