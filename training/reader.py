@@ -4,9 +4,10 @@
 
 Needs the QA-set folders named (`:N` takes the first N questions, `@K` at most K lessons of a question, drawn at
 random), and about an hour and 12 GB of memory on 2 cores with bfloat16 instructions. The set qed is made of the
-training shards of QED with `smallhold eval convert qed`. Then put the SHA-256 that `--print-sha256` shows into
-configs/models.toml. A run differs from another one in its last digits, so the file is kept, not made at installation;
-the one that is kept was made by an earlier form of this program, with the same lessons and rates.
+training shards of QED with `smallhold eval convert qed`. A run differs from another one in its last digits, so the
+file is kept, not made at installation: configs/adapters/reader-0.5b.gguf is the average (training/soup.py) of one that
+was made so and of one that an earlier form of this program made of the first two sets. Then put the SHA-256 that
+`--print-sha256` shows into configs/models.toml.
 """
 
 import argparse
