@@ -233,3 +233,20 @@ def until(condition: Callable[[], bool]) -> None:
             return
         limit.wait(0.005)
     raise AssertionError("it did not come to pass")
+
+
+def follow(engine: Scheduler, task: Writing, wanted: str, cut: int | None) -> None:
+    """Read an answer that must be the wanted one, to its end or until so much has come."""
+    got = ""
+    while True:
+        event = task.events.get(timeout=60)
+        if isinstance(event, BaseException):
+            raise event
+        got += event.text
+        assert wanted.startswith(got)
+        if event.finish_reason is not None:
+            assert got == wanted
+            return
+        if cut is not None and len(got) >= cut:
+            engine.cancel(task)
+            return

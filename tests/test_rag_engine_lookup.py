@@ -11,7 +11,6 @@ from rag.datatypes import Piece, Sampling
 from rag.engine.context import ContextFull, Part
 from rag.engine.lookup import WRONG_IN_A_ROW, Lookup, LookupCounters, spellings
 from rag.engine.sampling import Writer
-from rag.engine.scheduler import Scheduler
 from rag.engine.task import Scoring, Writing
 from rag.errors import DeadlinePassed, InvalidRequest, ModelLoadFailed
 from rag.protocols import FloatArray
@@ -20,6 +19,7 @@ from tests.engine_fakes import (
     FakeContext,
     FakeSpeller,
     copying,
+    follow,
     pieces,
     scheduler,
     scores,
@@ -463,21 +463,3 @@ def test_random_disconnects_lose_double_or_cross_nothing() -> None:
         until(lambda: not engine._active and not engine._queue)
         assert engine.lookups().accepted > 100
         assert context.used() <= 300, "only idle prefixes stay"
-
-
-def follow(engine: Scheduler, task: Writing, wanted: str, cut: int | None) -> None:
-    """Read an answer that must be the wanted one, to its end or until so much has come."""
-    got = ""
-    while True:
-        event = task.events.get(timeout=60)
-        if isinstance(event, BaseException):
-            raise event
-        got += event.text
-        assert wanted.startswith(got)
-        if event.finish_reason is not None:
-            assert got == wanted
-            return
-        if cut is not None and len(got) >= cut:
-            task.cancelled = True
-            engine.wake()
-            return
