@@ -12,9 +12,9 @@ import sqlite3
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from eval.systems import Pipeline
 from rag.datatypes import Answer, Message, Piece, Sampling, ScoredChunk, Usage
@@ -27,9 +27,11 @@ FILE = "answers.sqlite"
 MAX_ANSWER = 4_000_000
 MAX_CACHE = 2_000_000_000
 
-_VERSION = 2
+_VERSION = 3
 _WAIT = 60.0  # seconds for another process to finish its write, which takes milliseconds
 _TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, checksum TEXT NOT NULL, answer TEXT NOT NULL)"
+
+Asked = Literal["read", "replayed"]
 
 _log = logging.getLogger(__name__)
 
@@ -37,12 +39,55 @@ _log = logging.getLogger(__name__)
 class Recording(NamedTuple):
     """What a model wrote: its pieces, and for each the seconds since the request at which it came.
 
-    `complete` is false where the reader had enough before the end.
+    `complete` is false where the reader had enough before the end. `warm` says that the prompt had just been read for
+    the same question, so that the first token came at once.
     """
 
     pieces: tuple[Piece, ...]
     seconds: tuple[float, ...]
     complete: bool
+    warm: bool = False
+
+    @property
+    def reading(self) -> float:
+        """The seconds until the first token, 0 where they were spared."""
+        written = [seconds for piece, seconds in zip(self.pieces, self.seconds, strict=True) if piece.tokens]
+        return 0.0 if self.warm else next(iter(written), self.seconds[-1])
+
+    def reread(self) -> "Recording":
+        """Return what asking once more within the same question takes: the prompt need not be read again."""
+        spared = self.reading
+        return self._replace(seconds=tuple(max(0.0, seconds - spared) for seconds in self.seconds), warm=True)
+
+
+class SavedAnswer(NamedTuple):
+    """What is kept of a request: how it went the first time, and the whole answer where a later time went further.
+
+    A passage that is read and given up, then chosen after all, is asked for twice within one question: the prompt is
+    read once, so both times are kept.
+    """
+
+    first: Recording
+    whole: Recording | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the end of the answer is known."""
+        return self.first.complete or self.whole is not None
+
+    def replayed(self, *, again: bool) -> Recording:
+        """Return the answer as far as it is known, asked for first in a question or `again`."""
+        if self.whole is None:
+            return self.first.reread() if again else self.first
+        if again:
+            return self.whole.reread()
+        tokens = sum(piece.tokens for piece in self.first.pieces)
+        if not tokens:  # given up while the prompt was read
+            return self.whole
+        place = _place(self.whole.pieces, tokens)
+        offset = self.first.seconds[-1] - self.whole.seconds[place - 1]
+        rest = tuple(offset + seconds for seconds in self.whole.seconds[place:])
+        return Recording(self.first.pieces + self.whole.pieces[place:], self.first.seconds + rest, complete=True)
 
 
 def request_key(model: str, messages: Sequence[Message], sampling: Sampling) -> str:
@@ -81,7 +126,7 @@ class AnswerCache:
         """Release the file."""
         self._connection.close()
 
-    def get(self, key: str) -> Recording | None:
+    def get(self, key: str) -> SavedAnswer | None:
         """Return what is saved under a key, None where nothing whole is."""
         try:
             row = self._connection.execute("SELECT checksum, answer FROM answers WHERE key = ?", (key,)).fetchone()
@@ -94,12 +139,12 @@ class AnswerCache:
 
         A full disk is logged, not raised: the answer was given, only a repetition will cost again.
         """
-        answer = _encode(recording)
-        if len(answer) > MAX_ANSWER:
-            return
         try:
             saved = self.get(key)
             if saved is None or (recording.complete and not saved.complete):
+                answer = _encode(SavedAnswer(recording) if saved is None else SavedAnswer(saved.first, recording))
+                if len(answer) > MAX_ANSWER:
+                    return
                 row = (key, _checksum(key, answer), answer)
                 self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", row)
                 self._evict()
@@ -164,13 +209,15 @@ class CachedGenerator:
         began = time.perf_counter()
         key = request_key(self._identity, messages, sampling)
         saved = self._cache.get(key)
+        before = self.clock.asked.get(key)
+        self.clock.asked[key] = "replayed" if saved is not None else "read"
         try:
             if saved is not None:
-                yield from self._replay(saved, began)
+                yield from self._replay(saved.replayed(again=before is not None), began)
             if saved is None or not saved.complete:
                 began = began if saved is None else time.perf_counter()
-                pieces = self._record(key, messages, sampling, began)
-                yield from _after(pieces, sum(piece.tokens for piece in saved.pieces) if saved else 0)
+                pieces = self._record(key, messages, sampling, began, before)
+                yield from _after(pieces, sum(piece.tokens for piece in saved.first.pieces) if saved else 0)
         finally:
             self.clock.end()
 
@@ -182,14 +229,14 @@ class CachedGenerator:
             self.clock.note(saved.pieces[-1], began - time.perf_counter())
 
     def _record(
-        self, key: str, messages: Sequence[Message], sampling: Sampling, began: float
+        self, key: str, messages: Sequence[Message], sampling: Sampling, began: float, before: Asked | None
     ) -> Generator[Piece, None, None]:
         # Seconds that are not the answer's: looking up and saving here, and waiting for a turn.
         ours = time.perf_counter() - began
         waited_before = self._waited()
         pieces: list[Piece] = []
         seconds: list[float] = []
-        complete = False
+        complete, warm = False, before is not None
         try:
             with closing(self._model.stream(messages, sampling)) as stream:
                 for piece in stream:
@@ -197,17 +244,21 @@ class CachedGenerator:
                     lost = ours + self._waited() - waited_before
                     pieces.append(piece)
                     seconds.append(now - began - lost)
+                    if piece.tokens and before == "replayed":  # read now only because it was not read a moment ago
+                        ours, before = ours + seconds[-1], None
+                        lost += seconds[-1]
+                        seconds = [0.0] * len(seconds)
                     # Before the last piece is handed on: whoever reads it need not come back for more.
                     if piece.finish_reason is not None:
                         complete = True
-                        self._cache.put(key, Recording(tuple(pieces), tuple(seconds), complete=True))
+                        self._cache.put(key, Recording(tuple(pieces), tuple(seconds), complete=True, warm=warm))
                         lost += time.perf_counter() - now
                     self.clock.note(piece, -lost)
                     yield piece
         except GeneratorExit:
             if pieces and not complete:
                 now = time.perf_counter()
-                self._cache.put(key, Recording(tuple(pieces), tuple(seconds), complete=False))
+                self._cache.put(key, Recording(tuple(pieces), tuple(seconds), complete=False, warm=warm))
                 self.clock.after -= time.perf_counter() - now
             raise
 
@@ -217,13 +268,15 @@ class Correction:
     """Seconds to add to the measured ones so that they are those of the first time, without waits of our own making.
 
     `read` is for the time to the first token, `generate` for all of it, `after` for what follows until the generator is
-    closed; `replayed` is how many seconds were not spent.
+    closed; `replayed` is how many seconds were not spent. `asked` tells of the requests of this question so far whether
+    the model has read their prompts or was spared that.
     """
 
     read: float = 0.0
     generate: float = 0.0
     after: float = 0.0
     replayed: float = 0.0
+    asked: dict[str, Asked] = field(default_factory=dict)
     _before: float = 0.0
     _replayed_before: float = 0.0
     _first: bool = True
@@ -275,11 +328,25 @@ def _after(pieces: Generator[Piece, None, None], tokens: int) -> Generator[Piece
             passed += piece.tokens
 
 
+def _place(pieces: Sequence[Piece], tokens: int) -> int:
+    """Return how many pieces `_after` passes over."""
+    passed = 0
+    for place, piece in enumerate(pieces):
+        if passed >= tokens:
+            return place
+        passed += piece.tokens
+    return len(pieces)
+
+
 def _checksum(key: str, answer: str) -> str:
     return hashlib.sha256(f"{key}\n{answer}".encode()).hexdigest()
 
 
-def _encode(recording: Recording) -> str:
+def _encode(saved: SavedAnswer) -> str:
+    return json.dumps({name: _plain(took) for name, took in saved._asdict().items() if took is not None})
+
+
+def _plain(recording: Recording) -> dict[str, Any]:
     pieces = [
         [
             piece.text,
@@ -292,13 +359,16 @@ def _encode(recording: Recording) -> str:
         ]
         for piece, seconds in zip(recording.pieces, recording.seconds, strict=True)
     ]
-    return json.dumps({"complete": recording.complete, "pieces": pieces})
+    return {"complete": recording.complete, "warm": recording.warm, "pieces": pieces}
 
 
-def _decode(answer: str) -> Recording:
-    saved: dict[str, Any] = json.loads(answer)
+def _decode(answer: str) -> SavedAnswer:
+    return SavedAnswer(**{name: _recording(took) for name, took in json.loads(answer).items()})
+
+
+def _recording(saved: dict[str, Any]) -> Recording:
     pieces = tuple(
         Piece(text, logprob, tokens, finish, None if usage is None else Usage(*usage), decline)
         for text, logprob, tokens, finish, usage, decline, _ in saved["pieces"]
     )
-    return Recording(pieces, tuple(piece[-1] for piece in saved["pieces"]), saved["complete"])
+    return Recording(pieces, tuple(piece[-1] for piece in saved["pieces"]), saved["complete"], saved["warm"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.cache import FILE, AnswerCache, CachedGenerator, CachedPipeline, Recording, request_key
+from eval.cache import FILE, AnswerCache, CachedGenerator, CachedPipeline, Recording, SavedAnswer, request_key
 from rag.datatypes import Answer, Message, Piece, Sampling, ScoredChunk, Usage
 from rag.errors import EndpointFailed, Unavailable
 
@@ -150,7 +150,7 @@ def test_a_reader_that_has_enough_leaves_a_beginning_that_another_one_may_want_t
 def test_how_likely_declining_was_is_kept_and_asked_for_by_the_key(cache: AnswerCache) -> None:
     told = Recording((Piece("x", -0.5, 1, decline=0.25), Piece("", finish_reason="stop")), (1.0, 2.0), complete=True)
     cache.put("key", told)
-    assert cache.get("key") == told
+    assert cache.get("key") == SavedAnswer(told)
     assert request_key("m", ASK, Sampling()) != request_key("m", ASK, Sampling(decline="unanswerable"))
 
 
@@ -177,7 +177,7 @@ def test_a_complete_answer_stays_as_it_was_the_first_time(cache: AnswerCache) ->
     cache.put("key", whole)
     cache.put("key", Recording(PIECES, (0.0,) * 5, complete=True))
     cache.put("key", Recording(PIECES[:1], (9.0,), complete=False))
-    assert cache.get("key") == whole
+    assert cache.get("key") == SavedAnswer(Recording(PIECES[:1], (9.0,), complete=False), whole)
     cache.drop("key")
     assert cache.get("key") is None
 
@@ -234,6 +234,70 @@ def test_a_pipeline_that_reads_on_has_the_answer_written_again(cache: AnswerCach
     whole = CachedPipeline(Pipeline(generator, clock), generator).answer("Where?")
     assert model.asked == 2
     assert whole.timings == {"retrieve": 0.5, "read": 2.0, "generate": 5.0, "total": 5.5}
+
+
+class Returning:
+    """Reads, gives up after the first token, and unless `declines` asks for the same once more: passages read apart."""
+
+    def __init__(self, generator: CachedGenerator, clock: Clock, *, declines: bool = False) -> None:
+        self._generator = generator
+        self._clock = clock
+        self._declines = declines
+
+    def answer(self, question: str, history: Sequence[Message] = ()) -> Answer:
+        began = self._clock.now
+        opening = self._generator.stream([Message("user", question)], Sampling())
+        text = next(opening).text + next(opening).text
+        read = self._clock.now - began
+        opening.close()
+        if not self._declines:
+            text = "".join(piece.text for piece in self._generator.stream([Message("user", question)], Sampling()))
+        total = self._clock.now - began
+        return Answer(text, timings={"read": read, "generate": total, "total": total})
+
+    def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
+        return []
+
+
+class Remembering(Model):
+    """A model that keeps what it has read: asked again at once, the first token takes no time."""
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
+        assert self.clock is not None
+        if self.asked:
+            self.clock.now -= 2
+        yield from super().stream(messages, sampling)
+
+
+def test_a_passage_that_was_given_up_and_chosen_after_all_is_replayed_with_both_times(
+    cache: AnswerCache, clock: Clock
+) -> None:
+    generator = CachedGenerator(Remembering(clock), cache, "weights")
+    pipeline = CachedPipeline(Returning(generator, clock), generator)
+    first = pipeline.answer("Where?")
+    assert first.timings == {"read": 2.0, "generate": 5.0, "total": 5.0}  # two seconds of reading, three of writing
+    assert pipeline.answer("Where?").timings == {**first.timings, "replayed": 5.0}
+
+
+def test_a_passage_that_another_run_had_given_up_is_not_read_twice_within_a_question(
+    cache: AnswerCache, clock: Clock
+) -> None:
+    model = Model(clock)
+    generator = CachedGenerator(model, cache, "weights")
+    declined = CachedPipeline(Returning(generator, clock, declines=True), generator).answer("Where?")
+    assert declined.timings == {"read": 2.0, "generate": 2.0, "total": 2.0}
+    pipeline = CachedPipeline(Returning(generator, clock), generator)
+    whole = pipeline.answer("Where?")
+    assert (whole.text, model.asked) == ("".join(piece.text for piece in PIECES), 2)
+    assert whole.timings == {"read": 2.0, "generate": 5.0, "total": 5.0, "replayed": 2.0}
+    assert pipeline.answer("Where?").timings == {**whole.timings, "replayed": 5.0}
+
+
+def test_who_reads_on_at_once_gets_the_seconds_of_reading_and_of_writing(cache: AnswerCache, clock: Clock) -> None:
+    generator = CachedGenerator(Remembering(clock), cache, "weights")
+    CachedPipeline(Returning(generator, clock), generator).answer("Where?")
+    straight = CachedPipeline(Pipeline(generator, clock), generator).answer("Where?")
+    assert straight.timings == {"retrieve": 0.5, "read": 2.0, "generate": 5.0, "total": 5.5, "replayed": 5.0}
 
 
 def test_waiting_for_a_turn_is_not_part_of_the_answer(cache: AnswerCache, clock: Clock) -> None:
