@@ -81,14 +81,21 @@ bench-engine: dev ## Measure the inference engine beside llama-server and llama-
 	@$(SMALLHOLD) models pull $(TEST_MODELS)
 	@$(BIN)/python -m benchmarks.engine $(if $(wildcard $(DATA)/squad2-small),--data $(DATA)/squad2-small) $(ARGS)
 
-eval-report: install ## Measure small against large on DATA/squad2-small and DATA/nq-recorded; hours, resumable, into OUT
+eval-report: install ## Measure small against large on the QA sets of DATA; an hour or more, resumable, into OUT
 	@$(SMALLHOLD) models pull $(REPORT_MODELS)
 	@$(SMALLHOLD) eval run --data $(DATA)/squad2-small --out $(OUT)/squad2-small --cache $(OUT)/cache $(ARGS) \
 		--system tiny,small,large,small+retrieval,large+retrieval,small+oracle
 	@$(SMALLHOLD) eval run --data $(DATA)/nq-recorded --out $(OUT)/nq-recorded --cache $(OUT)/cache --skip 200 $(ARGS) \
 		--systems $(NQ_SYSTEMS) --system small+retrieval,large+retrieval,GPT-3.5,ChatGPT,GPT-4,Bing
+	@$(call rewritten,squad2-small)
+	@$(call rewritten,nq-recorded,--skip 200)
 	@$(SMALLHOLD) eval judged $(DATA)/judged/triviaqa-judged.json
 	@$(SMALLHOLD) eval judged $(DATA)/nq-recorded
+
+# A run on documents whose answers were rewritten: who follows them, and who remembers? $(2) are options of it.
+rewritten = { test -d $(OUT)/$(1)-rewritten || $(SMALLHOLD) eval counterfactual $(DATA)/$(1) $(OUT)/$(1)-rewritten; } \
+	&& $(SMALLHOLD) eval run --data $(OUT)/$(1)-rewritten --out $(OUT)/$(1)-counterfactual --cache $(OUT)/cache \
+	--limit 100 $(2) --no-abstain $(ARGS) --system small,large,small+retrieval,large+retrieval
 
 lock: ## Lock the dependencies anew after a change of pyproject.toml; ARGS=--upgrade takes the newest
 	@PYTHON=$(PYTHON) bash scripts/lock.sh $(ARGS)
