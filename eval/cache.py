@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
@@ -106,7 +107,7 @@ def request_key(model: str, messages: Sequence[Message], sampling: Sampling) -> 
 
 
 class AnswerCache:
-    """The answers saved in a folder, in one SQLite file that several processes may share.
+    """The answers saved in a folder, in one SQLite file that several processes, and threads, may share.
 
     It keeps hashes of requests, not requests. An entry whose checksum does not hold is passed over; when the file grows
     beyond `max_bytes` the oldest tenth goes. Raises `Unavailable` where the file cannot be opened or read.
@@ -115,21 +116,25 @@ class AnswerCache:
     def __init__(self, folder: Path, *, max_bytes: int = MAX_CACHE) -> None:
         self.path = folder / FILE
         self._max_bytes = max_bytes
+        self._lock = threading.RLock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None)
+            self._connection = sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
             self._connection.execute(_TABLE)
         except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from error
 
     def close(self) -> None:
         """Release the file."""
-        self._connection.close()
+        with self._lock:
+            self._connection.close()
 
     def get(self, key: str) -> SavedAnswer | None:
         """Return what is saved under a key, None where nothing whole is."""
         try:
-            row = self._connection.execute("SELECT checksum, answer FROM answers WHERE key = ?", (key,)).fetchone()
+            with self._lock:
+                found = self._connection.execute("SELECT checksum, answer FROM answers WHERE key = ?", (key,))
+                row = found.fetchone()
         except sqlite3.Error as error:
             raise self._unusable(error) from error
         return _decode(row[1]) if row and row[0] == _checksum(key, row[1]) else None
@@ -140,21 +145,23 @@ class AnswerCache:
         A full disk is logged, not raised: the answer was given, only a repetition will cost again.
         """
         try:
-            saved = self.get(key)
-            if saved is None or (recording.complete and not saved.complete):
-                answer = _encode(SavedAnswer(recording) if saved is None else SavedAnswer(saved.first, recording))
-                if len(answer) > MAX_ANSWER:
-                    return
-                row = (key, _checksum(key, answer), answer)
-                self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", row)
-                self._evict()
+            with self._lock:
+                saved = self.get(key)
+                if saved is None or (recording.complete and not saved.complete):
+                    answer = _encode(SavedAnswer(recording) if saved is None else SavedAnswer(saved.first, recording))
+                    if len(answer) > MAX_ANSWER:
+                        return
+                    row = (key, _checksum(key, answer), answer)
+                    self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", row)
+                    self._evict()
         except (sqlite3.Error, Unavailable) as error:
             _log.warning("an answer could not be saved in %s: %s", self.path, error)
 
     def drop(self, key: str) -> None:
         """Forget what is saved under a key."""
         try:
-            self._connection.execute("DELETE FROM answers WHERE key = ?", (key,))
+            with self._lock:
+                self._connection.execute("DELETE FROM answers WHERE key = ?", (key,))
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
@@ -182,8 +189,9 @@ class CachedGenerator:
     """A language model that writes to an `AnswerCache` and reads from it. Implements `Generator` and `TokenCounter`.
 
     `identity` names the weights or endpoint and whatever else moves answers or seconds, such as the machine. `waited`
-    tells the seconds that the model has so far spent on keeping to a rate limit, which are not the answer's. An answer
-    that its reader cut short is kept as far as it goes; who reads on has it written anew from there.
+    tells the seconds that the model has so far spent, in this thread, on keeping to a rate limit, which are not the
+    answer's. An answer that its reader cut short is kept as far as it goes; who reads on has it written anew from
+    there.
     """
 
     def __init__(
@@ -198,7 +206,19 @@ class CachedGenerator:
         self._cache = cache
         self._identity = identity
         self._waited = waited
-        self.clock = Correction()
+        self._of_thread = threading.local()
+
+    @property
+    def clock(self) -> "Correction":
+        """What is to be added to the seconds of the answer that this thread is reading."""
+        if not hasattr(self._of_thread, "clock"):
+            self._of_thread.clock = Correction()
+        found: Correction = self._of_thread.clock
+        return found
+
+    @clock.setter
+    def clock(self, clock: "Correction") -> None:
+        self._of_thread.clock = clock
 
     def count(self, text: str) -> int:
         """Return the number of tokens of `text`."""

@@ -9,6 +9,7 @@ without cooling): 0.74 W idle, 3.5 W at full load. A desktop draws several times
 """
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -39,7 +40,9 @@ class Spent(NamedTuple):
 
 
 class Meter:
-    """Reads the counters. The trap: of questions asked at the same time, each span holds the work of all of them."""
+    """Reads the counters. The trap: of questions asked at the same time, each span holds the work of all of them; for
+    these there is `Laps`.
+    """
 
     def __init__(self, powercap: Path = POWERCAP) -> None:
         self._zones = _zones(powercap)
@@ -58,6 +61,26 @@ class Meter:
         if self._zones and len(now.microjoules) == len(earlier.microjoules) == len(self._zones):
             joules = sum(map(_advanced, earlier.microjoules, now.microjoules, self._ranges)) / 1e6
         return Spent(now.cpu_seconds - earlier.cpu_seconds, self._cores, joules)
+
+
+class Laps(Meter):
+    """Counters for questions that are asked at the same time: each gets what was spent since the last one ended.
+
+    So every second is counted once, and the mean over the questions is right; of a single one the figure says little.
+    """
+
+    def __init__(self, powercap: Path = POWERCAP) -> None:
+        super().__init__(powercap)
+        self._lock = threading.Lock()
+        self._ended = self.read()
+
+    def since(self, earlier: Reading) -> Spent:
+        """Return what was spent since this was last asked, by whatever thread."""
+        del earlier
+        with self._lock:
+            spent = super().since(self._ended)
+            self._ended = self.read()
+        return spent
 
 
 def estimated_joules(

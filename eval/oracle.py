@@ -1,5 +1,6 @@
 """Systems that are handed the relevant documents of a question, so that errors of retrieval and of reading separate."""
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -17,17 +18,27 @@ class OracleRetriever:
     """Finds the chunks of the documents it was told are `relevant`, and no others. Implements `Retriever`.
 
     They come in the order of the usual retriever: by its dense and lexical scores, fused as in `FusedRetriever`, among
-    the relevant chunks alone. Where no document is relevant nothing is found.
+    the relevant chunks alone. Where no document is relevant nothing is found. What a thread hands over is its own.
     """
 
     def __init__(self, index: Index, embedder: Embedder, dense_weight: float) -> None:
-        self.relevant: tuple[str, ...] = ()
+        self._of_thread = threading.local()
         self._index = index
         self._embedder = embedder
         self._dense_weight = dense_weight
         self._rows: defaultdict[str, list[int]] = defaultdict(list)
         for row, chunk in enumerate(index.store.all_chunks()):
             self._rows[chunk.document_id].append(row)
+
+    @property
+    def relevant(self) -> tuple[str, ...]:
+        """The documents that this thread has handed over."""
+        found: tuple[str, ...] = getattr(self._of_thread, "relevant", ())
+        return found
+
+    @relevant.setter
+    def relevant(self, ids: tuple[str, ...]) -> None:
+        self._of_thread.relevant = ids
 
     def retrieve(self, question: str, k: int) -> list[ScoredChunk]:
         """Return at most `k` chunks, best first; `score` lies in [0, 1], `dense` and `lexical` are both set."""

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from eval.asking import Keeper, Progress, ask_all
 from eval.energy import Meter, Spent
 from eval.machine import describe_machine
 from eval.qaset import QASet, Question
@@ -34,29 +35,6 @@ from eval.systems import OpenSystem, Reply, System, SystemRow
 from rag.config import Settings
 from rag.datatypes import Answer
 from rag.errors import DataError, InvalidRequest, SmallholdError, Unavailable
-
-# An endpoint that is down or a key that is wrong fails every question: stop a system instead of failing them all.
-FAILURES_IN_A_ROW = 5
-
-
-class Progress(Protocol):
-    """Is told how a run goes on."""
-
-    def start(self, system: str, total: int, reused: int) -> None:
-        """A system begins; `reused` of its `total` questions are answered already."""
-        ...
-
-    def advance(self, row: Row) -> None:
-        """A question was answered."""
-        ...
-
-    def finish(self) -> None:
-        """The system that was started is through, or has stopped."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Something the reader should know."""
-        ...
 
 
 class Silent:
@@ -202,7 +180,7 @@ def _run_system(
         with open_system(row) as system:
             fingerprint = system_fingerprint(identity, system.fingerprint, qaset.corpus_digest)
             state = state.with_system(row.name, _entry(row, identity, fingerprint, state.systems.get(row.name)))
-            spending.begin(row, settings)
+            spending.begin(row, settings, qaset.questions)
             pending = _pending(qaset, row.name, out, state, spending)
             if pending:
                 spending.check(row)
@@ -212,7 +190,8 @@ def _run_system(
             progress.start(row.name, len(qaset.questions), len(qaset.questions) - len(pending))
             try:
                 with ResultsWriter(out) as writer:
-                    _ask_all(pending, row, fingerprint, system, writer, progress, spending)
+                    keeper = Keeper(writer, progress, spending)
+                    ask_all(pending, row, lambda asked, meter: ask(asked, row, fingerprint, system, meter), keeper)
             finally:
                 progress.finish()
     except (Unavailable, LimitReached) as error:
@@ -244,40 +223,13 @@ def _pending(qaset: QASet, system: str, out: Path, state: Run, spending: Spendin
     return [question for question in qaset.questions if question.id not in done]
 
 
-def _ask_all(
-    questions: Sequence[Question],
-    row: SystemRow,
-    fingerprint: str,
-    system: System,
-    writer: ResultsWriter,
-    progress: Progress,
-    spending: Spending,
-) -> None:
-    failures = 0
-    for question in questions:
-        spending.check(row)
-        result = ask(question, row, fingerprint, system)
-        if result is None:
-            continue
-        writer.append(result)
-        spending.add(result)
-        progress.advance(result)
-        failures = failures + 1 if result.failed else 0
-        if failures == FAILURES_IN_A_ROW:
-            raise Unavailable(
-                f"{failures} questions in a row failed, the last with: {result.error}",
-                hint="Mend the cause and run the same command again: finished questions are kept.",
-            )
-
-
-def ask(question: Question, row: SystemRow, fingerprint: str, system: System) -> Row | None:
+def ask(question: Question, row: SystemRow, fingerprint: str, system: System, meter: Meter) -> Row | None:
     """Put one question to a system and judge what comes; an error of the system becomes a row as well.
 
-    None where the system has nothing to say of this question.
+    `meter` reads what the machine spends. None where the system has nothing to say of this question.
     """
     fingerprints = (fingerprint, row_fingerprint(fingerprint, question.digest))
     result = empty_row(question, row.name, generates=row.generates, retrieves=row.retrieval, fingerprints=fingerprints)
-    meter = Meter()
     counters, began = meter.read(), time.perf_counter()
     try:
         reply = system.ask(question) if row.generates else _retrieved(question, system)

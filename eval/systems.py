@@ -29,6 +29,9 @@ _OF_THE_GENERATOR = frozenset({"model", "endpoint", "api_key_env"})
 # How patiently an endpoint is asked changes no answer.
 _PATIENCE = frozenset({"timeout", "deadline", "retries", "requests_per_minute"})
 
+# Endpoints answer several at a time, and mostly keep us waiting; a model here uses every core for one question.
+ENDPOINT_CONCURRENCY = 4
+
 Price = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
@@ -81,6 +84,7 @@ class SystemRow(BaseModel):
 
     With `oracle` the documents that are relevant to a question are read instead of retrieved ones. `recorded` names a
     file of answers given elsewhere, instead of a generator. `parameters` is the size of the model in billions.
+    `concurrency` is how many questions an endpoint is asked at a time.
     `settings` overrides `rag` settings for this system alone, nested like the configuration file.
     """
 
@@ -98,6 +102,7 @@ class SystemRow(BaseModel):
     price_per_million_cached: Price | None = None
     price_per_million_completion: Price | None = None
     settings: dict[str, dict[str, Any]] = {}
+    concurrency: Annotated[int, Field(ge=1, le=64)] | None = None
 
     # What it costs beyond the prices above (`prices` in the file; a property of that name has the prices in force),
     # and what it draws.
@@ -131,6 +136,8 @@ class SystemRow(BaseModel):
             raise ValueError("price_per_million_prompt and price_per_million_completion belong together")
         if self.price_per_million_cached is not None and self.price_per_million_prompt is None:
             raise ValueError("price_per_million_cached needs price_per_million_prompt")
+        if (self.concurrency or 1) > 1 and not isinstance(self.generator, Endpoint):
+            raise ValueError("concurrency is for endpoints: a model here has every core busy with one question")
         for key in sorted(_OF_THE_GENERATOR & set(self.settings.get("generator", {}))):
             raise ValueError(f"the model is named by `generator`, not by settings.generator.{key}")
         self._check_settings()
@@ -155,6 +162,13 @@ class SystemRow(BaseModel):
     def generates(self) -> bool:
         """Whether there are answers, ours or recorded ones; else this is retrieval alone."""
         return bool(self.generator or self.recorded)
+
+    @property
+    def at_once(self) -> int:
+        """How many questions are asked at a time."""
+        if not isinstance(self.generator, Endpoint):
+            return 1
+        return self.concurrency or ENDPOINT_CONCURRENCY
 
     @property
     def listed(self) -> TablePrices | None:

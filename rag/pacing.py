@@ -14,7 +14,10 @@ LONGEST_RETRY_AFTER = 60.0
 
 
 class Pace:
-    """Spaces the beginnings of requests evenly, so that no minute sees more than `per_minute`; 0 lets all pass."""
+    """Spaces the beginnings of requests evenly, so that no minute sees more than `per_minute`; 0 lets all pass.
+
+    Threads share the turns; each has its own count of the seconds that it `waited`.
+    """
 
     def __init__(self, per_minute: float, sleep: Callable[[float], None], clock: Callable[[], float]) -> None:
         self._interval = 60.0 / per_minute if per_minute > 0 else 0.0
@@ -22,7 +25,12 @@ class Pace:
         self._clock = clock
         self._lock = threading.Lock()
         self._next = -math.inf
-        self.waited = 0.0
+        self._of_thread = threading.local()
+
+    @property
+    def waited(self) -> float:
+        """Seconds that this thread has waited for its turns."""
+        return float(getattr(self._of_thread, "waited", 0.0))
 
     def wait(self) -> None:
         """Take the next turn and wait for it."""
@@ -32,8 +40,8 @@ class Pace:
             now = self._clock()
             turn = max(now, self._next)
             self._next = turn + self._interval
-            self.waited += turn - now
         if turn > now:
+            self._of_thread.waited = self.waited + turn - now
             self._sleep(turn - now)
 
 

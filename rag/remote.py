@@ -79,7 +79,7 @@ class EndpointGenerator:
 
     @property
     def waited(self) -> float:
-        """Seconds that all requests so far have waited for their turn under `requests_per_minute`."""
+        """Seconds that the requests of this thread have so far waited for a turn under `requests_per_minute`."""
         return self._pace.waited
 
     def count(self, text: str) -> int:

@@ -180,7 +180,7 @@ def test_an_interrupt_says_how_to_go_on(app: typer.Typer, pipelines: FakePipelin
 def test_a_stopped_system_is_reported_with_exit_code_3(
     app: typer.Typer, pipelines: FakePipelines, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eval.runner.FAILURES_IN_A_ROW", 2)
+    monkeypatch.setattr("eval.asking.FAILURES_IN_A_ROW", 2)
     pipelines.failure = EndpointFailed("the endpoint is down")
     result = invoke(app, "run", "--data", data, "--out", tmp_path / "out", code=3)
     assert "the endpoint is down" in result.stderr and "Not finished: small+retrieval" in result.stderr

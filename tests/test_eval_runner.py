@@ -3,18 +3,20 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from eval.qaset import QASet, load_qaset
 from eval.results import ResultsWriter, locked, read_rows, read_run
 from eval.rows import Row, rank_documents
 from eval.runner import run
-from eval.systems import PipelineSystem, SystemRow
+from eval.systems import Endpoint, PipelineSystem, SystemRow
 from rag.config import Settings
 from rag.datatypes import Answer, Chunk, Citation, Message, ScoredChunk, Span, Usage, Verdict
 from rag.errors import DataError, EndpointFailed, InvalidRequest, ModelMissing, Unavailable
@@ -303,7 +305,7 @@ def test_a_failed_question_is_a_row_and_is_asked_again_next_time(tmp_path: Path)
 def test_a_system_that_fails_every_question_is_stopped_and_the_next_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eval.runner.FAILURES_IN_A_ROW", 2)
+    monkeypatch.setattr("eval.asking.FAILURES_IN_A_ROW", 2)
     qaset, out = write_qaset(tmp_path / "set"), tmp_path / "out"
 
     class Down(Fake):
@@ -380,3 +382,106 @@ def test_a_torn_line_does_not_swallow_the_next_row(tmp_path: Path) -> None:
     with ResultsWriter(tmp_path) as writer:
         writer.append(row)
     assert list(read_rows(tmp_path)) == [row]
+
+
+REMOTE = SystemRow(
+    name="gpt",
+    generator=Endpoint(endpoint="https://host/v1", model="m"),
+    retrieval=False,
+    concurrency=3,
+    price_per_million_prompt=1.0,
+    price_per_million_completion=1.0,
+)
+
+
+class Busy(Fake):
+    """A fake that several threads may ask; it waits until `together` questions are under way or have been."""
+
+    def __init__(self, together: int = 1) -> None:
+        super().__init__()
+        self.together = together
+        self.now = self.most = 0
+        self.changed = threading.Condition()
+
+    def answer(self, question: str, history: Sequence[Message] = ()) -> Answer:
+        if not self.asked:  # the first is asked alone
+            return super().answer(question, history)
+        with self.changed:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            self.changed.notify_all()
+            assert self.changed.wait_for(lambda: self.most >= self.together, timeout=30)
+        try:
+            return super().answer(question, history)
+        finally:
+            with self.changed:
+                self.now -= 1
+
+
+def test_an_endpoint_is_asked_several_questions_at_a_time(tmp_path: Path) -> None:
+    qaset, fake = write_qaset(tmp_path / "set"), Busy(together=3)
+    rows = go(qaset, fake, tmp_path / "out", REMOTE)
+    assert (fake.asked[0], fake.most) == ("question 0", 3)
+    assert sorted(row.question_id for row in rows) == ["q0", "q1", "q2", "q3"]
+    assert all(row.work is not None and row.work.cpu_seconds >= 0 for row in rows)
+    again = Busy()
+    assert len(go(qaset, again, tmp_path / "out", REMOTE)) == 4 and again.asked == []
+
+
+def test_one_at_a_time_where_that_is_asked_or_the_model_is_here(tmp_path: Path) -> None:
+    fake = Busy()
+    go(write_qaset(tmp_path / "set"), fake, tmp_path / "out", REMOTE.model_copy(update={"concurrency": 1}))
+    assert fake.most == 1 and fake.asked == [f"question {i}" for i in range(4)]
+    assert (SMALL.at_once, REMOTE.at_once, REMOTE.without_generator().at_once) == (1, 3, 1)
+    assert REMOTE.model_copy(update={"concurrency": None}).at_once == 4
+    with pytest.raises(ValidationError, match="concurrency is for endpoints"):
+        SystemRow(name="small", generator="tiny", retrieval=False, concurrency=2)
+
+
+def test_an_interrupt_keeps_the_answers_that_are_under_way(tmp_path: Path) -> None:
+    class Interrupted(Busy):
+        def answer(self, question: str, history: Sequence[Message] = ()) -> Answer:
+            if question == "question 1":
+                raise KeyboardInterrupt
+            if self.asked:
+                time.sleep(0.3)
+            return super().answer(question, history)
+
+    qaset, out = write_qaset(tmp_path / "set"), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        go(qaset, Interrupted(), out, REMOTE)
+    assert sorted(row.question_id for row in read_rows(out)) == ["q0", "q2", "q3"]
+    again = Busy()
+    assert len(go(qaset, again, out, REMOTE)) == 4 and again.asked == ["question 1"]
+
+
+def test_an_interrupt_does_not_wait_for_an_endpoint_that_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eval.asking.LAST_ANSWERS", 0.1)
+    never = threading.Event()
+
+    class Silent(Busy):
+        def answer(self, question: str, history: Sequence[Message] = ()) -> Answer:
+            if question == "question 1":
+                raise KeyboardInterrupt
+            if self.asked:
+                never.wait(60)
+            return super().answer(question, history)
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        go(write_qaset(tmp_path / "set"), Silent(), tmp_path / "out", REMOTE)
+    assert time.monotonic() - began < 30
+    never.set()
+
+
+def test_failures_in_a_row_stop_an_endpoint_that_is_asked_several_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eval.asking.FAILURES_IN_A_ROW", 2)
+    qaset, out, fake = write_qaset(tmp_path / "set"), tmp_path / "out", Busy()
+    fake.failing = {f"question {i}" for i in range(4)}
+    go(qaset, fake, out, REMOTE.model_copy(update={"concurrency": 2}))
+    assert read_run(out).systems["gpt"].stopped.startswith("2 questions in a row failed, the last with: no answer")
+    assert fake.asked == ["question 0", "question 1"]

@@ -26,15 +26,17 @@ def remote(name: str = "gpt", budget: float | None = None, **more: object) -> Sy
     return SystemRow.model_validate({"name": name, "generator": generator, "retrieval": False, **PRICES, **more})
 
 
+QUESTIONS = [Question("q", "Where?", ("mill",), True, ())]
+
+
 def answered(system: str, cost: float | None, **more: object) -> Row:
-    question = Question("q", "Where?", ("mill",), True, ())
-    row = empty_row(question, system, generates=True, retrieves=False, fingerprints=("s", "f"))
+    row = empty_row(QUESTIONS[0], system, generates=True, retrieves=False, fingerprints=("s", "f"))
     return row.model_copy(update={"cost": cost, "usage": Tokens(prompt=1), **more})
 
 
 def begun(row: SystemRow, limit: float | None = None) -> Spending:
     spending = Spending(limit)
-    spending.begin(row, Settings())
+    spending.begin(row, Settings(), QUESTIONS)
     return spending
 
 
@@ -49,14 +51,38 @@ def test_the_next_question_may_cost_as_much_as_the_dearest() -> None:
     assert spending.reached
 
 
-def test_the_first_question_may_cost_what_the_token_budgets_allow() -> None:
-    # 512 for the instructions, 512 for the history, 96 for the answer; with retrieval 1,024 more.
-    dearest = (512 + 512) / 1000 + 96 / 500
-    begun(remote(), limit=dearest + 1e-9).check(remote())
+def test_a_question_may_cost_what_the_token_budgets_allow() -> None:
+    # 64 for the instructions, 2 for the six letters of the question, 96 for the answer.
+    most = (64 + 2) / 1000 + 96 / 500
+    begun(remote(), limit=most + 1e-9).check(remote())
     with pytest.raises(LimitReached):
-        begun(remote(), limit=dearest - 1e-9).check(remote())
+        begun(remote(), limit=most - 1e-9).check(remote())
+    # Three passages are read one by one, 1,536 tokens in all, each with instructions and an answer.
+    reading = remote(retrieval=True)
+    most = (3 * (512 + 2) + 1536) / 1000 + 3 * 96 / 500
+    begun(reading, limit=most + 1e-9).check(reading)
     with pytest.raises(LimitReached):
-        begun(remote(retrieval=True), limit=dearest + 1.023).check(remote(retrieval=True))
+        begun(reading, limit=most - 1e-9).check(reading)
+    together = remote(retrieval=True, settings={"evidence": {"apart": False}})
+    begun(together, limit=(512 + 2 + 1536) / 1000 + 96 / 500 + 1e-9).check(together)
+
+
+def test_cheap_answers_so_far_do_not_make_the_next_one_cheap() -> None:
+    spending = begun(remote(), limit=0.25)
+    spending.add(answered("gpt", 0.001))
+    with pytest.raises(LimitReached, match=r"may cost \$0.258"):
+        spending.check(remote())
+
+
+def test_near_a_limit_questions_are_asked_one_by_one() -> None:
+    spending = begun(remote(), limit=10.0)
+    spending.add(answered("gpt", 1.0))
+    assert [spending.allows(remote(), under_way) for under_way in (0, 1, 3, 4)] == [True, True, True, False]
+    spending.add(answered("gpt", 1.0, error="broke off"))
+    for _ in range(5):
+        spending.add(answered("gpt", 1.0))
+    assert spending.allows(remote(), 0) and not spending.allows(remote(), 1)
+    assert not spending.reached, "asking alone is no stop"
 
 
 def test_what_cost_nothing_now_is_not_counted_but_tells_the_next() -> None:
@@ -85,7 +111,7 @@ def test_a_budget_is_of_one_endpoint_and_the_limit_of_all() -> None:
     spending = Spending(5.0)
     tight, other = remote("tight", budget=2.0), remote("other")
     for row in (tight, other):
-        spending.begin(row, Settings())
+        spending.begin(row, Settings(), QUESTIONS)
         spending.add(answered(row.name, 1.5))
     with pytest.raises(LimitReached, match=r"the budget of \$2 would be passed: \$1.5 spent"):
         spending.check(tight)
@@ -142,8 +168,8 @@ def test_a_run_stops_before_the_limit_keeps_its_rows_and_goes_on_with_a_higher_o
     qaset, out = write_qaset(tmp_path / "set"), tmp_path / "out"
     first, spending = Paid(), Spending(1.3)
     run(qaset, [remote()], out, first, settings=Settings(), spending=spending)
-    # 0.25, 0.75 (the first estimate, 1.216, is replaced by what was seen), and 0.75 + 0.5 fits 1.3; 1 + 0.5 does not.
-    assert first.asked == ["question 0", "question 1", "question 2"]
+    # After the first, 0.25, two are asked together, and no third: it might cost 0.5. Then 1 + 0.5 does not fit 1.3.
+    assert sorted(first.asked) == ["question 0", "question 1", "question 2"]
     assert sum(row.cost or 0 for row in read_rows(out)) == 1.0
     assert spending.reached and read_run(out).systems["gpt"].stopped.startswith("the limit of $1.3 would be passed")
     same, spending = Paid(), Spending(1.3)
