@@ -313,6 +313,19 @@ class Correction:
         """A request is through: a further one of the same question adds to it."""
         self._before, self._replayed_before = self.generate, self.replayed
 
+    def then(self, other: "Correction") -> "Correction":
+        """Return the correction of two models asked one after the other; one that was not asked changes nothing."""
+        if other == Correction():
+            return self
+        read = self.generate + self.after + other.read
+        return Correction(
+            read=read,
+            generate=self.generate + self.after + other.generate,
+            after=other.after,
+            replayed=self.replayed + other.replayed,
+            _first=False,
+        )
+
     def applied(self, timings: Mapping[str, float]) -> dict[str, float]:
         """Return the timings of an answer corrected, with `replayed` where part of it came from the cache."""
         shifts = {"read": self.read, "generate": self.generate, "total": self.generate + self.after}
@@ -321,17 +334,24 @@ class Correction:
 
 
 class CachedPipeline:
-    """A pipeline over a `CachedGenerator`, whose answers carry the seconds of their first time."""
+    """A pipeline over a `CachedGenerator`, in a cascade over two, whose answers carry the seconds of their first time.
 
-    def __init__(self, pipeline: Pipeline, generator: CachedGenerator) -> None:
+    What the models before the last one asked took counts as reading for that one (`rag.cascade`).
+    """
+
+    def __init__(self, pipeline: Pipeline, *generators: CachedGenerator) -> None:
         self._pipeline = pipeline
-        self._generator = generator
+        self._generators = generators
 
     def answer(self, question: str, history: Sequence[Message] = ()) -> Answer:
         """Answer one question, from the cache as far as it goes."""
-        self._generator.clock = Correction()
+        for generator in self._generators:
+            generator.clock = Correction()
         answer = self._pipeline.answer(question, history)
-        return replace(answer, timings=self._generator.clock.applied(answer.timings))
+        clock = Correction()
+        for generator in self._generators:
+            clock = clock.then(generator.clock)
+        return replace(answer, timings=clock.applied(answer.timings))
 
     def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
         """Return the ranked chunks alone."""

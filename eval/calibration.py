@@ -238,7 +238,7 @@ def _fit(rows: Sequence[Row], best: Mapping[str, float]) -> Abstention:
     )
     right_n = np.array([_right(row) for row in rows])
     signs_d = np.array([-1.0 if name in AGAINST else 1.0 for name in best])
-    intercept, weights_d = _logistic(signals_nd, right_n, signs_d)
+    intercept, weights_d = signed_logistic(signals_nd, right_n, signs_d)
     return Abstention(
         fitted_on="",
         threshold=0.5,
@@ -250,7 +250,7 @@ def _fit(rows: Sequence[Row], best: Mapping[str, float]) -> Abstention:
     )
 
 
-def _logistic(signals_nd: Floats, right_n: BoolArray, signs_d: Floats) -> tuple[float, Floats]:
+def signed_logistic(signals_nd: Floats, right_n: BoolArray, signs_d: Floats) -> tuple[float, Floats]:
     """Return intercept and weights on the signals' own scales, each weight of its sign or 0.
 
     The penalty, half the sum of squares against the sum of log losses, acts on the weights of standardized signals.

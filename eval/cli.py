@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from eval import cli_convert, cli_export, cli_scorers, cli_synth
+from eval import cli_cascade, cli_convert, cli_export, cli_scorers, cli_synth
 
 if TYPE_CHECKING:
     from eval.convert_csv import LoadFolder
@@ -193,6 +193,7 @@ def make_app(
     app.add_typer(cli_export.make_app(), name="export")
     app.add_typer(cli_synth.make_app(open_source), name="synth")
     cli_scorers.add_commands(app)
+    cli_cascade.add_commands(app)
     return app
 
 

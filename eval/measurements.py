@@ -316,7 +316,8 @@ class _Reader:
         return estimated_joules(seconds=row.seconds, cpu_seconds=cpu, cores=cores, idle=idle, active=active)
 
     def _flops(self, row: Row) -> float | None:
-        if self._architecture is None:
+        # Of a cascade's tokens nobody says here which model took which.
+        if self._architecture is None or row.asked:
             return None
         usage = row.usage
         # An endpoint that tells no tokens leaves the operations unknown; a system that never asked the model took none.

@@ -42,6 +42,19 @@ class Tokens(Record):
     completion: int = 0
 
 
+class AskedTokens(Record):
+    """One model that a cascade asked: its tokens, whether an endpoint bills them, and how sure it was.
+
+    `error` says why it could not be asked, "" where it could.
+    """
+
+    model: str
+    usage: Tokens
+    billed: bool
+    confidence: float | None = None
+    error: str = ""
+
+
 class Work(Record):
     """What the machine did for a question: CPU seconds over all threads, and joules where its counters can be read."""
 
@@ -59,6 +72,7 @@ class Row(Record):
     `system_fingerprint` covers the system, its settings, weights and corpus, `fingerprint` the question as well.
     `work` is None where nobody measured it, as for recorded answers.
     `unattainable` says that it abstained because no answer at all could be given within the risk asked for.
+    Of a cascade `model` is the one that gave the answer and `asked` are all that were asked.
     `answer` is empty where the system abstained, failed (`error` says how) or only retrieves. `original_answers` are
     those that were right before a counterfactual set rewrote its documents. `trust` follows from the scores.
     """
@@ -88,6 +102,8 @@ class Row(Record):
     seconds: float = 0.0
     timings: dict[str, float | None] = {}
     work: Work | None = None
+    model: str = ""
+    asked: tuple[AskedTokens, ...] = ()
     cost: float | None = None
     error: str | None = None
     human_right: bool | None = None
@@ -120,8 +136,8 @@ class Row(Record):
             original=self.original_answers,
         )
 
-    def with_answer(self, answer: Answer) -> Self:
-        """Return the row with what the system answered, made fit for JSON."""
+    def with_answer(self, answer: Answer, endpoints: frozenset[str] = frozenset()) -> Self:
+        """Return the row with what the system answered, made fit for JSON; `endpoints` bill what their models read."""
         return self.model_copy(
             update={
                 "answer": "" if answer.abstained else printable(answer.text),
@@ -136,8 +152,17 @@ class Row(Record):
                 "retrieved": rank_documents(answer.retrieved),
                 "evidence_tokens": answer.evidence_tokens,
                 "finish_reason": answer.finish_reason,
-                "usage": Tokens(
-                    prompt=answer.usage.prompt, cached=answer.usage.cached, completion=answer.usage.completion
+                "usage": _tokens(answer.usage),
+                "model": answer.model,
+                "asked": tuple(
+                    AskedTokens(
+                        model=asked.model,
+                        usage=_tokens(asked.usage),
+                        billed=asked.model in endpoints,
+                        confidence=_finite(asked.confidence),
+                        error=printable(asked.error),
+                    )
+                    for asked in answer.asked
                 ),
                 "timings": _all_finite(answer.timings),
             }
@@ -157,9 +182,12 @@ class Row(Record):
     def _cost(self, prices: Prices) -> float | None:
         if self.failed:
             return None
-        usage = Usage(self.usage.prompt, self.usage.cached, self.usage.completion)
+        usage = _usage(self.usage)
         # An abstention before the model was asked has no time of generating, and rightly no tokens.
         generated = self.generates and (not self.abstained or bool(self.timings.get("generate")))
+        if self.asked:  # prices by the token are those of the cascade's endpoint
+            billed = [asked for asked in self.asked if asked.billed and not asked.error]
+            usage, generated = sum((_usage(asked.usage) for asked in billed), Usage()), generated and bool(billed)
         # A question has the machine to itself for its share of the cores; another may use the rest meanwhile.
         seconds = self.work.cpu_seconds / self.work.cores if self.work else self.seconds
         return question_cost(prices, seconds=seconds, usage=usage, generated=generated)
@@ -196,6 +224,14 @@ def rank_documents(chunks: Sequence[ScoredChunk], depth: int = RANKED_DOCUMENTS)
 def printable(text: str) -> str:
     """Replace half surrogates, which no UTF-8 file can hold."""
     return text.encode("utf-8", "replace").decode()
+
+
+def _tokens(usage: Usage) -> Tokens:
+    return Tokens(prompt=usage.prompt, cached=usage.cached, completion=usage.completion)
+
+
+def _usage(tokens: Tokens) -> Usage:
+    return Usage(tokens.prompt, tokens.cached, tokens.completion)
 
 
 def _finite(number: float | None) -> float | None:

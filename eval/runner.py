@@ -238,7 +238,7 @@ def ask(question: Question, row: SystemRow, fingerprint: str, system: System, me
             return None
         # A replayed answer has its seconds with it: those of the first time.
         seconds = 0.0 if reply.recorded else reply.answer.timings.get("total", seconds)
-        result = result.with_answer(reply.answer).model_copy(
+        result = result.with_answer(reply.answer, row.endpoints).model_copy(
             update={
                 "human_right": reply.human_right,
                 "usage_estimated": reply.usage_estimated,

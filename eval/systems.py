@@ -157,6 +157,10 @@ class SystemRow(BaseModel):
                 known = ", ".join(sorted(set(Settings.model_fields) - _NOT_OF_A_SYSTEM))
                 raise ValueError(f"settings.{section} is not a section; there are {known}")
             _section_type(section).model_validate(values)
+        if self.settings.get("cascade", {}).get("generator") and not (self.generator and self.retrieval):
+            raise ValueError(
+                "a cascade goes by how sure an answer from documents is: it needs a generator and retrieval"
+            )
 
     @property
     def generates(self) -> bool:
@@ -169,6 +173,13 @@ class SystemRow(BaseModel):
         if not isinstance(self.generator, Endpoint):
             return 1
         return self.concurrency or ENDPOINT_CONCURRENCY
+
+    @property
+    def endpoints(self) -> frozenset[str]:
+        """The models of this row that an endpoint serves, whose tokens are billed."""
+        own = {self.generator.model} if isinstance(self.generator, Endpoint) else set()
+        second = self.settings.get("cascade", {})
+        return frozenset(own | ({str(second.get("generator"))} if second.get("endpoint") else set()))
 
     @property
     def listed(self) -> TablePrices | None:
@@ -223,6 +234,8 @@ class SystemRow(BaseModel):
             return {"recorded": True, "settings": {}}
         plain = self.apply(settings).model_dump(mode="json", exclude=set(_NOT_OF_A_SYSTEM))
         plain["generator"] = {key: value for key, value in plain["generator"].items() if key not in _PATIENCE}
+        if not plain["cascade"]["generator"]:  # rows of before there was one still count
+            del plain["cascade"]
         identity = {"generates": bool(self.generator), "retrieves": self.retrieval, "settings": plain}
         return {**identity, "oracle": True} if self.oracle else identity
 

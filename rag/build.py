@@ -1,12 +1,14 @@
 """The one place that assembles: settings in, ready parts out. Heavy libraries load when a part is first used."""
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rag.abstain import Abstention, load_abstention
+from rag.cascade import Cascade, Member, Rule, make_rule
 from rag.config import Settings
+from rag.datatypes import ScoredChunk
 from rag.embedder import SentenceEmbedder
 from rag.engine.ahead import ReadAhead, open_ahead
 from rag.engine.frames import pack_options
@@ -15,6 +17,7 @@ from rag.engine.guarded import GuardedGenerator
 from rag.engine.native import LlamaVocabulary, available_cores
 from rag.errors import ConfigError
 from rag.index import Index
+from rag.lazy import Closeable, LazyModel
 from rag.models import ModelStore, default_directory
 from rag.pipeline import RagPipeline
 from rag.probe import build_key, runnable
@@ -215,16 +218,88 @@ def _no_promise(fitted: Abstention, source: str, settings: Settings) -> str:
 
 
 @contextmanager
-def local_pipeline(settings: Settings) -> Iterator[RagPipeline]:
-    """Yield the whole query path over the settings' index; model and index are released at the end.
+def local_pipeline(settings: Settings) -> Iterator[RagPipeline | Cascade]:
+    """Yield the whole query path over the settings' index; models and index are released at the end.
 
     A promise that nobody tested, or an index that is missing, is told before anybody waits for a model.
     """
     build_abstention(settings, build_prompt(settings))
     store = model_store(settings)
     embedder = build_embedder(settings, store)
-    with open_index(settings, embedder) as index, closing(build_generator(settings, store)) as generator:
-        yield build_pipeline(settings, generator, build_retriever(settings, index, embedder))
+    with ExitStack() as opened:
+        large = opened.enter_context(closing(build_large(settings, store))) if settings.cascade.generator else None
+        index = opened.enter_context(open_index(settings, embedder))
+        generator = opened.enter_context(closing(build_generator(settings, store)))
+        pipeline = build_pipeline(settings, generator, build_retriever(settings, index, embedder))
+        yield pipeline if large is None else build_cascade(settings, pipeline, large)
+
+
+def build_large(
+    settings: Settings, store: ModelStore, build: Callable[[Settings, ModelStore], Closeable] = build_generator
+) -> LazyModel:
+    """Return the large model of a cascade, which `build` loads when it is first asked.
+
+    Whether the settings fit together and the weights are here is found out now. Raises what `build_generator` raises.
+    """
+    cascade_rule(settings)
+    own = large_settings(settings)
+    if not own.generator.endpoint:
+        local_model(own, store)
+    return LazyModel(lambda: build(own, store))
+
+
+def large_settings(settings: Settings) -> Settings:
+    """Return the settings that the large model of a cascade is asked with: its own name, prompt and estimate."""
+    wanted = settings.cascade
+    named = {"model": wanted.generator, "endpoint": wanted.endpoint, "api_key_env": wanted.api_key_env}
+    return settings.model_copy(
+        update={
+            "generator": settings.generator.model_copy(update={**named, "prompt": wanted.prompt}),
+            "abstention": settings.abstention.model_copy(update={"file": None, "threshold": None}),
+        }
+    )
+
+
+def cascade_rule(settings: Settings) -> Rule:
+    """Return when the large model of the settings is asked. Raises `ConfigError` where they do not fit together."""
+    wanted = settings.cascade
+    if settings.abstention.enabled and settings.abstention.risk is not None:
+        raise ConfigError(
+            "abstention.risk and cascade.generator are both set, and a promise is one about a single model's answers",
+            hint="Unset one of them, or send `risk` with the requests that need it: the small model answers those.",
+        )
+    return make_rule(
+        small=settings.generator.model,
+        large=wanted.generator,
+        file=wanted.file,
+        threshold=wanted.threshold,
+        error_price=wanted.error_price,
+    )
+
+
+def build_cascade(settings: Settings, small: RagPipeline, large: LanguageModel) -> Cascade:
+    """Put the large model of the settings behind a pipeline. It is handed what that one's retriever found."""
+    second = build_pipeline(large_settings(settings), large, _Nothing())
+    return Cascade(
+        Member(model_name(settings), small),
+        Member(model_name(large_settings(settings)), second),
+        cascade_rule(settings),
+    )
+
+
+def model_name(settings: Settings) -> str:
+    """Return what people call the language model: its name, or that of its file."""
+    model = settings.generator.model
+    return Path(model).stem if model.endswith(".gguf") else model
+
+
+class _Nothing:
+    """The retriever of a pipeline that is handed what was found."""
+
+    def retrieve(self, question: str, k: int) -> list[ScoredChunk]:
+        """Return nothing."""
+        del question, k
+        return []
 
 
 def open_index(settings: Settings, embedder: SentenceEmbedder, directory: Path | None = None) -> Index:

@@ -15,12 +15,15 @@ from filelock import FileLock
 
 from rag.build import (
     build_abstention,
+    build_cascade,
     build_embedder,
     build_generator,
     build_pipeline,
     build_prompt,
     build_retriever,
+    cascade_rule,
     generator_file,
+    large_settings,
     local_model,
     model_store,
     open_index,
@@ -37,7 +40,7 @@ from rag.models import ModelStore
 from rag.remote import EndpointGenerator
 
 if TYPE_CHECKING:
-    from eval.cache import CachedPipeline
+    from eval.cache import AnswerCache, CachedGenerator, CachedPipeline
     from eval.oracle import OracleRetriever
     from eval.qaset import QASet
     from eval.systems import OpenSystem, Pipeline, System, SystemRow
@@ -111,7 +114,7 @@ class _Assembly:
         from eval.oracle import OracleSystem
         from eval.systems import PipelineSystem
 
-        remote = bool(self.settings.generator.endpoint)
+        remote = bool(self.settings.generator.endpoint or self.settings.cascade.endpoint)
         fingerprint = _fingerprint(self.row, self.settings, _published(self.index) if self.index else ())
         if self.row.oracle:
             return OracleSystem(fingerprint, self._oracle, remote=remote)
@@ -133,15 +136,25 @@ class _Assembly:
 
     def _answering(self, retriever: "Retriever | None") -> "CachedPipeline":
         """Load the model, and put the saved answers before it."""
-        from eval.cache import AnswerCache, CachedGenerator, CachedPipeline
+        from eval.cache import AnswerCache, CachedPipeline
 
-        store = model_store(self.settings)
         answers = self.opened.enter_context(closing(AnswerCache(self.cache or self.out)))
-        model = self.opened.enter_context(closing(build_generator(self.settings, store)))
+        generator = self._model(self.settings, answers)
+        pipeline = build_pipeline(self.settings, generator, retriever)
+        if not self.settings.cascade.generator:
+            return CachedPipeline(pipeline, generator)
+        # Loaded now, not when it is first needed: loading is part of no question's seconds.
+        large = self._model(large_settings(self.settings), answers)
+        return CachedPipeline(build_cascade(self.settings, pipeline, large), generator, large)
+
+    def _model(self, settings: Settings, answers: "AnswerCache") -> "CachedGenerator":
+        """Load the model of some settings behind the saved answers."""
+        from eval.cache import CachedGenerator
+
+        store = model_store(settings)
+        model = self.opened.enter_context(closing(build_generator(settings, store)))
         waited = (lambda: model.waited) if isinstance(model, EndpointGenerator) else (lambda: 0.0)
-        identity = _model_identity(self.settings, store)
-        generator = CachedGenerator(model, answers, identity, waited=waited)
-        return CachedPipeline(build_pipeline(self.settings, generator, retriever), generator)
+        return CachedGenerator(model, answers, _model_identity(settings, store), waited=waited)
 
     def _search(self) -> "tuple[Index, SentenceEmbedder]":
         """Index the corpus where that has not been done; return the open index and what embeds the questions."""
@@ -192,6 +205,11 @@ def _fingerprint(row: "SystemRow", settings: Settings, index: Sequence[str]) -> 
         if row.retrieval:
             # Also where nothing is withheld: the rows tell how likely each answer is right.
             parts.append(build_abstention(settings, prompt).model_dump_json(exclude_none=True))
+        if settings.cascade.generator:
+            own = large_settings(settings)
+            second = build_prompt(own)
+            estimate = build_abstention(own, second).model_dump_json(exclude_none=True)
+            parts += [_weights(own, store), second.model_dump_json(), estimate, repr(cascade_rule(settings))]
     return _short(*parts)
 
 

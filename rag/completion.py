@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from rag.api import ChatRequest
-from rag.datatypes import Answer, Citation, FinishReason, Usage
+from rag.datatypes import Answer, Asked, Citation, FinishReason, Usage
 from rag.pipeline import AskOptions, said
 from rag.replies import (
     Annotation,
     AnswerFields,
+    AskedModel,
     AssistantMessage,
     ChatCompletion,
     Choice,
@@ -80,8 +81,22 @@ def answer_fields(answer: Answer, waited: float) -> dict[str, Any]:
         reason=answer.reason,
         confidence=answer.confidence,
         timings={"queue": waited, **answer.timings},
+        answered_by=answer.model,
+        asked=[_asked(asked) for asked in answer.asked],
     )
     return fields.model_dump(mode="json")
+
+
+def _asked(asked: Asked) -> AskedModel:
+    return AskedModel(
+        model=asked.model,
+        prompt_tokens=asked.usage.prompt,
+        cached_tokens=asked.usage.cached,
+        completion_tokens=asked.usage.completion,
+        seconds=asked.seconds,
+        confidence=asked.confidence,
+        error=asked.error,
+    )
 
 
 def usage_body(usage: Usage) -> UsageBody:

@@ -146,6 +146,31 @@ class AbstentionSettings(_Section):
     )
 
 
+class CascadeSettings(_Section):
+    """A second, larger model that is asked where the first is too unsure. Off unless `generator` names one."""
+
+    generator: str = Field(
+        "", description="The large model: a name in the registry, a GGUF file, or a name that `cascade.endpoint` knows."
+    )
+    endpoint: str = Field("", description="Base URL of an OpenAI-compatible endpoint that serves the large model.")
+    api_key_env: str = Field("OPENAI_API_KEY", description="Environment variable that holds that endpoint's key.")
+    prompt: str = Field("", description="Prompt of the large model, as `generator.prompt`.")
+    file: Path | None = Field(None, description="What `smallhold eval cascade --write` made of a run of both models.")
+    threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="The large model is asked where the small one is less sure than this; unset takes the file's.",
+    )
+    error_price: float | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        description="What an answer that is wrong or missing costs you, in US dollars: the large model is asked where "
+        "that pays, by the file's figures.",
+    )
+
+
 class ModelSettings(_Section):
     """Where weights are listed and kept."""
 
@@ -192,6 +217,7 @@ class Settings(BaseSettings):
     evidence: EvidenceSettings = EvidenceSettings()
     generator: GeneratorSettings = GeneratorSettings()
     abstention: AbstentionSettings = AbstentionSettings()
+    cascade: CascadeSettings = CascadeSettings()
     models: ModelSettings = ModelSettings()
     server: ServerSettings = ServerSettings()
 

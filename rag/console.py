@@ -49,6 +49,8 @@ def print_answer(answer: Answer, *, shown: bool = False) -> None:
 
     `shown` where its text has been streamed already.
     """
+    if len(answer.asked) > 1:
+        err.print(f"[dim]asked: {escape(', then '.join(a.model for a in answer.asked))}; by {escape(answer.model)}[/]")
     if answer.abstained:
         out.print(f"[yellow]{said(answer)}[/]")
         err.print(f"[dim]{escape(answer.reason)}[/]")
@@ -88,6 +90,8 @@ def answer_json(question: str, answer: Answer) -> dict[str, Any]:
         "evidence_tokens": answer.evidence_tokens,
         "timings": {name: round(seconds, 4) for name, seconds in answer.timings.items()},
         "signals": dict(answer.signals),
+        "model": answer.model,
+        "asked": [asdict(asked) for asked in answer.asked],
     }
 
 

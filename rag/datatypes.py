@@ -228,6 +228,20 @@ class Closest:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """One model that a cascade asked: what it used, its seconds, and the estimate that its answer is right.
+
+    `confidence` is None where no estimate was made; `error` says why it could not be asked, "" where it could.
+    """
+
+    model: str
+    usage: Usage
+    seconds: float
+    confidence: float | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The outcome of a question.
 
@@ -236,6 +250,8 @@ class Answer:
     `reason` why the answer was withheld, `timings` seconds by stage, `retrieved` what the retriever returned,
     best first, `evidence_tokens` how many prompt tokens the passages took. `target` is the promise under which it was
     decided, None where there is none; `closest` are the documents that come closest to a question without an answer.
+    Of a cascade `model` is the one that gave the answer and `asked` are all that were asked, in order; `usage` is what
+    they used together.
     """
 
     text: str
@@ -251,6 +267,8 @@ class Answer:
     finish_reason: FinishReason = "stop"
     target: RiskTarget | None = None
     closest: tuple[Closest, ...] = ()
+    model: str = ""
+    asked: tuple[Asked, ...] = ()
 
     @property
     def abstained(self) -> bool:
@@ -262,9 +280,11 @@ class Answer:
 class Delta:
     """One event of a streamed answer: text to append, and at the end, once, the whole `answer`.
 
-    `usage` is what has been used up to here, where it is known; the end's is in the answer.
+    `usage` is what has been used up to here, where it is known; the end's is in the answer. `confidence` comes with the
+    text, where an estimate was made.
     """
 
     text: str = ""
     answer: Answer | None = None
     usage: Usage | None = None
+    confidence: float | None = None

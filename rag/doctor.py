@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from rag.build import build_embedder, generator_file, model_store, open_index
+from rag.build import build_embedder, cascade_rule, generator_file, large_settings, model_store, open_index
 from rag.config import Settings
 from rag.engine.native import available_cores
 from rag.errors import SmallholdError
@@ -40,6 +40,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield Finding("generator", "ok", f"{settings.generator.model} at {settings.generator.endpoint} (not asked)")
     else:
         yield _tried("generator", lambda: _generator(settings, store))
+    if settings.cascade.generator:
+        yield _tried("cascade", lambda: _cascade(settings, store))
 
 
 def _tried(check: str, examination: Callable[[], Finding]) -> Finding:
@@ -97,6 +99,20 @@ def _index(settings: Settings, store: ModelStore) -> Finding:
         counts = index.manifest.counts
         found = f"{counts.documents} documents, {counts.chunks} chunks in {settings.index.dir}"
         return Finding("index", "ok", found)
+
+
+def _cascade(settings: Settings, store: ModelStore) -> Finding:
+    """The large model is loaded beside the small one when it is first needed: say what that takes before then."""
+    cascade_rule(settings)
+    own = large_settings(settings)
+    if own.generator.endpoint:
+        return Finding("cascade", "ok", f"{own.generator.model} at {own.generator.endpoint} (not asked)")
+    needed, available = generator_file(own, store).stat().st_size / 1e9, _available_gigabytes()
+    detail = f"{own.generator.model} takes {needed:.1f} GB more, and its cache, once it is first needed"
+    if available is None or available >= NEEDED_GIGABYTES + needed:
+        return Finding("cascade", "ok", detail)
+    fix = "Close other programs, or name a model behind an endpoint (cascade.endpoint)."
+    return Finding("cascade", "warning", f"{detail}; {available:.1f} GB are available", fix)
 
 
 def _generator(settings: Settings, store: ModelStore) -> Finding:

@@ -111,14 +111,17 @@ class RagPipeline:
         question: str,
         history: Sequence[Message] = (),
         options: AskOptions = AskOptions(),
+        found: Sequence[ScoredChunk] | None = None,
     ) -> Stream[Delta, None, None]:
         """Answer one question piece by piece. The last delta, and only it, carries the whole `answer`.
+
+        `found` is what `retrieve` returned to the same question, where it was asked already.
 
         Text comes once the answer is judged worth giving; until then empty deltas come, at which the iterator can be
         closed to cancel. What was used by then is the `usage` of the last one.
         """
         clock, judge = Clock(), self._judge(options)
-        retrieved = self._retrieve(question, history, clock)
+        retrieved = self._retrieve(question, history, clock) if found is None else found
         with clock.stage("evidence"):
             evidence = self._select(question, retrieved, options)
             signals = retrieval_signals(question, evidence.passages)
@@ -280,7 +283,7 @@ class RagPipeline:
                 answer = self._judged(question, answer, draft, reading)
                 if judge is not None and not judge.trusts(answer.signals):
                     break
-            yield Delta(draft.take(), usage=draft.usage + given_up)
+            yield Delta(draft.take(), usage=draft.usage + given_up, confidence=answer.confidence)
         usage = draft.usage + given_up
         return replace(answer, text=draft.text.strip(), usage=usage, finish_reason=draft.finish_reason)
 

@@ -94,6 +94,18 @@ class Target(BaseModel):
     attainable: bool = Field(description="Whether any answer can be given under it.")
 
 
+class AskedModel(BaseModel):
+    """One model that was asked, where there are two: what it used, its seconds, how sure it was of its answer."""
+
+    model: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    seconds: float
+    confidence: float | None
+    error: str = Field(description="Why it could not be asked; empty where it could.")
+
+
 class AnswerFields(BaseModel):
     """What smallhold tells besides OpenAI's fields, at the top level of a completion or of a stream's last choice."""
 
@@ -106,6 +118,8 @@ class AnswerFields(BaseModel):
     reason: str = Field(description="Why the answer was withheld; empty where it was given.")
     confidence: float | None = Field(description="Estimated probability that the answer is right, where one was made.")
     timings: dict[str, float] = Field(description="Seconds by stage; `queue` was spent waiting for the model.")
+    answered_by: str = Field("", description="Where a larger model helps out: which one gave the answer.")
+    asked: list[AskedModel] = Field([], description="And all that were asked, in order; `usage` is theirs together.")
 
 
 class AssistantMessage(BaseModel):

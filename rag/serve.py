@@ -4,7 +4,6 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import uvicorn
 
@@ -12,19 +11,24 @@ from rag.access import check_keys
 from rag.app import create_app
 from rag.build import (
     build_abstention,
+    build_cascade,
     build_embedder,
+    build_large,
     build_pipeline,
     build_prompt,
     build_retriever,
     build_served_generator,
+    model_name,
     model_store,
     open_index,
 )
+from rag.cascade import Cascade
 from rag.config import ServerSettings, Settings
 from rag.console import err
 from rag.engine.guarded import GuardedGenerator
 from rag.errors import Unavailable
 from rag.guard import is_loopback
+from rag.lazy import LazyModel
 from rag.pipeline import RagPipeline
 from rag.remote import EndpointGenerator
 from rag.service import IndexedDocument, Service
@@ -51,6 +55,7 @@ def load_service(settings: Settings) -> Service:
     """Open index, embedder and language model. Closing the service's pipeline closes them."""
     build_abstention(settings, build_prompt(settings))  # what it cannot promise is told before anything is loaded
     store = model_store(settings)
+    large = build_large(settings, store, build_served_generator) if settings.cascade.generator else None
     embedder = build_embedder(settings, store)
     index = open_index(settings, embedder)
     generator = build_served_generator(settings, store)
@@ -58,15 +63,16 @@ def load_service(settings: Settings) -> Service:
     embedder.embed(["warm"])  # the first embedding imports torch: seconds that no question should wait for
     documents = [IndexedDocument(d.id, d.title, d.uri, d.chunks, d.bytes) for d in index.documents()]
     return Service(
-        pipeline=_Closing(pipeline, [generator.close, index.close]),
+        pipeline=_Closing(
+            pipeline if large is None else build_cascade(settings, pipeline, large),
+            [generator.close, *([large.close] if large else []), index.close],
+        ),
         embedder=embedder,
         counter=embedder,
-        model=Path(settings.generator.model).stem
-        if settings.generator.model.endswith(".gguf")
-        else settings.generator.model,
+        model=model_name(settings),
         embedder_model=settings.embedder.model,
         documents=lambda: documents,
-        keeper=generator if isinstance(generator, GuardedGenerator) else None,
+        keeper=_Keepers(generator, large) if isinstance(generator, GuardedGenerator) else None,
         prefixes=None if isinstance(generator, EndpointGenerator) else generator.prefixes,
     )
 
@@ -74,7 +80,7 @@ def load_service(settings: Settings) -> Service:
 class _Closing:
     """A pipeline that takes what it stands on with it when the server ends."""
 
-    def __init__(self, pipeline: RagPipeline, closes: Sequence[Callable[[], None]]) -> None:
+    def __init__(self, pipeline: RagPipeline | Cascade, closes: Sequence[Callable[[], None]]) -> None:
         self._closes = closes
         self.stream = pipeline.stream
         self.retrieve = pipeline.retrieve
@@ -83,6 +89,21 @@ class _Closing:
         """Release model and index."""
         for close in self._closes:
             close()
+
+
+class _Keepers:
+    """How the models' processes are. While only a cascade's large one is down, the small one answers."""
+
+    def __init__(self, small: GuardedGenerator, large: LazyModel | None) -> None:
+        self._small = small
+        self._large = large
+        self.fault = small.fault
+
+    @property
+    def restarts(self) -> int:
+        """How often either was started again."""
+        large = None if self._large is None else self._large.loaded
+        return self._small.restarts + (large.restarts if isinstance(large, GuardedGenerator) else 0)
 
 
 def _listen(settings: ServerSettings) -> socket.socket:

@@ -53,6 +53,12 @@ class Telemetry:
             ["verdict"],
             registry=self.registry,
         )
+        self._asked = Counter(
+            "smallhold_asked",
+            "Questions put to each model, where a larger one helps out; `failed`: it could not be asked.",
+            ["model", "failed"],
+            registry=self.registry,
+        )
         self._abandoned = Counter(
             "smallhold_abandoned", "Requests whose client went away before the end.", registry=self.registry
         )
@@ -98,6 +104,8 @@ class Telemetry:
         self._tokens.labels("prompt").inc(answer.usage.prompt)
         self._tokens.labels("cached").inc(answer.usage.cached)
         self._tokens.labels("completion").inc(answer.usage.completion)
+        for asked in answer.asked:
+            self._asked.labels(asked.model, str(bool(asked.error)).lower()).inc()
         if first_text is not None:
             self._first_text.observe(first_text)
 
