@@ -236,6 +236,7 @@ class Answer:
     `reason` why the answer was withheld, `timings` seconds by stage, `retrieved` what the retriever returned,
     best first, `evidence_tokens` how many prompt tokens the passages took. `target` is the promise under which it was
     decided, None where there is none; `closest` are the documents that come closest to a question without an answer.
+    `question` is what was searched for and answered: the turn itself, or what `rag.followup` made of it.
     """
 
     text: str
@@ -251,6 +252,7 @@ class Answer:
     finish_reason: FinishReason = "stop"
     target: RiskTarget | None = None
     closest: tuple[Closest, ...] = ()
+    question: str = ""
 
     @property
     def abstained(self) -> bool:
