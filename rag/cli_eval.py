@@ -33,7 +33,7 @@ from rag.console import stage_progress
 from rag.datatypes import Answer, Message, ScoredChunk
 from rag.engine.native import LlamaVocabulary
 from rag.errors import InvalidRequest, Unavailable
-from rag.evidence import standalone_question
+from rag.followup import follow_up
 from rag.index import Index
 from rag.manifest import GENERATIONS, read_current, read_manifest
 from rag.models import ModelStore
@@ -94,7 +94,7 @@ class _RetrievalOnly:
         raise InvalidRequest(f"{question!r} wants an answer, and this system has no language model")
 
     def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
-        return self._retriever.retrieve(standalone_question(question, history), self._candidates)
+        return self._retriever.retrieve(follow_up(question, history).question, self._candidates)
 
 
 @dataclass(frozen=True)

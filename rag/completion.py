@@ -74,6 +74,7 @@ def ending(answer: Answer, sent: str = "") -> Ending:
 def answer_fields(answer: Answer, waited: float) -> dict[str, Any]:
     """Our own fields, as JSON values. `waited` seconds were spent in the queue."""
     fields = AnswerFields(
+        question=answer.question,
         citations=_sources(answer),
         verdict=answer.verdict.value,
         closest=[Near(**asdict(near)) for near in answer.closest],

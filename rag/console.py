@@ -78,7 +78,7 @@ def _print_closest(found: Sequence[Closest]) -> None:
 def answer_json(question: str, answer: Answer) -> dict[str, Any]:
     """Return an answer as plain data for `--json`."""
     return {
-        "question": question,
+        "question": answer.question or question,
         "answer": said(answer),
         "verdict": answer.verdict.value,
         "reason": answer.reason,

@@ -252,6 +252,7 @@ class Answer:
     decided, None where there is none; `closest` are the documents that come closest to a question without an answer.
     Of a cascade `model` is the one that gave the answer and `asked` are all that were asked, in order; `usage` is what
     they used together.
+    `question` is what was searched for and answered: the turn itself, or what `rag.followup` made of it.
     """
 
     text: str
@@ -269,6 +270,7 @@ class Answer:
     closest: tuple[Closest, ...] = ()
     model: str = ""
     asked: tuple[Asked, ...] = ()
+    question: str = ""
 
     @property
     def abstained(self) -> bool:

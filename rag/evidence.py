@@ -53,13 +53,3 @@ def recent_turns(history: Sequence[Message], *, budget: int, count: Callable[[st
     while kept and kept[0].role != "user":
         kept.pop(0)
     return kept
-
-
-def standalone_question(question: str, history: Sequence[Message]) -> str:
-    """Return what to search for: the question, preceded by the user's question before it.
-
-    A follow-up ("and when was it closed?") names its subject in the turn before. No model is asked; on the
-    conversations set this is compared with the question alone by `benchmarks/retrieval.py`.
-    """
-    earlier = [m.content for m in history if m.role == "user"]
-    return f"{earlier[-1]} {question}" if earlier else question

@@ -12,7 +12,8 @@ from rag.closest import closest
 from rag.datatypes import Answer, Delta, Message, RiskTarget, Sampling, ScoredChunk, Usage, Verdict
 from rag.draft import Draft
 from rag.errors import InvalidRequest
-from rag.evidence import Evidence, recent_turns, select_evidence, standalone_question
+from rag.evidence import Evidence, recent_turns, select_evidence
+from rag.followup import FollowUp, follow_up
 from rag.prompt import Prompt
 from rag.protocols import Generator, Reranker, Retriever, TokenCounter
 from rag.reading import Reading, read_apart, used
@@ -121,17 +122,20 @@ class RagPipeline:
         closed to cancel. What was used by then is the `usage` of the last one.
         """
         clock, judge = Clock(), self._judge(options)
-        retrieved = self._retrieve(question, history, clock) if found is None else found
+        asked = self._understand(question, history)
+        question = asked.question
+        retrieved = self._retrieve(question, clock) if found is None else found
         with clock.stage("evidence"):
             evidence = self._select(question, retrieved, options)
             signals = retrieval_signals(question, evidence.passages)
             target = self._target(options, judge)
-            answer = Answer("", retrieved=tuple(retrieved), signals=signals, target=target)
+            answer = Answer("", retrieved=tuple(retrieved), signals=signals, target=target, question=question)
         if reason := self._hopeless(evidence, signals, judge):
             yield Delta(answer=self._refuse(question, answer, reason, judge, clock))
             return
         with clock.stage("prompt"):
-            turns = recent_turns(history, budget=self._history_tokens, count=self._counter.count)
+            said = history[len(history) - asked.turns :]
+            turns = recent_turns(said, budget=self._history_tokens, count=self._counter.count)
         with clock.stage("generate"), self._readings(question, turns, evidence, options) as readings:
             reading = yield from read_apart(readings, enough=self._enough)
             answer = self._read(question, answer, reading, readings)
@@ -148,21 +152,26 @@ class RagPipeline:
 
     def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
         """Return the ranked chunks alone, best first; empty for a closed-book pipeline."""
-        return self._retrieve(question, history, Clock())
+        return self._retrieve(self._understand(question, history).question, Clock())
 
-    def _retrieve(self, question: str, history: Sequence[Message], clock: Clock) -> list[ScoredChunk]:
+    def _understand(self, question: str, history: Sequence[Message]) -> FollowUp:
+        """Return the turn as a question of its own; from memory it is answered as it was said, with all that was."""
         if not question.strip():
             raise InvalidRequest("the question is empty")
         if len(question) > MAX_QUESTION_CHARACTERS:
             raise InvalidRequest(f"the question is longer than {MAX_QUESTION_CHARACTERS} characters")
         if self._retriever is None:
+            return FollowUp(question, turns=len(history))
+        return follow_up(question, history)
+
+    def _retrieve(self, question: str, clock: Clock) -> list[ScoredChunk]:
+        if self._retriever is None:
             return []
         with clock.stage("retrieve"):
-            query = standalone_question(question, history)
-            retrieved = self._retriever.retrieve(query, self._candidates)
+            retrieved = self._retriever.retrieve(question, self._candidates)
         if self._reranker is not None:
             with clock.stage("rerank"):
-                retrieved = self._reranker.rerank(query, retrieved)
+                retrieved = self._reranker.rerank(question, retrieved)
         return retrieved
 
     def _select(self, question: str, retrieved: Sequence[ScoredChunk], options: AskOptions) -> Evidence:

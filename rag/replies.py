@@ -109,6 +109,7 @@ class AskedModel(BaseModel):
 class AnswerFields(BaseModel):
     """What smallhold tells besides OpenAI's fields, at the top level of a completion or of a stream's last choice."""
 
+    question: str = Field(description="What was searched for and answered: a follow-up as a question of its own.")
     citations: list[Source]
     verdict: Literal["answered", "abstained", "unattainable"] = Field(
         description="`abstained`: no answer is sure enough; `unattainable`: none can be, within the risk asked for."

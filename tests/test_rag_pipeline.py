@@ -288,11 +288,26 @@ HISTORY = [
 ]
 
 
-def test_a_follow_up_is_searched_with_the_question_before_it_and_told_the_turns() -> None:
+def test_a_follow_up_is_searched_for_and_asked_as_a_question_of_its_own() -> None:
     generator, retriever = QueueGenerator("in 1902"), ListRetriever(MILL)
-    pipeline(generator, retriever).answer("And when did it burn?", HISTORY)
-    assert retriever.questions == ["When was the mill built? And when did it burn?"]
+    answer = pipeline(generator, retriever).answer("And when did it burn?", HISTORY)
+    assert retriever.questions == [answer.question] == ["And when did the mill burn?"]
     assert generator.asked[0][1:3] == HISTORY
+    assert generator.asked[0][-1].content.endswith("\nQ: And when did the mill burn?")
+
+
+def test_a_new_topic_is_searched_for_as_it_was_said_and_the_old_turns_are_left_out() -> None:
+    generator, retriever = QueueGenerator("60 metres"), ListRetriever(LAKE)
+    answer = pipeline(generator, retriever).answer("How deep is Lake Orrin?", HISTORY)
+    assert retriever.questions == [answer.question] == ["How deep is Lake Orrin?"]
+    assert len(generator.asked[0]) == 2
+
+
+def test_from_memory_a_follow_up_is_asked_as_it_was_said() -> None:
+    generator = QueueGenerator("in 1902")
+    answer = pipeline(generator, None).answer("And when did it burn?", HISTORY)
+    assert generator.asked[0][1:] == [*HISTORY, Message("user", "And when did it burn?")]
+    assert answer.question == "And when did it burn?"
 
 
 def test_turns_that_do_not_fit_are_left_out_whole() -> None:

@@ -1,0 +1,126 @@
+"""Follow-ups in made-up dialogues of many domains: each becomes a question of its own, or is left alone."""
+
+import time
+
+import pytest
+
+from rag.datatypes import Message
+from rag.followup import MAX_TURN_CHARACTERS, follow_up
+
+
+def talk(*turns: str) -> list[Message]:
+    """A conversation, the user first."""
+    return [Message("assistant" if i % 2 else "user", turn) for i, turn in enumerate(turns)]
+
+
+MILL = talk("Who built the Tolmen mill?", "Ada Brandt")
+
+
+@pytest.mark.parametrize(
+    ("history", "turn", "question"),
+    [
+        # pronouns
+        (MILL, "When was it finished?", "When was the Tolmen mill finished?"),
+        (MILL, "When was she born?", "When was Ada Brandt born?"),
+        (talk("What does aspirin do?", "It thins the blood."), "What are its risks?", "What are aspirin's risks?"),
+        (talk("Where do bees live?", "In hives."), "How do they make honey?", "How do bees make honey?"),
+        (talk("Does currency expire?", "No."), "Who prints it?", "Who prints currency?"),
+        (talk("Which lake is the deepest?", "Lake Orrin"), "How long is it?", "How long is Lake Orrin?"),
+        (talk("How do I bake sourdough bread?", "With flour."), "Can I freeze it?", "Can I freeze sourdough bread?"),
+        (talk("Did Napoleon invade Russia?", "In 1812."), "Why did he do that?", "Why did Napoleon do that?"),
+        # ellipsis, put in its place where that is plain
+        (talk("How many lived in Norrin in 1980?", "4,200"), "And in 1990?", "How many lived in Norrin in 1990?"),
+        (talk("How tall is Ben Nevis?", "1,345 m"), "What about Snowdon?", "How tall is Snowdon?"),
+        (talk("Why do leaves fall?", "To save water."), "How so?", "Why do leaves fall? How so?"),
+        (
+            talk("What is the notice period?", "A month."),
+            "And for interns?",
+            "What is the notice period? And for interns?",
+        ),
+        (talk("Who won?", "Who won what?"), "The 1998 cup final", "Who won? The 1998 cup final"),
+        (talk("How do I reset it?", "…"), "I mean the router", "How do I reset it? I mean the router"),
+        # what it is about goes in front
+        (
+            talk("What is the Pallin bridge made of?", "Steel."),
+            "Is the bridge safe?",
+            "the Pallin bridge: Is the bridge safe?",
+        ),
+        (
+            talk("Where was Signe Maddow born?", "In Norrin."),
+            "Who else was born there?",
+            "Norrin, Signe Maddow: Who else was born there?",
+        ),
+        (MILL, "What did they pay her?", "Ada Brandt, the Tolmen mill: What did they pay her?"),
+        (
+            talk("How do I bake sourdough bread?", "…"),
+            "How long must the loaf rest?",
+            "sourdough bread: How long must the loaf rest?",
+        ),
+    ],
+)
+def test_what_a_turn_leans_on_is_put_into_it(history: list[Message], turn: str, question: str) -> None:
+    found = follow_up(turn, history)
+    assert found.question == question
+    assert found.why
+    assert found.turns == len(history)
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        "How do I bake sourdough bread?",
+        "What is the boiling point of ethanol?",
+        "Which planets have rings?",
+        "Is it legal to fly a drone over a park?",  # "it" stands for what comes
+        "Are there any bus stops near Selk station?",
+        "Why do cats lick their paws?",  # the antecedent stands in the turn
+        "If my dog eats chocolate, will it die?",
+        "When Lake Orrin freezes, who clears it?",
+        "And who was the first president of France?",
+        "What time is it in Norrin?",
+        "Does the law say that Tolmen ferries may sail on Sundays?",
+        "x" * (MAX_TURN_CHARACTERS + 1) + " it",
+    ],
+)
+def test_a_turn_that_stands_alone_is_left_as_it_is(turn: str) -> None:
+    assert follow_up(turn, MILL) == (turn, "", (), 0)
+
+
+@pytest.mark.parametrize("turn", ["When was it built?", "And in 1990?", "Why?", "x", "", "  ", "“It”", "日本の首都は?"])
+def test_without_a_conversation_every_turn_is_left_as_it_is(turn: str) -> None:
+    assert follow_up(turn, []).question == turn
+    assert follow_up(turn, [Message("assistant", "Hello! What can I do for you?")]).question == turn
+
+
+def test_a_change_of_topic_is_noticed_and_the_new_one_is_meant_from_then_on() -> None:
+    history = [*MILL, *talk("When was it finished?", "1874", "How deep is Lake Orrin?", "60 metres")]
+    found = follow_up("Who owns it?", history)
+    assert found.question == "Who owns Lake Orrin?"
+    assert "Tolmen mill" not in found.topic
+    assert found.turns == 2
+
+
+def test_a_topic_that_is_named_again_is_taken_up() -> None:
+    history = [*MILL, *talk("How deep is Lake Orrin?", "60 metres", "Is the Tolmen mill open on Sundays?", "No.")]
+    assert follow_up("And on Mondays?", history).question == "Is the Tolmen mill open on Sundays? And on Mondays?"
+    assert follow_up("What does it grind?", history).question == "What does the Tolmen mill grind?"
+
+
+def test_what_was_understood_before_is_carried_on() -> None:
+    history = talk("How many lived in Norrin in 1980?", "4,200", "And in 1990?", "3,900")
+    assert follow_up("What about Selk?", history).question == "How many lived in Selk in 1990?"
+    assert follow_up("Why did they leave?", [*history, *talk("What about Selk?", "810")]).topic[0] == "Selk"
+
+
+def test_an_answer_withheld_names_no_topic() -> None:
+    history = talk("When was the Pallin bridge built?", "The documents do not say.")
+    assert follow_up("Who designed it?", history).question == "Who designed the Pallin bridge?"
+
+
+def test_a_long_conversation_of_hostile_turns_takes_no_time() -> None:
+    turns = [text * 2000 for text in ("it ", "there there ", "A a ", "who, ", "“”?!", "in 1 ", "the ")] * 30
+    history = talk(*turns)
+    began = time.perf_counter()
+    for turn in ("Why?", "it " * 300, "the A a, and its " * 50, "in 1 " * 200):
+        assert len(follow_up(turn, history).question) < 3 * MAX_TURN_CHARACTERS
+    assert time.perf_counter() - began < 10
