@@ -19,7 +19,7 @@ from rag.models import ModelStore, default_directory
 from rag.pipeline import RagPipeline
 from rag.probe import build_key, runnable
 from rag.prompt import Prompt, load_prompt
-from rag.protocols import LanguageModel, Retriever
+from rag.protocols import Embedder, LanguageModel, Retriever
 from rag.registry import load_registry
 from rag.remote import EndpointGenerator
 from rag.retrieve import FusedRetriever
@@ -158,8 +158,9 @@ def build_pipeline(
     settings: Settings,
     generator: LanguageModel,
     retriever: Retriever | None,
+    embedder: Embedder | None = None,
 ) -> RagPipeline:
-    """Assemble the query path. Without a retriever it is closed-book."""
+    """Assemble the query path. Without a retriever it is closed-book; long answers need the embedder."""
     prompt = build_prompt(settings)
     return RagPipeline(
         generator=generator,
@@ -169,6 +170,10 @@ def build_pipeline(
         abstention=build_abstention(settings, prompt),
         abstain=settings.abstention.enabled,
         risk=settings.abstention.risk,
+        embedder=embedder,
+        long=settings.answer.long,
+        words=settings.answer.words,
+        drop_unsupported=settings.answer.unsupported == "drop",
         candidates=settings.retrieval.candidates,
         passages=settings.evidence.passages,
         apart=settings.evidence.apart,
@@ -224,7 +229,7 @@ def local_pipeline(settings: Settings) -> Iterator[RagPipeline]:
     store = model_store(settings)
     embedder = build_embedder(settings, store)
     with open_index(settings, embedder) as index, closing(build_generator(settings, store)) as generator:
-        yield build_pipeline(settings, generator, build_retriever(settings, index, embedder))
+        yield build_pipeline(settings, generator, build_retriever(settings, index, embedder), embedder)
 
 
 def open_index(settings: Settings, embedder: SentenceEmbedder, directory: Path | None = None) -> Index:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from eval.systems import OpenSystem, Pipeline, System, SystemRow
     from indexer.chunk import Chunker
     from rag.embedder import SentenceEmbedder
-    from rag.protocols import Retriever
+    from rag.protocols import Embedder, Retriever
 
 
 def open_systems(
@@ -120,18 +120,20 @@ class _Assembly:
     def _pipeline(self) -> "Pipeline":
         if not self.row.retrieval:
             return self._answering(None)
-        retriever = build_retriever(self.settings, *self._search())
+        index, embedder = self._search()
+        retriever = build_retriever(self.settings, index, embedder)
         if not self.row.generator:
             return _RetrievalOnly(retriever, self.settings.retrieval.candidates)
-        return self._answering(retriever)
+        return self._answering(retriever, embedder)
 
     def _oracle(self) -> "tuple[Pipeline, OracleRetriever]":
         from eval.oracle import OracleRetriever
 
-        retriever = OracleRetriever(*self._search(), self.settings.retrieval.dense_weight)
-        return self._answering(retriever), retriever
+        index, embedder = self._search()
+        retriever = OracleRetriever(index, embedder, self.settings.retrieval.dense_weight)
+        return self._answering(retriever, embedder), retriever
 
-    def _answering(self, retriever: "Retriever | None") -> "CachedPipeline":
+    def _answering(self, retriever: "Retriever | None", embedder: "Embedder | None" = None) -> "CachedPipeline":
         """Load the model, and put the saved answers before it."""
         from eval.cache import AnswerCache, CachedGenerator, CachedPipeline
 
@@ -141,7 +143,7 @@ class _Assembly:
         waited = (lambda: model.waited) if isinstance(model, EndpointGenerator) else (lambda: 0.0)
         identity = _model_identity(self.settings, store)
         generator = CachedGenerator(model, answers, identity, waited=waited)
-        return CachedPipeline(build_pipeline(self.settings, generator, retriever), generator)
+        return CachedPipeline(build_pipeline(self.settings, generator, retriever, embedder), generator)
 
     def _search(self) -> "tuple[Index, SentenceEmbedder]":
         """Index the corpus where that has not been done; return the open index and what embeds the questions."""
