@@ -122,7 +122,7 @@ def lead(case: Case, words: int) -> Said:
 
 def composed(case: Case, words: int, embedder: SentenceEmbedder) -> Said:
     """Return what the product composes."""
-    answer = compose(case.question.question, case.found[:PASSAGES], words=words, embedder=embedder)
+    answer = compose(case.query, case.found[:PASSAGES], words=words, embedder=embedder)
     return Said(answer.text, [citation.document_id for citation in answer.cited.citations])
 
 
@@ -135,7 +135,7 @@ def phrase(pipeline: object, case: Case) -> Said:
 
 def written(case: Case, words: int, embedder: SentenceEmbedder, writer: Generator) -> Said:
     """Return what a model writes over twice as many words of composed evidence."""
-    evidence = compose(case.question.question, case.found[:PASSAGES], words=2 * words, embedder=embedder)
+    evidence = compose(case.query, case.found[:PASSAGES], words=2 * words, embedder=embedder)
     chat = [Message("system", _WRITER), Message("user", f"{evidence.text}\n\nQuestion: {case.question.question}")]
     pieces = writer.stream(chat, Sampling(max_tokens=round(_TOKENS_A_WORD * words)))
     text = "".join(piece.text for piece in pieces).strip()

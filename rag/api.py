@@ -22,7 +22,7 @@ MAX_HITS = 100
 MAX_WORDS = 2000
 
 # The marks that this server put behind the sentences of an earlier answer, of no use to the model that reads it again.
-_MARKS = re.compile(r"(?: \[\d+\])+(?= |$)")
+_MARKS = re.compile(r"(?: \[\d+\])+(?=\s|$)")
 
 
 def _encodable(text: str) -> str:

@@ -20,7 +20,8 @@ from rag.protocols import Embedder, FloatArray
 PASSAGES = 8
 _RELEVANCE = 0.7  # the rest is the weight of not saying the same again
 _PASSAGE = 2.0  # weight of the passage's retrieval score, which lies in [0, 1], beside the sentence's cosine
-_LEAST = 0.7  # share of the best sentence's relevance: what has less is not worth its words
+_BEHIND = 0.2  # passages whose score lacks more of the best one's are not looked at: their sentences never come in
+_LEAST = 0.6  # share of the best sentence's relevance: what has less is not worth its words
 _SHORTEST = 4  # words; less is a heading or a label
 
 # A sentence that begins so says little without the one before it.
@@ -49,7 +50,7 @@ class Composed(NamedTuple):
 
 
 def compose(question: str, passages: Sequence[ScoredChunk], *, words: int, embedder: Embedder) -> Composed:
-    """Return an answer of at most `words` words from the passages, which come best first.
+    """Return an answer of at most `words` words from the passages, best first, whose scores lie in [0, 1].
 
     The sentence nearest to the question is taken however long it is. Empty where no passage holds a sentence.
     """
@@ -63,9 +64,10 @@ def compose(question: str, passages: Sequence[ScoredChunk], *, words: int, embed
 
 
 def _candidates(passages: Sequence[ScoredChunk]) -> list[_Candidate]:
-    """Return the sentences of the passages, each text once."""
+    """Return the sentences of the passages that are near the best one, each text once."""
     found: dict[str, _Candidate] = {}
-    for rank, passage in enumerate(passages):
+    best = max((passage.score for passage in passages), default=0.0)
+    for rank, passage in enumerate(p for p in passages if p.score >= best - _BEHIND):
         for place, span in enumerate(sentences_of(passage)):
             quote = Quote(passage, span)
             length = len(_shown(quote).split())

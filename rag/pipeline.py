@@ -153,7 +153,7 @@ class RagPipeline:
             if not words:
                 answer = yield from self._write(question, answer, reading, readings, judge, clock)
         if words:
-            answer = self._composed(question, answer, words, options, clock)
+            answer = self._composed(standalone_question(question, history), answer, words, options, clock)
         if judge is not None and not judge.trusts(answer.signals):
             yield Delta(answer=self._refuse(question, answer, "the answer found is too unsure", judge, clock))
             return
