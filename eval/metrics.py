@@ -28,7 +28,9 @@ ANSWER_METRICS = ("right", "exact_match", "f1", "contains", "rouge_l")
 TRUST_METRICS = ("grounded", "crag")
 COUNTERFACTUAL_METRICS = ("memorised", "followed")
 ABSTENTION_METRICS = ("coverage", "abstention_precision", "abstention_recall")
-CITATION_METRICS = ("citation_precision", "citation_recall")
+CITATION_METRICS = ("citation_precision", "citation_recall", "sentence_precision", "sentence_recall")
+# From how many words on an expected answer is not to be found in one sentence: then its document decides.
+LONG_GOLD = 12
 # These need a model, so `judge` leaves them unscored; `eval.dear` adds them to the rows of a run.
 DEAR_METRICS = ("similarity", "right_judge", "grounded_judge")
 METRICS = (
@@ -46,8 +48,10 @@ METRICS = (
 class Sample:
     """What is judged: one question and what one system made of it.
 
-    `generates` and `retrieves` tell what the system does at all; `cited` holds document ids in any order, `cited_texts`
-    what stands in the cited spans, `ranked` the retrieved documents, best first, each once. `original` are the right
+    `generates` and `retrieves` tell what the system does at all; `cited` holds the document of each citation,
+    `cited_texts` what stands there, `pointers` for each sentence of the answer the places of its citations among them
+    (empty where that was not noted: then the answer is one sentence), `ranked` the retrieved documents, best first,
+    each once. `original` are the right
     answers before a counterfactual set rewrote its documents, empty in any other set.
     """
 
@@ -62,6 +66,7 @@ class Sample:
     failed: bool = False
     cited: tuple[str, ...] = ()
     cited_texts: tuple[str, ...] = ()
+    pointers: tuple[tuple[int, ...], ...] = ()
     ranked: tuple[str, ...] = ()
     original: tuple[str, ...] = ()
 
@@ -141,20 +146,43 @@ def _judge_abstention(sample: Sample) -> dict[str, float | None]:
 
 
 def _judge_citations(sample: Sample) -> dict[str, float | None]:
-    """Cited documents against the relevant ones, over answered questions that have some; cited text against answer.
+    """Citations of answered answerable questions that have relevant documents; cited text against any answer.
 
-    Precision is the share of cited documents that are relevant, recall the share of relevant documents that are
-    cited; an answer that cites nothing although the system could scores 0 in all three.
+    By document: precision is the share of cited documents that are relevant, recall the share of relevant documents
+    that are cited. By sentence: precision is the share of cited sentences that are right, recall the share of the
+    answer's sentences that point to a right one. A cited sentence is right where it stands in a relevant document and
+    holds an expected answer, word for word after SQuAD's normalisation; where all of those are longer than
+    `LONG_GOLD` words its document is enough. What cites nothing although the system could scores 0 in all.
     """
     if not sample.answered or not sample.retrieves:
         return dict.fromkeys((*CITATION_METRICS, "grounded"))
     support = {"grounded": grounded(sample.question, sample.answer, sample.cited_texts)}
-    if not sample.relevant:
+    if not sample.relevant or not sample.answerable:
         return {**dict.fromkeys(CITATION_METRICS), **support}
     cited, relevant = set(sample.cited), set(sample.relevant)
     hits = len(cited & relevant)
-    precision = hits / len(cited) if cited else 0.0
-    return {"citation_precision": precision, "citation_recall": hits / len(relevant), **support}
+    return {
+        "citation_precision": hits / len(cited) if cited else 0.0,
+        "citation_recall": hits / len(relevant),
+        **_judge_sentences(sample),
+        **support,
+    }
+
+
+def _judge_sentences(sample: Sample) -> dict[str, float | None]:
+    """Score the cited sentences; None where no answer is expected that they could hold."""
+    if not sample.gold:
+        return {"sentence_precision": None, "sentence_recall": None}
+    anywhere = all(len(gold.split()) > LONG_GOLD for gold in sample.gold)
+    right_ = [
+        document in sample.relevant and (anywhere or contains(text, sample.gold) == 1.0)
+        for document, text in zip(sample.cited, sample.cited_texts, strict=True)
+    ]
+    pointers = sample.pointers or (tuple(range(len(right_))),)
+    return {
+        "sentence_precision": sum(right_) / len(right_) if right_ else 0.0,
+        "sentence_recall": sum(any(right_[i] for i in sentence) for sentence in pointers) / len(pointers),
+    }
 
 
 def _judge_retrieval(sample: Sample) -> dict[str, float | None]:

@@ -27,6 +27,15 @@ class CitedSpan(Record):
     text: str
 
 
+class SaidSentence(Record):
+    """A sentence of an answer: its characters, and the places of its sources in the row's `citations`."""
+
+    span: tuple[int, int]
+    citations: tuple[int, ...]
+    score: float
+    supported: bool
+
+
 class RankedDocument(Record):
     """A retrieved document with the score of its best chunk."""
 
@@ -93,6 +102,7 @@ class Row(Record):
     confidence: float | None = None
     signals: dict[str, float | None] = {}
     citations: tuple[CitedSpan, ...] = ()
+    sentences: tuple[SaidSentence, ...] = ()
     retrieved: tuple[RankedDocument, ...] = ()
     evidence_tokens: int = 0
     finish_reason: str = ""
@@ -132,6 +142,7 @@ class Row(Record):
             failed=self.failed,
             cited=tuple(citation.document_id for citation in self.citations),
             cited_texts=tuple(citation.text for citation in self.citations),
+            pointers=tuple(sentence.citations for sentence in self.sentences),
             ranked=tuple(document.document_id for document in self.retrieved),
             original=self.original_answers,
         )
@@ -149,6 +160,7 @@ class Row(Record):
                 "citations": tuple(
                     CitedSpan(document_id=c.document_id, span=c.span, text=printable(c.text)) for c in answer.citations
                 ),
+                "sentences": _said(answer),
                 "retrieved": rank_documents(answer.retrieved),
                 "evidence_tokens": answer.evidence_tokens,
                 "finish_reason": answer.finish_reason,
@@ -219,6 +231,19 @@ def rank_documents(chunks: Sequence[ScoredChunk], depth: int = RANKED_DOCUMENTS)
         best.setdefault(scored.chunk.document_id, scored.score)
     ranked = [RankedDocument(document_id=id_, score=_finite(score)) for id_, score in best.items()]
     return tuple(ranked[:depth])
+
+
+def _said(answer: Answer) -> tuple[SaidSentence, ...]:
+    place = {citation.index: at for at, citation in enumerate(answer.citations)}
+    return tuple(
+        SaidSentence(
+            span=sentence.span,
+            citations=tuple(place[index] for index in sentence.citations),
+            score=sentence.score,
+            supported=sentence.supported,
+        )
+        for sentence in answer.sentences
+    )
 
 
 def printable(text: str) -> str:

@@ -19,9 +19,10 @@ MAX_INPUTS = 2048  # texts of one embeddings request, as OpenAI has it
 MAX_INPUT_CHARACTERS = 32_000
 MAX_PASSAGES = 50
 MAX_HITS = 100
+MAX_WORDS = 2000
 
-# The marks that this server put behind an earlier answer, of no use to the model that reads it again.
-_MARKS = re.compile(r"(?: \[\d+\])+$")
+# The marks that this server put behind the sentences of an earlier answer, of no use to the model that reads it again.
+_MARKS = re.compile(r"(?: \[\d+\])+(?=\s|$)")
 
 
 def _encodable(text: str) -> str:
@@ -166,7 +167,14 @@ class ChatRequest(_Request):
         gt=0,
         lt=1,
         description="Of the answers given, at most this share may be wrong, as `smallhold calibrate` has tested. Goes "
-        "without `top_k`, `stop`, a temperature or another length, which the promise is not about.",
+        "without `top_k`, `length`, `stop`, a temperature or another length, which the promise is not about.",
+    )
+    length: Whole | None = Field(
+        None,
+        ge=0,
+        le=MAX_WORDS,
+        description="Most words of an answer composed of the documents' sentences, whatever the question; 0 asks for a "
+        "short answer. Left out: the server's settings and the question decide.",
     )
     top_k: Whole | None = Field(None, ge=1, le=MAX_PASSAGES, description="Passages that the model is given to read.")
 

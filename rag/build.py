@@ -22,7 +22,7 @@ from rag.models import ModelStore, default_directory
 from rag.pipeline import RagPipeline
 from rag.probe import build_key, runnable
 from rag.prompt import Prompt, load_prompt
-from rag.protocols import LanguageModel, Retriever
+from rag.protocols import Embedder, LanguageModel, Retriever
 from rag.registry import load_registry
 from rag.remote import EndpointGenerator
 from rag.retrieve import FusedRetriever
@@ -161,8 +161,9 @@ def build_pipeline(
     settings: Settings,
     generator: LanguageModel,
     retriever: Retriever | None,
+    embedder: Embedder | None = None,
 ) -> RagPipeline:
-    """Assemble the query path. Without a retriever it is closed-book."""
+    """Assemble the query path. Without a retriever it is closed-book; long answers need the embedder."""
     prompt = build_prompt(settings)
     return RagPipeline(
         generator=generator,
@@ -172,6 +173,10 @@ def build_pipeline(
         abstention=build_abstention(settings, prompt),
         abstain=settings.abstention.enabled,
         risk=settings.abstention.risk,
+        embedder=embedder,
+        long=settings.answer.long,
+        words=settings.answer.words,
+        drop_unsupported=settings.answer.unsupported == "drop",
         candidates=settings.retrieval.candidates,
         passages=settings.evidence.passages,
         apart=settings.evidence.apart,
@@ -230,7 +235,7 @@ def local_pipeline(settings: Settings) -> Iterator[RagPipeline | Cascade]:
         large = opened.enter_context(closing(build_large(settings, store))) if settings.cascade.generator else None
         index = opened.enter_context(open_index(settings, embedder))
         generator = opened.enter_context(closing(build_generator(settings, store)))
-        pipeline = build_pipeline(settings, generator, build_retriever(settings, index, embedder))
+        pipeline = build_pipeline(settings, generator, build_retriever(settings, index, embedder), embedder)
         yield pipeline if large is None else build_cascade(settings, pipeline, large)
 
 

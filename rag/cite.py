@@ -1,17 +1,49 @@
-"""Tie an answer to the evidence: which passages support it, and which sentence in them says so."""
+"""Tie an answer to the evidence: for each of its sentences the passages that support it, and the sentence in them.
 
-from collections.abc import Iterator, Sequence
+No model is asked. How well a sentence of a passage supports one of the answer is the share of the latter's words that
+stand in it; where that does not suffice and an embedder is at hand, the cosine similarity of the two, since the same
+may be said in other words. A number that no passage has is never supported: similar sentences differ in just that.
+"""
+
+import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from rag.datatypes import Citation, ScoredChunk, Span
+from rag.datatypes import AnswerSentence, Citation, ScoredChunk, Span
+from rag.protocols import Embedder
 from rag.sentences import sentence_spans
 from rag.text import content_words, words
 
+# From which share of words, or else cosine, on a sentence is supported. Of 132 sentences that experts wrote about a
+# document of long-answers these find support for 0.50 in it, for 0.01 in the other documents found for the question.
+_WORDS = 0.6
+_MEANING = 0.7
 
-class _Support(NamedTuple):
+# What looks like a mark of ours in a model's text points to nothing, and is no number that the text would have to have.
+_MARK = re.compile(r"(?<=[\s.,;:!?)])\[\d{1,3}\]")
+
+
+class Quote(NamedTuple):
+    """A sentence of a passage, `span` within the chunk's text; how well it supports what it is quoted for, and whether
+    that is enough.
+    """
+
     passage: ScoredChunk
-    sentence: Span  # within the chunk's text
-    grounding: float
+    span: Span
+    score: float = 1.0
+    supports: bool = True
+
+    @property
+    def text(self) -> str:
+        """What stands there."""
+        return self.passage.chunk.text[self.span.start : self.span.end]
+
+
+class Cited(NamedTuple):
+    """The sentences of an answer, in order, and the numbered sources that they point to."""
+
+    sentences: tuple[AnswerSentence, ...]
+    citations: tuple[Citation, ...]
 
 
 def grounding(answer: str, text: str) -> float:
@@ -21,43 +53,100 @@ def grounding(answer: str, text: str) -> float:
     return sum(w in known for w in said) / len(said) if said else 0.0
 
 
-def cite(question: str, answer: str, passages: Sequence[ScoredChunk]) -> tuple[Citation, ...]:
-    """Return numbered citations, best first: the passages that hold the answer's words, each with its best sentence.
+def cite(question: str, answer: str, passages: Sequence[ScoredChunk], embedder: Embedder | None = None) -> Cited:
+    """Return the answer's sentences with their sources, numbered as they come.
 
-    Where no passage holds them (a "yes", a sum) the first passage is cited: it is what the model read.
+    A sentence points to the passages that hold most of its words, to each by its best sentence. Where no sentence of
+    the answer is supported (a "yes", a sum) the first points to the first passage: it is what the model read.
     """
-    supports = [_support(question, answer, p) for p in passages]
-    best = max((s.grounding for s in supports), default=0.0)
-    # A passage that holds fewer of the answer's words than another one is no source of the answer.
-    chosen = [s for s in supports if s.grounding == best] if best > 0 else supports[:1]
-    return tuple(_citations(chosen))
+    spans = sentence_spans(answer)
+    quotes = [support(question, answer[span.start : span.end], passages, embedder) for span in spans]
+    if quotes and not any(is_supported(found) for found in quotes):
+        read = [_quote(question, answer, p)._replace(supports=False) for p in passages[:1]]
+        quotes = [quotes[0] or read, *([] for _ in quotes[1:])]
+    return cited(spans, quotes)
 
 
-def _support(question: str, answer: str, passage: ScoredChunk) -> _Support:
+def cited(spans: Sequence[Span], quotes: Sequence[Sequence[Quote]]) -> Cited:
+    """Return sentences at these places of an answer, the quotes of each as citations; the same quote has one number."""
+    numbered: dict[tuple[str, Span], Citation] = {}
+    sentences = []
+    for span, found in zip(spans, quotes, strict=True):
+        indexes = []
+        for quote in found:
+            key = (quote.passage.chunk.id, quote.span)
+            citation = numbered.setdefault(key, _citation(len(numbered) + 1, quote))
+            indexes.append(citation.index)
+        score = max((quote.score for quote in found), default=0.0)
+        sentences.append(AnswerSentence(span, tuple(indexes), score, is_supported(found)))
+    return Cited(tuple(sentences), tuple(numbered.values()))
+
+
+def support(
+    question: str, sentence: str, passages: Sequence[ScoredChunk], embedder: Embedder | None = None
+) -> list[Quote]:
+    """Return the quotes that support one sentence of an answer best, one for each passage that does; none where a
+    number of it stands in no passage, or no word.
+    """
+    sentence = _MARK.sub("", sentence)
+    known = {word for p in passages for word in words(p.chunk.context_text)}
+    if any(word not in known for word in words(sentence) if word.isdecimal()):
+        return []
+    held = [grounding(sentence, p.chunk.text) for p in passages]
+    best = max(held, default=0.0)
+    # A passage that holds fewer of the words than another one is no source of them.
+    by_words = [_quote(question, sentence, p) for p, share in zip(passages, held, strict=True) if 0 < share == best]
+    if is_supported(by_words) or embedder is None or not passages:
+        return by_words
+    by_meaning = _nearest(sentence, passages, embedder)
+    return [by_meaning] if by_meaning.supports else by_words
+
+
+def is_supported(quotes: Sequence[Quote]) -> bool:
+    """Whether one of the quotes for a sentence supports it well enough."""
+    return any(quote.supports for quote in quotes)
+
+
+def sentences_of(passage: ScoredChunk) -> list[Span]:
+    """Return the spans of a passage's sentences within its text; the whole text where it has none."""
+    return sentence_spans(passage.chunk.text) or [Span(0, len(passage.chunk.text))]
+
+
+def _quote(question: str, answer: str, passage: ScoredChunk) -> Quote:
+    """Return the passage's sentence with most words of the answer, among equals with most of the question."""
     text = passage.chunk.text
-    sentences = sentence_spans(text) or [Span(0, len(text))]
     asked = set(content_words(question))
 
     def rank(span: Span) -> tuple[float, int]:
         sentence = text[span.start : span.end]
         return grounding(answer, sentence), len(asked & set(words(sentence)))
 
-    return _Support(passage, max(sentences, key=rank), grounding(answer, text))
+    best = max(sentences_of(passage), key=rank)
+    share = rank(best)[0]
+    return Quote(passage, best, share, share >= _WORDS)
 
 
-def _citations(supports: Sequence[_Support]) -> Iterator[Citation]:
-    for index, support in enumerate(supports, start=1):
-        chunk = support.passage.chunk
-        start = chunk.span.start + support.sentence.start
-        end = chunk.span.start + support.sentence.end
-        page = chunk.metadata.get("page")
-        yield Citation(
-            index=index,
-            document_id=chunk.document_id,
-            title=chunk.title,
-            uri=chunk.uri,
-            chunk_id=chunk.id,
-            span=Span(start, end),
-            text=chunk.text[support.sentence.start : support.sentence.end],
-            page=int(page) if page is not None else None,
-        )
+def _nearest(sentence: str, passages: Sequence[ScoredChunk], embedder: Embedder) -> Quote:
+    """Return the sentence of the passages with the greatest cosine similarity to `sentence`."""
+    quotes = [Quote(passage, span) for passage in passages for span in sentences_of(passage)]
+    vectors_nd = embedder.embed([sentence, *(quote.text for quote in quotes)])
+    cosines_n = vectors_nd[1:] @ vectors_nd[0]
+    best = int(cosines_n.argmax())
+    cosine = min(1.0, float(cosines_n[best]))
+    return quotes[best]._replace(score=cosine, supports=cosine >= _MEANING)
+
+
+def _citation(index: int, quote: Quote) -> Citation:
+    chunk = quote.passage.chunk
+    page = chunk.metadata.get("page")
+    return Citation(
+        index=index,
+        document_id=chunk.document_id,
+        title=chunk.title,
+        uri=chunk.uri,
+        chunk_id=chunk.id,
+        span=Span(chunk.span.start + quote.span.start, chunk.span.start + quote.span.end),
+        text=quote.text,
+        page=int(page) if page is not None else None,
+        score=quote.score,
+    )

@@ -36,6 +36,15 @@ Risk = Annotated[
     float | None,
     typer.Option(help="Largest share of the answers given that may be wrong, such as 0.2; see `smallhold calibrate`."),
 ]
+Length = Annotated[
+    int | None,
+    typer.Option(
+        "--length",
+        min=0,
+        max=2000,
+        help="Most words of an answer composed of the documents' sentences, whatever the question; 0: a short answer.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -115,11 +124,14 @@ def ask(
     model: ModelName = None,
     passages: Passages = None,
     no_abstain: NoAbstain = False,
+    length: Length = None,
     risk: Risk = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
     """Answer one question from the index, with numbered sources, or say that there is no answer and what comes closest.
+
+    Questions that ask why or how, or to explain, compare or list, get several sentences of the documents.
 
     Example: smallhold ask "Who built the mill?"
     """
@@ -130,7 +142,7 @@ def ask(
     settings = _settings(
         config, index_dir, generator={"model": model}, evidence={"passages": passages}, abstention={"risk": risk}
     )
-    options = AskOptions(abstain=False if no_abstain else None)
+    options = AskOptions(abstain=False if no_abstain else None, words=length)
     with _pipeline(settings) as pipeline:
         answer = pipeline.answer(question, options=options)
     if as_json:
@@ -145,6 +157,7 @@ def chat(
     model: ModelName = None,
     passages: Passages = None,
     no_abstain: NoAbstain = False,
+    length: Length = None,
     config: ConfigFile = None,
 ) -> None:
     """Talk with the index in the terminal. Follow-up questions are understood; /new starts over, /quit ends."""
@@ -153,7 +166,7 @@ def chat(
     from rag.pipeline import AskOptions, said
 
     settings = _settings(config, index_dir, generator={"model": model}, evidence={"passages": passages})
-    options = AskOptions(abstain=False if no_abstain else None)
+    options = AskOptions(abstain=False if no_abstain else None, words=length)
     history: list[Message] = []
     with _pipeline(settings) as pipeline:
         console.err.print("[dim]Ask away. /new starts over, /quit ends. Ctrl-C stops an answer.[/]")

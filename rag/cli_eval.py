@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from eval.systems import OpenSystem, Pipeline, System, SystemRow
     from indexer.chunk import Chunker
     from rag.embedder import SentenceEmbedder
-    from rag.protocols import Retriever
+    from rag.protocols import Embedder, Retriever
 
 
 def open_systems(
@@ -123,24 +123,26 @@ class _Assembly:
     def _pipeline(self) -> "Pipeline":
         if not self.row.retrieval:
             return self._answering(None)
-        retriever = build_retriever(self.settings, *self._search())
+        index, embedder = self._search()
+        retriever = build_retriever(self.settings, index, embedder)
         if not self.row.generator:
             return _RetrievalOnly(retriever, self.settings.retrieval.candidates)
-        return self._answering(retriever)
+        return self._answering(retriever, embedder)
 
     def _oracle(self) -> "tuple[Pipeline, OracleRetriever]":
         from eval.oracle import OracleRetriever
 
-        retriever = OracleRetriever(*self._search(), self.settings.retrieval.dense_weight)
-        return self._answering(retriever), retriever
+        index, embedder = self._search()
+        retriever = OracleRetriever(index, embedder, self.settings.retrieval.dense_weight)
+        return self._answering(retriever, embedder), retriever
 
-    def _answering(self, retriever: "Retriever | None") -> "CachedPipeline":
+    def _answering(self, retriever: "Retriever | None", embedder: "Embedder | None" = None) -> "CachedPipeline":
         """Load the model, and put the saved answers before it."""
         from eval.cache import AnswerCache, CachedPipeline
 
         answers = self.opened.enter_context(closing(AnswerCache(self.cache or self.out)))
         generator = self._model(self.settings, answers)
-        pipeline = build_pipeline(self.settings, generator, retriever)
+        pipeline = build_pipeline(self.settings, generator, retriever, embedder)
         if not self.settings.cascade.generator:
             return CachedPipeline(pipeline, generator)
         # Loaded now, not when it is first needed: loading is part of no question's seconds.

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from rag.api import ChatRequest
-from rag.datatypes import Answer, Asked, Citation, FinishReason, Usage
+from rag.datatypes import Answer, AnswerSentence, Asked, Citation, FinishReason, Usage
+from rag.marks import marked
 from rag.pipeline import AskOptions, said
 from rag.replies import (
     Annotation,
@@ -20,6 +21,7 @@ from rag.replies import (
     Near,
     Passage,
     PromptTokensDetails,
+    Said,
     Source,
     Target,
     UrlCitation,
@@ -47,6 +49,7 @@ def ask_options(request: ChatRequest) -> AskOptions:
         stop=request.stops,
         abstain=request.abstain,
         passages=request.top_k,
+        words=request.length,
         risk=request.risk,
     )
 
@@ -61,13 +64,14 @@ class Ending(NamedTuple):
 def ending(answer: Answer, sent: str = "") -> Ending:
     """Return what is still to be said of `answer` after `sent`; with nothing sent, that is the whole content."""
     whole = said(answer)
-    rest = whole[len(sent) :] if whole.startswith(sent) else ""
-    annotations = []
-    for citation in () if answer.abstained else answer.citations:
-        mark = f"[{citation.index}]"
-        rest += f" {mark}"
-        end = len(sent) + len(rest)
-        annotations.append(_annotation(citation, end - len(mark), end))
+    rest, annotations = "", []
+    sources = {citation.index: citation for citation in answer.citations}
+    for text, marks in marked(answer, whole[len(sent) :] if whole.startswith(sent) else ""):
+        rest += text
+        for index in marks:
+            rest += f" [{index}]"
+            end = len(sent) + len(rest)
+            annotations.append(_annotation(sources[index], end - len(f"[{index}]"), end))
     return Ending(rest, annotations)
 
 
@@ -76,6 +80,7 @@ def answer_fields(answer: Answer, waited: float) -> dict[str, Any]:
     fields = AnswerFields(
         question=answer.question,
         citations=_sources(answer),
+        sentences=[_said(answer, sentence) for sentence in answer.sentences],
         verdict=answer.verdict.value,
         closest=[Near(**asdict(near)) for near in answer.closest],
         risk_target=Target(**asdict(answer.target)) if answer.target else None,
@@ -179,6 +184,11 @@ def _annotation(citation: Citation, start: int, end: int) -> Annotation:
     return Annotation(url_citation=UrlCitation(start_index=start, end_index=end, title=citation.title, url=url))
 
 
+def _said(answer: Answer, sentence: AnswerSentence) -> Said:
+    text = answer.text[sentence.span.start : sentence.span.end]
+    return Said(text=text, citations=list(sentence.citations), score=sentence.score, supported=sentence.supported)
+
+
 def _sources(answer: Answer) -> list[Source]:
     chunks = {scored.chunk.id: scored.chunk for scored in answer.retrieved}
     sources = []
@@ -195,6 +205,7 @@ def _sources(answer: Answer) -> list[Source]:
                 span=citation.span,
                 text=citation.text,
                 page=citation.page,
+                score=citation.score,
                 passage=passage,
             )
         )

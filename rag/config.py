@@ -7,7 +7,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
@@ -126,6 +126,22 @@ class GeneratorSettings(_Section):
     )
 
 
+class AnswerSettings(_Section):
+    """What an answer looks like."""
+
+    long: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Which questions get an answer composed of sentences of the documents instead of a phrase: auto "
+        "takes those that ask why or how, or to explain, describe, compare or list.",
+    )
+    words: int = Field(100, ge=10, le=2000, description="Most words of a composed answer.")
+    unsupported: Literal["drop", "mark"] = Field(
+        "drop",
+        description="What becomes of a further sentence of the model's that no passage supports: it is left out, or "
+        "shown and marked.",
+    )
+
+
 class AbstentionSettings(_Section):
     """When to say that the documents do not hold the answer."""
 
@@ -216,6 +232,7 @@ class Settings(BaseSettings):
     retrieval: RetrievalSettings = RetrievalSettings()
     evidence: EvidenceSettings = EvidenceSettings()
     generator: GeneratorSettings = GeneratorSettings()
+    answer: AnswerSettings = AnswerSettings()
     abstention: AbstentionSettings = AbstentionSettings()
     cascade: CascadeSettings = CascadeSettings()
     models: ModelSettings = ModelSettings()

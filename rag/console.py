@@ -22,6 +22,7 @@ from rich.progress import (
 
 from rag.datatypes import Answer, Closest, Delta
 from rag.errors import SmallholdError
+from rag.marks import marked
 from rag.pipeline import said
 
 if TYPE_CHECKING:
@@ -56,8 +57,12 @@ def print_answer(answer: Answer, *, shown: bool = False) -> None:
         err.print(f"[dim]{escape(answer.reason)}[/]")
         _print_closest(answer.closest)
         return
-    marks = "".join(f" \\[{c.index}]" for c in answer.citations)
-    out.print(marks if shown else escape(answer.text) + marks, style="bold")
+    for text, marks in marked(answer, "" if shown else answer.text):
+        out.print(escape(text) + "".join(f" \\[{index}]" for index in marks), style="bold", end="")
+    out.print()
+    for sentence in (s for s in answer.sentences if not s.supported):
+        said_there = answer.text[sentence.span.start : sentence.span.end]
+        err.print(f"[dim]no passage supports: {escape(said_there)}[/]")
     for citation in answer.citations:
         page = f", page {citation.page}" if citation.page else ""
         out.print(f"  \\[{citation.index}] {escape(citation.title)}{page} [dim]{escape(citation.document_id)}[/]")
@@ -83,6 +88,7 @@ def answer_json(question: str, answer: Answer) -> dict[str, Any]:
         "verdict": answer.verdict.value,
         "reason": answer.reason,
         "confidence": answer.confidence,
+        "sentences": [{**asdict(s), "span": list(s.span)} for s in answer.sentences],
         "citations": [{**asdict(c), "span": list(c.span)} for c in answer.citations],
         "closest": [asdict(near) for near in answer.closest],
         "risk_target": asdict(answer.target) if answer.target else None,

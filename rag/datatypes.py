@@ -176,7 +176,10 @@ class PrefixCounters:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A numbered source. `span` lies in the document's text, `text` is what stands there."""
+    """A numbered source. `span` lies in the document's text, `text` is what stands there.
+
+    `score` tells how well it supports what is said, from 0 to 1, where it is quoted (see `rag.cite`).
+    """
 
     index: int
     document_id: str
@@ -186,6 +189,20 @@ class Citation:
     span: Span
     text: str
     page: int | None = None
+    score: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSentence:
+    """A sentence of an answer: `span` lies in the answer's text, `citations` are the numbers of its sources.
+
+    `score` tells from 0 to 1 how well the best of the sources supports it, `supported` whether that is enough.
+    """
+
+    span: Span
+    citations: tuple[int, ...]
+    score: float
+    supported: bool
 
 
 class Verdict(StrEnum):
@@ -245,8 +262,9 @@ class Asked:
 class Answer:
     """The outcome of a question.
 
-    `text` is the plain answer without citation marks (empty when abstaining), `confidence` the estimated
-    probability that the answer is right (None where nothing estimated it), `signals` the numbers it came from,
+    `text` is the plain answer without citation marks (empty when abstaining). Its `sentences` point to the `citations`,
+    each of which stands in a passage that was retrieved. `confidence` is the estimated probability that the answer is
+    right (None where nothing estimated it), `signals` the numbers it came from,
     `reason` why the answer was withheld, `timings` seconds by stage, `retrieved` what the retriever returned,
     best first, `evidence_tokens` how many prompt tokens the passages took. `target` is the promise under which it was
     decided, None where there is none; `closest` are the documents that come closest to a question without an answer.
@@ -257,6 +275,7 @@ class Answer:
 
     text: str
     citations: tuple[Citation, ...] = ()
+    sentences: tuple[AnswerSentence, ...] = ()
     verdict: Verdict = Verdict.ANSWERED
     usage: Usage = Usage()
     timings: Mapping[str, float] = field(default_factory=dict)

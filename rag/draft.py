@@ -1,9 +1,11 @@
 """What the model has written so far of an answer, and how much of it has been shown."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from rag.clock import Clock
-from rag.datatypes import FinishReason, Piece, Usage
+from rag.datatypes import FinishReason, Piece, Span, Usage
+from rag.sentences import sentence_spans
 
 # An answer is judged on its first tokens, before any of it is shown, so that nothing shown is taken back. Most
 # answers are shorter than this; at 30 tokens a second a longer one is held back for half a second.
@@ -12,10 +14,11 @@ JUDGED_TOKENS = 16
 
 @dataclass
 class Draft:
-    """The text of an answer as it grows."""
+    """The text of an answer as it grows. `text` is what the model wrote, `shown` what of it a reader was shown."""
 
     text: str = ""
-    shown: int = 0
+    shown: str = ""
+    decided: int = 0  # characters of `text` that were shown or dropped
     tokens: int = 0
     judged: bool = False
     logprobs: list[float] = field(default_factory=list)
@@ -43,7 +46,24 @@ class Draft:
         else:  # what the backend says of the whole is believed; none told stays none
             self.finished, self.finish_reason = True, piece.finish_reason
 
-    def take(self) -> str:
-        """Return the text that is new since the last call."""
-        new, self.shown = self.text[self.shown :], len(self.text)
+    def take(self, supported: Callable[[str], bool]) -> str:
+        """Return what is to be shown since the last call.
+
+        The first sentence is shown as it grows: whether to answer at all was judged before. A later one waits until it
+        is whole and is left out unless it is supported.
+        """
+        new = ""
+        for span in self._undecided():
+            if span.start > 0 and span.start >= self.decided and not supported(self.text[span.start : span.end]):
+                self.decided = span.end
+                continue
+            new += self.text[self.decided : span.end]
+            self.decided = span.end
+        self.shown += new
         return new
+
+    def _undecided(self) -> list[Span]:
+        """Return the sentences that may be shown or dropped now."""
+        spans = sentence_spans(self.text)
+        growing = spans[-1:] if not self.finished and len(spans) > 1 and spans[-1].start >= self.decided else []
+        return [span for span in spans if span.end > self.decided and span not in growing]

@@ -4,18 +4,21 @@ from collections.abc import Generator as Stream
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from rag.abstain import Abstention, decline_signal, generation_signals, retrieval_signals
-from rag.cite import cite
+from rag.cite import cite, is_supported, support
 from rag.clock import Clock
 from rag.closest import closest
+from rag.compose import PASSAGES, compose
 from rag.datatypes import Answer, Delta, Message, RiskTarget, Sampling, ScoredChunk, Usage, Verdict
 from rag.draft import Draft
 from rag.errors import InvalidRequest
 from rag.evidence import Evidence, recent_turns, select_evidence
 from rag.followup import FollowUp, follow_up
+from rag.form import asks_at_length
 from rag.prompt import Prompt
-from rag.protocols import Generator, Reranker, Retriever, TokenCounter
+from rag.protocols import Embedder, Generator, Reranker, Retriever, TokenCounter
 from rag.reading import Reading, read_apart, used
 from rag.window import nearest_window
 
@@ -29,6 +32,7 @@ MAX_QUESTION_CHARACTERS = 20_000
 class AskOptions:
     """What one request may change. None takes the pipeline's own setting.
 
+    `words` asks for a composed answer of at most so many words, 0 for a short one, whatever the question.
     `risk` asks for a promise: at most this share of the answers given is wrong. It goes with none of the others, since
     a promise is one about answers as they were tested.
     """
@@ -40,6 +44,7 @@ class AskOptions:
     stop: tuple[str, ...] = ()
     abstain: bool | None = None
     passages: int | None = None
+    words: int | None = None
     risk: float | None = None
 
 
@@ -57,7 +62,8 @@ class RagPipeline:
     `enough`, or all in one prompt. Of each, `window` tokens are read, those nearest to the question; 0 reads it whole.
     `abstention` estimates whether an answer is right and, unless `abstain` is false, withholds the unsure ones: below
     its threshold, or below the one that keeps the share of wrong answers at `risk`. Without an estimate every answer is
-    given. Collaborators are passed in; `rag.build` assembles the usual ones.
+    given. Questions that ask for more than a phrase get a composed answer of at most `words` words (`rag.compose`): by
+    their form, all or none, as `long` says. Collaborators are passed in; `rag.build` assembles the usual ones.
     """
 
     def __init__(
@@ -71,6 +77,10 @@ class RagPipeline:
         abstention: Abstention | None = None,
         abstain: bool = True,
         risk: float | None = None,
+        embedder: Embedder | None = None,
+        long: Literal["auto", "always", "never"] = "never",
+        words: int = 100,
+        drop_unsupported: bool = True,
         candidates: int = 100,
         passages: int = 1,
         apart: bool = True,
@@ -88,6 +98,10 @@ class RagPipeline:
         self._estimate = abstention if retriever is not None else None
         self._abstain = abstain
         self._risk = risk
+        self._embedder = embedder
+        self._long = long
+        self._words = words
+        self._drop_unsupported = drop_unsupported
         self._candidates = candidates
         self._passages = passages
         self._apart = apart
@@ -142,13 +156,19 @@ class RagPipeline:
             if judge is not None and not judge.trusts(answer.signals):
                 yield Delta(answer=self._refuse(question, answer, "no passage read holds the answer", judge, clock))
                 return
-            answer = yield from self._write(question, answer, reading, readings, judge, clock)
+            words = self._words_of(question, options)
+            if not words:
+                answer = yield from self._write(question, answer, reading, readings, judge, clock)
+        if words:
+            answer = self._composed(question, answer, words, options, clock)
         if judge is not None and not judge.trusts(answer.signals):
             yield Delta(answer=self._refuse(question, answer, "the answer found is too unsure", judge, clock))
             return
-        with clock.stage("cite"):
-            citations = cite(question, answer.text, reading.passages)
-        yield Delta(answer=replace(answer, citations=citations, timings=clock.timings()))
+        if not words:
+            with clock.stage("cite"):
+                sentences, citations = cite(question, answer.text, reading.passages, self._embedder)
+            answer = replace(answer, sentences=sentences, citations=citations)
+        yield Delta(answer=replace(answer, timings=clock.timings()))
 
     def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
         """Return the ranked chunks alone, best first; empty for a closed-book pipeline."""
@@ -211,7 +231,7 @@ class RagPipeline:
 
     def _is_as_tested(self, options: AskOptions) -> bool:
         """Whether a request leaves the answers as they are without its options."""
-        same_length = options.max_tokens in (None, self._max_tokens)
+        same_length = options.max_tokens in (None, self._max_tokens) and options.words is None
         same_passages = options.passages in (None, self._passages)
         return same_length and same_passages and options.temperature == 0 and not options.stop
 
@@ -292,9 +312,42 @@ class RagPipeline:
                 answer = self._judged(question, answer, draft, reading)
                 if judge is not None and not judge.trusts(answer.signals):
                     break
-            yield Delta(draft.take(), usage=draft.usage + given_up, confidence=answer.confidence)
+            yield Delta(
+                draft.take(lambda said: self._may_say(said, reading)),
+                usage=draft.usage + given_up,
+                confidence=answer.confidence,
+            )
         usage = draft.usage + given_up
-        return replace(answer, text=draft.text.strip(), usage=usage, finish_reason=draft.finish_reason)
+        return replace(answer, text=draft.shown.strip(), usage=usage, finish_reason=draft.finish_reason)
+
+    def _may_say(self, sentence: str, reading: Reading) -> bool:
+        if not self._drop_unsupported or not reading.passages:
+            return True
+        return is_supported(support("", sentence, reading.passages, self._embedder))
+
+    def _words_of(self, question: str, options: AskOptions) -> int:
+        """Return how many words a composed answer may have, 0 where the model is to write a short one."""
+        if self._retriever is None or self._embedder is None:
+            return 0
+        if options.words is not None:
+            return options.words
+        wanted = self._long == "always" or (self._long == "auto" and asks_at_length(question))
+        return self._words if wanted else 0
+
+    def _composed(self, question: str, answer: Answer, words: int, options: AskOptions, clock: Clock) -> Answer:
+        assert self._embedder is not None  # _words_of saw to it
+        with clock.stage("compose"):
+            read = answer.retrieved[: options.passages or PASSAGES]
+            text, (sentences, citations) = compose(question, read, words=words, embedder=self._embedder)
+            signals = {**answer.signals, **generation_signals(question, text, read, ())}
+        return replace(
+            answer,
+            text=text,
+            sentences=sentences,
+            citations=citations,
+            signals=signals,
+            confidence=self._confidence(signals),
+        )
 
     def _judged(self, question: str, answer: Answer, draft: Draft, reading: Reading) -> Answer:
         signals = {**answer.signals, **generation_signals(question, draft.text, reading.passages, draft.logprobs)}
@@ -308,6 +361,8 @@ class RagPipeline:
         return replace(
             answer,
             text="",
+            sentences=(),
+            citations=(),
             verdict=Verdict.ABSTAINED if judge is None or judge.attainable else Verdict.UNATTAINABLE,
             reason=reason,
             confidence=self._confidence(answer.signals),

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 _SECTIONS: Mapping[str, frozenset[str] | None] = {
     "retrieval": None,
     "evidence": None,
+    "answer": None,
     "embedder": frozenset({"model"}),
     "generator": frozenset({"model", "endpoint", "prompt", "max_tokens"}),
 }

@@ -55,7 +55,17 @@ class Source(BaseModel):
     span: tuple[int, int]
     text: str
     page: int | None = None
+    score: float = Field(0.0, description="How well it supports what it is cited for, from 0 to 1.")
     passage: Passage | None = None
+
+
+class Said(BaseModel):
+    """A sentence of the answer with the `index` of each source that supports it best."""
+
+    text: str
+    citations: list[int]
+    score: float = Field(description="How well the best of them supports it, from 0 to 1.")
+    supported: bool = Field(description="Whether that is enough; where not, take it as the model's own word.")
 
 
 class PromptTokensDetails(BaseModel):
@@ -111,6 +121,7 @@ class AnswerFields(BaseModel):
 
     question: str = Field(description="What was searched for and answered: a follow-up as a question of its own.")
     citations: list[Source]
+    sentences: list[Said]
     verdict: Literal["answered", "abstained", "unattainable"] = Field(
         description="`abstained`: no answer is sure enough; `unattainable`: none can be, within the risk asked for."
     )
@@ -124,7 +135,7 @@ class AnswerFields(BaseModel):
 
 
 class AssistantMessage(BaseModel):
-    """The answer. Its text ends with a mark like `[1]` for each source."""
+    """The answer. A mark like `[1]` stands behind the sentence that a source supports; in a stream, at the end."""
 
     role: Literal["assistant"] = "assistant"
     content: str

@@ -59,7 +59,7 @@ def load_service(settings: Settings) -> Service:
     embedder = build_embedder(settings, store)
     index = open_index(settings, embedder)
     generator = build_served_generator(settings, store)
-    pipeline = build_pipeline(settings, generator, build_retriever(settings, index, embedder))
+    pipeline = build_pipeline(settings, generator, build_retriever(settings, index, embedder), embedder)
     embedder.embed(["warm"])  # the first embedding imports torch: seconds that no question should wait for
     documents = [IndexedDocument(d.id, d.title, d.uri, d.chunks, d.bytes) for d in index.documents()]
     return Service(

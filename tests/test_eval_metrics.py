@@ -1,10 +1,11 @@
 """Scores against values worked by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from eval.metrics import COUNTERFACTUAL_METRICS, DEAR_METRICS, METRICS, Sample, judge, mean
+from eval.metrics import CITATION_METRICS, COUNTERFACTUAL_METRICS, DEAR_METRICS, METRICS, Sample, judge, mean
 from eval.retrieval_metrics import RETRIEVAL_METRICS
 from eval.scorers import contains, exact_match, f1, normalize_answer
 
@@ -107,10 +108,28 @@ def test_a_failure_never_helps() -> None:
 
 
 def test_citations_against_relevant_documents() -> None:
-    scores = judge(sample(relevant=("d1", "d2", "d3"), cited=("d1", "d9", "d1")))
+    scores = judge(sample(relevant=("d1", "d2", "d3"), cited=("d1", "d9", "d1"), cited_texts=("a", "b", "c")))
     assert (scores["citation_precision"], scores["citation_recall"]) == (pytest.approx(1 / 2), pytest.approx(1 / 3))
-    nothing_cited = judge(sample(cited=()))
-    assert (nothing_cited["citation_precision"], nothing_cited["citation_recall"]) == (0.0, 0.0)
+    nothing_cited = judge(sample(cited=(), cited_texts=()))
+    assert {nothing_cited[name] for name in CITATION_METRICS} == {0.0}
+    unanswerable = judge(sample(answerable=False, gold=()))
+    assert {unanswerable[name] for name in CITATION_METRICS} == {None}
+
+
+def test_cited_sentences_are_right_where_a_relevant_document_says_an_expected_answer() -> None:
+    texts = ("The Lisbon treaty was it.", "It rained.", "The Lisbon Treaty again.", "Also the Lisbon Treaty.")
+    said = sample(cited=("d1", "d1", "d9", "d1"), cited_texts=texts, pointers=((0, 1), (1, 2), (3,)))
+    scores = judge(said)
+    assert (scores["sentence_precision"], scores["sentence_recall"]) == (2 / 4, pytest.approx(2 / 3))
+    one_sentence = judge(replace(said, pointers=()))
+    assert (one_sentence["sentence_precision"], one_sentence["sentence_recall"]) == (2 / 4, 1.0)
+
+
+def test_an_expected_answer_too_long_for_a_sentence_leaves_it_to_the_document() -> None:
+    said = sample(gold=("word " * 13,), cited=("d1", "d9"), cited_texts=("It rained.", "word"), pointers=((0,), (1,)))
+    assert (judge(said)["sentence_precision"], judge(said)["sentence_recall"]) == (0.5, 0.5)
+    short = judge(replace(said, gold=("word " * 13, "word " * 12)))
+    assert (short["sentence_precision"], short["sentence_recall"]) == (0.0, 0.0)
 
 
 def test_closed_book_has_no_citations_and_no_retrieval_to_judge() -> None:

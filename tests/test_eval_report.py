@@ -144,6 +144,9 @@ def test_golden_json(tmp_path: Path) -> None:
         "abstention_recall": 0.5,
         "citation_precision": 1.0,
         "citation_recall": 1.0,
+        # The cited "word" holds neither "one" nor any other expected answer.
+        "sentence_precision": 0.0,
+        "sentence_recall": 0.0,
         "recall@1": 0.75,
         "recall@5": 0.75,
         "recall@10": 0.75,
@@ -233,6 +236,8 @@ Each figure stands with its 95% interval; `-` says that the metric does not appl
 | abstention recall | 0.000 (0.000 to 0.000) | 0.500 (0.000 to 1.000) |
 | citation precision | - | 1.000 (1.000 to 1.000) |
 | citation recall | - | 1.000 (1.000 to 1.000) |
+| cited sentences, precision | - | 0.000 (0.000 to 0.000) |
+| cited sentences, recall | - | 0.000 (0.000 to 0.000) |
 | recall@1 | - | 0.750 (0.250 to 1.000) |
 | recall@5 | - | 0.750 (0.250 to 1.000) |
 | recall@10 | - | 0.750 (0.250 to 1.000) |
@@ -264,8 +269,10 @@ Each figure stands with its 95% interval; `-` says that the metric does not appl
 - coverage: share of the answerable questions that got an answer
 - abstention precision: share of the abstentions that were on unanswerable questions
 - abstention recall: share of the unanswerable questions on which the system abstained
-- citation precision: share of the cited documents that are relevant, over the answers given
-- citation recall: share of the relevant documents that were cited, over the answers given
+- citation precision: share of the cited documents that are relevant, over the answers to answerable questions
+- citation recall: share of the relevant documents that were cited, over the answers to answerable questions
+- cited sentences, precision: share of the cited sentences that hold the expected answer, in a relevant document
+- cited sentences, recall: share of the answers' sentences that point to a sentence which does
 - recall@1: share of the relevant documents that are the first one found
 - recall@5: share of the relevant documents among the first 5 found
 - recall@10: share of the relevant documents among the first 10 found

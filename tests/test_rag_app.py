@@ -18,6 +18,7 @@ from rag.app import IndexedDocument, Service, create_app
 from rag.config import ServerSettings
 from rag.datatypes import (
     Answer,
+    AnswerSentence,
     Chunk,
     Citation,
     Closest,
@@ -308,6 +309,7 @@ def test_a_plain_answer(client):
             "span": [100, 130],
             "text": "The north ferry leaves at six.",
             "page": 2,
+            "score": 0.0,
             "passage": {"text": TEXT, "span": [100, 150], "headings": "Times"},
         }
     ]
@@ -402,6 +404,46 @@ def test_several_sources_get_a_mark_each_counted_in_code_points():
         assert [message["content"][p["start_index"] : p["end_index"]] for p in places] == ["[1]", "[2]"]
         assert places[1]["url"] == "b.md"  # no uri: the document's id stands for it
         assert body["citations"][1]["passage"] is None  # its chunk is not among those retrieved
+
+
+def test_each_sentence_is_marked_with_its_own_sources_and_told_apart():
+    ewe = Citation(2, "b.md", "B", "", "b#0", Span(0, 1), "x", score=0.75)
+    sentences = (AnswerSentence(Span(0, 7), (1, 2), 0.75, True), AnswerSentence(Span(8, 11), (), 0.0, False))
+    answer = Answer("At six. No.", (CITED, ewe), sentences=sentences, retrieved=(FOUND,))
+    with serving(Script(Delta(answer=answer))) as client:
+        body = ask(client).json()
+        message = body["choices"][0]["message"]
+        assert message["content"] == "At six. [1] [2] No."
+        places = [a["url_citation"] for a in message["annotations"]]
+        assert [message["content"][p["start_index"] : p["end_index"]] for p in places] == ["[1]", "[2]"]
+        assert body["sentences"] == [
+            {"text": "At six.", "citations": [1, 2], "score": 0.75, "supported": True},
+            {"text": "No.", "citations": [], "score": 0.0, "supported": False},
+        ]
+        assert body["citations"][1]["score"] == 0.75
+
+    script = Script()
+    with serving(script) as client:
+        turns = [{"role": "assistant", "content": message["content"]}, *QUESTION["messages"]]
+        ask(client, messages=turns)
+        assert script.calls[0][1][0].content == "At six. No."  # the marks say nothing to the model
+
+
+def test_what_was_streamed_gets_its_marks_at_the_end():
+    sentences = (AnswerSentence(Span(0, 7), (1,), 1.0, True), AnswerSentence(Span(8, 11), (), 0.0, False))
+    answer = Answer("At six. No.", (CITED,), sentences=sentences, retrieved=(FOUND,))
+    with serving(Script(Delta("At six."), Delta(" No."), Delta(answer=answer))) as client:
+        pieces = [c["choices"][0]["delta"].get("content", "") for c in events(ask(client, stream=True))]
+        assert "".join(pieces) == "At six. No. [1]"
+
+
+def test_the_length_of_an_answer_is_asked_for():
+    script = Script(Delta(answer=Answer("x")))
+    with serving(script) as client:
+        ask(client, length=50)
+        ask(client)
+        assert [options.words for _, _, options in script.calls] == [50, None]
+        assert error(ask(client, length=5000), 400)["param"] == "length"
 
 
 def test_a_streamed_answer(client):

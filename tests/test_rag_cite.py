@@ -1,7 +1,24 @@
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 
 from rag.cite import cite, grounding
+from rag.protocols import FloatArray
 from tests.conftest import scored
+
+
+class Meanings:
+    """An embedder that knows which texts mean the same: by the number given to each, orthogonal where they differ."""
+
+    def __init__(self, **same: int) -> None:
+        self._same = {text.replace("_", " "): number for text, number in same.items()}
+        self.asked = 0
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        self.asked += 1
+        rows = [self._same.get(text.rstrip("."), 7) for text in texts]
+        return np.eye(8, dtype=np.float32)[rows]
 
 
 def test_grounding_counts_the_words_that_stand_in_the_text() -> None:
@@ -12,23 +29,73 @@ def test_grounding_counts_the_words_that_stand_in_the_text() -> None:
 
 def test_the_sentence_that_says_so_is_quoted() -> None:
     passage = scored("Ada Brandt lived here. The mill was finished in 1874 by Ada Brandt.", start=10)
-    (citation,) = cite("Who finished the mill?", "Ada Brandt", [passage])
+    (sentence,), (citation,) = cite("Who finished the mill?", "Ada Brandt", [passage])
     assert citation.text == "The mill was finished in 1874 by Ada Brandt."
     assert passage.chunk.text[citation.span.start - 10 : citation.span.end - 10] == citation.text
+    assert (sentence.span, sentence.citations, sentence.score, sentence.supported) == ((0, 10), (1,), 1.0, True)
 
 
 def test_passages_that_hold_less_of_the_answer_are_not_sources() -> None:
     whole = scored("Founded by Ada Brandt.", document="a")
     half = scored("Ada was here.", document="b")
-    assert [c.document_id for c in cite("Who?", "Ada Brandt", [half, whole])] == ["a"]
+    assert [c.document_id for c in cite("Who?", "Ada Brandt", [half, whole]).citations] == ["a"]
 
 
 def test_two_passages_that_say_the_same_are_both_cited_in_order() -> None:
     first, second = scored("In 1874.", document="a"), scored("It was 1874.", document="b")
-    assert [(c.index, c.document_id) for c in cite("When?", "1874", [first, second])] == [(1, "a"), (2, "b")]
+    found = cite("When?", "1874", [first, second])
+    assert [(c.index, c.document_id) for c in found.citations] == [(1, "a"), (2, "b")]
+    assert found.sentences[0].citations == (1, 2)
 
 
 def test_an_answer_in_no_passage_cites_what_was_read_first() -> None:
     passages = [scored("The mill was closed.", document="a"), scored("Nothing.", document="b")]
-    assert [c.document_id for c in cite("Is it open?", "no", passages)] == ["a"]
-    assert cite("Is it open?", "no", []) == ()
+    (sentence,), citations = cite("Is it open?", "no", passages)
+    assert [c.document_id for c in citations] == ["a"]
+    assert (sentence.citations, sentence.supported) == ((1,), False)
+    assert cite("Is it open?", "no", []).citations == ()
+
+
+def test_each_sentence_points_to_its_own_source_and_equal_sources_share_a_number() -> None:
+    mill = scored("The mill was built in 1874. It burned down in 1902.", document="a")
+    lake = scored("The lake is salty.", document="b")
+    answer = "It burned down in 1902. The lake is salty. The mill burned down."
+    sentences, citations = cite("What happened?", answer, [mill, lake])
+    assert [(c.index, c.text) for c in citations] == [(1, "It burned down in 1902."), (2, "The lake is salty.")]
+    assert [s.citations for s in sentences] == [(1,), (2,), (1,)]
+    assert [answer[s.span.start : s.span.end] for s in sentences][2] == "The mill burned down."
+    assert sentences[2].score == pytest.approx(2 / 3)  # burned and down; the mill stands in another sentence
+
+
+def test_a_sentence_that_nothing_supports_points_nowhere_beside_others() -> None:
+    passage = scored("The mill was built in 1874.", document="a")
+    sentences, citations = cite("When?", "It was built in 1874. Napoleon owned an elephant.", [passage])
+    assert [(s.citations, s.supported) for s in sentences] == [((1,), True), ((), False)]
+    assert len(citations) == 1
+
+
+def test_other_words_for_the_same_are_found_by_meaning_alone() -> None:
+    passage = scored("It rained. The water level rose quickly.", document="a")
+    meanings = Meanings(The_water_level_rose_quickly=1, Floods_came_soon=1)
+    (sentence,), (citation,) = cite("What?", "Floods came soon.", [passage], meanings)
+    assert (citation.text, sentence.score, sentence.supported) == ("The water level rose quickly.", 1.0, True)
+    (sentence,), (citation,) = cite("What?", "Floods came soon.", [passage])
+    assert (citation.text, sentence.supported) == ("It rained.", False)
+    (sentence,), _ = cite("What?", "Nobody came.", [passage], Meanings(Nobody_came=2))
+    assert not sentence.supported
+
+
+def test_a_number_that_stands_nowhere_is_never_supported_and_quotes_are_not_embedded() -> None:
+    passage = scored("The mill was built in 1874.", document="a")
+    alike = Meanings(The_mill_was_built_in_1874=1, The_mill_was_built_in_1875=1)
+    (sentence,), citations = cite("When?", "The mill was built in 1875.", [passage], alike)
+    assert (sentence.supported, len(citations)) == (False, 1)
+    assert cite("When?", "1874", [passage], alike).sentences[0].supported
+    assert alike.asked == 0
+
+
+def test_marks_that_the_model_made_up_are_no_citations() -> None:
+    passage = scored("The mill was built in 1874.", document="a")
+    (sentence,), citations = cite("When?", "The mill was built in 1874 [7].", [passage])
+    assert [(c.index, c.document_id) for c in citations] == [(1, "a")]
+    assert (sentence.citations, sentence.supported) == ((1,), True)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rag import console
-from rag.datatypes import Answer, Closest, RiskTarget, Verdict
+from rag.datatypes import Answer, AnswerSentence, Citation, Closest, RiskTarget, Span, Verdict
 
 NEAR = (
     Closest(
@@ -54,3 +54,23 @@ def test_the_same_as_json() -> None:
     given = console.answer_json("Who?", Answer("Ada", target=target))
     assert (given["answer"], given["closest"]) == ("Ada", [])
     assert given["risk_target"] == {"risk": 0.2, "confidence": 0.95, "attainable": True}
+
+
+def test_each_sentence_is_marked_and_one_that_nothing_supports_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    sources = tuple(
+        Citation(n, f"{n}.md", f"T{n}", "", f"{n}.md#0", Span(0, 4), text) for n, text in ((1, "Six."), (2, "Eight."))
+    )
+    sentences = (
+        AnswerSentence(Span(0, 7), (1,), 1.0, True),
+        AnswerSentence(Span(8, 22), (1, 2), 0.8, True),
+        AnswerSentence(Span(23, 26), (), 0.0, False),
+    )
+    answer = Answer("At six. On Sundays [8. No.", sources, sentences)
+    console.print_answer(answer)
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[0] == "At six. [1] On Sundays [8. [1] [2] No."
+    assert shown.err == "no passage supports: No.\n"
+    console.print_answer(answer, shown=True)
+    assert capsys.readouterr().out.splitlines()[0] == " [1] [2]"
+    told = json.loads(json.dumps(console.answer_json("When?", answer)))["sentences"]
+    assert told[1] == {"span": [8, 22], "citations": [1, 2], "score": 0.8, "supported": True}

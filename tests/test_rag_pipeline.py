@@ -1,14 +1,16 @@
+from typing import Literal
+
 import pytest
 
 from rag.abstain import Abstention, Signal
-from rag.datatypes import Message, RiskTarget, Verdict
+from rag.datatypes import Message, RiskTarget, ScoredChunk, Verdict
 from rag.draft import JUDGED_TOKENS
 from rag.errors import ConfigError, InvalidRequest, PromptTooLong
 from rag.pipeline import ABSTENTION_TEXT, UNATTAINABLE_TEXT, AskOptions, RagPipeline, said
 from rag.promise import Promise, Rung
 from rag.prompt import Prompt
-from rag.protocols import Retriever
-from tests.conftest import ListRetriever, QueueGenerator, scored
+from rag.protocols import Embedder, Retriever
+from tests.conftest import ListRetriever, QueueGenerator, WordEmbedder, scored
 
 PROMPT = Prompt(
     name="test",
@@ -38,6 +40,10 @@ def pipeline(
     window: int = 0,
     evidence_tokens: int = 100,
     history_tokens: int = 100,
+    embedder: Embedder | None = None,
+    long: Literal["auto", "always", "never"] = "auto",
+    words: int = 20,
+    drop_unsupported: bool = True,
 ) -> RagPipeline:
     return RagPipeline(
         generator=generator,
@@ -53,6 +59,10 @@ def pipeline(
         evidence_tokens=evidence_tokens,
         history_tokens=history_tokens,
         max_tokens=50,
+        embedder=embedder,
+        long=long,
+        words=words,
+        drop_unsupported=drop_unsupported,
     )
 
 
@@ -345,3 +355,76 @@ def test_the_request_decides_how_to_sample() -> None:
     sampling = generator.samplings[0]
     assert (sampling.max_tokens, sampling.temperature, sampling.top_p, sampling.seed) == (2, 0.5, 0.9, 7)
     assert sampling.stop == ("x",)
+
+
+def test_a_question_that_asks_how_gets_sentences_of_several_passages() -> None:
+    fire = scored("The mill burned because its stove cracked.", document="fire.md", dense=0.79)
+    generator = QueueGenerator("a stove")
+    asked = pipeline(generator, ListRetriever(MILL, fire), embedder=WordEmbedder())
+    answer = asked.answer("How did the mill burn?")
+    assert [c.document_id for c in answer.citations] == ["mill.md", "fire.md"]
+    assert answer.text == " ".join(c.text for c in answer.citations)
+    assert len(answer.text.split()) <= 20
+    assert [s.citations for s in answer.sentences] == [(1,), (2,)]
+    assert "compose" in answer.timings
+    deltas = list(asked_again(fire).stream("How did the mill burn?"))
+    assert (deltas[-1].answer is not None) and deltas[-1].answer.text == answer.text
+    assert all(delta.text == "" for delta in deltas)  # it is there all at once
+
+
+def asked_again(*more: ScoredChunk) -> RagPipeline:
+    return pipeline(QueueGenerator("a stove"), ListRetriever(MILL, *more), embedder=WordEmbedder())
+
+
+def test_the_length_is_the_requests_to_set() -> None:
+    composed = asked_again().answer("When did it burn?", options=AskOptions(words=5))
+    assert composed.text == "It burned in 1902."
+    assert composed.usage.completion == 1  # the first token alone, by which the model says whether it would decline
+    assert asked_again().answer("How did the mill burn?", options=AskOptions(words=0)).text == "a stove"
+
+
+def test_how_questions_are_read_is_a_setting() -> None:
+    def answered(long: Literal["auto", "always", "never"], question: str) -> str:
+        generator = QueueGenerator("a stove")
+        return pipeline(generator, ListRetriever(MILL), embedder=WordEmbedder(), long=long).answer(question).text
+
+    assert answered("never", "How did the mill burn?") == answered("auto", "What burned?") == "a stove"
+    assert answered("always", "When did it burn?").startswith("The mill was built in 1874.")
+    assert pipeline(QueueGenerator("by fire"), long="always").answer("How did it burn?").text == "by fire"
+
+
+def test_a_composed_answer_is_judged_and_breaks_a_promise_that_it_was_not_tested_with() -> None:
+    unsure = Abstention(
+        fitted_on="hand", threshold=0.5, intercept=1.0, signals={"cosine": Signal(weight=-2.0, best=0.0)}
+    )
+    withheld = pipeline(QueueGenerator("x"), ListRetriever(MILL), embedder=WordEmbedder(), abstention=unsure)
+    answer = withheld.answer("How did the mill burn?")
+    assert (answer.verdict, answer.text, answer.citations, answer.sentences) == (Verdict.ABSTAINED, "", (), ())
+    promised = pipeline(QueueGenerator("x"), ListRetriever(MILL), abstention=PROMISING, embedder=WordEmbedder())
+    with pytest.raises(InvalidRequest, match="as they were tested"):
+        promised.answer("How did the mill burn?", options=AskOptions(words=50, risk=0.2))
+
+
+def test_further_sentences_that_no_passage_supports_are_never_shown() -> None:
+    said_ = "It burned in 1902. Napoleon owned an elephant there. The mill was built in 1874."
+    asked = pipeline(QueueGenerator(said_), ListRetriever(MILL))
+    deltas = list(asked.stream("When did it burn?"))
+    answer = deltas[-1].answer
+    assert answer is not None
+    assert answer.text == "It burned in 1902. The mill was built in 1874."
+    assert "".join(delta.text for delta in deltas) == answer.text
+    assert [s.citations for s in answer.sentences] == [(1,), (2,)]
+
+
+def test_or_they_are_shown_and_marked() -> None:
+    said_ = "It burned in 1902. Napoleon owned an elephant there."
+    asked = pipeline(QueueGenerator(said_), ListRetriever(MILL), drop_unsupported=False)
+    answer = asked.answer("When did it burn?")
+    assert answer.text == said_
+    assert [(s.citations, s.supported) for s in answer.sentences] == [((1,), True), ((), False)]
+
+
+def test_a_first_sentence_is_left_to_the_abstention() -> None:
+    answer = pipeline(QueueGenerator("Yes. It burned in 1902."), ListRetriever(MILL)).answer("Did it burn?")
+    assert answer.text == "Yes. It burned in 1902."
+    assert [(s.citations, s.supported) for s in answer.sentences] == [((), False), ((1,), True)]

@@ -118,7 +118,7 @@ async function run(turn, text) {
   showSend();
   announce("Reading the documents");
   const began = performance.now();
-  const reply = { content: "", annotations: [], citations: [], closest: [], verdict: "answered", reason: "", timings: {} };
+  const reply = { content: "", annotations: [], citations: [], sentences: [], closest: [], verdict: "answered", reason: "", timings: {} };
   const clock = { began, first: null, usage: null };
   try {
     for await (const chunk of ask([...history, { role: "user", content: text }], mine.signal)) {
@@ -151,8 +151,8 @@ function take(chunk, reply, clock, turn) {
   if (piece && clock.first === null) clock.first = performance.now();
   reply.content += piece;
   if (choice.finish_reason) {
-    const { citations, closest, verdict, reason, timings } = chunk;
-    Object.assign(reply, { citations, closest, verdict, reason, timings, annotations: choice.delta.annotations ?? [] });
+    const { citations, sentences, closest, verdict, reason, timings } = chunk;
+    Object.assign(reply, { citations, sentences, closest, verdict, reason, timings, annotations: choice.delta.annotations ?? [] });
   }
   turn.write(piece);
 }

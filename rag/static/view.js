@@ -38,7 +38,7 @@ export class Turn {
   }
 
   /** Show the whole answer, its sources and figures. */
-  finish({ content, annotations, citations, verdict, reason, closest }, figures) {
+  finish({ content, annotations, citations, sentences, verdict, reason, closest }, figures) {
     this.settle();
     if (verdict !== "answered") {
       this.showAbstention(content, reason);
@@ -47,6 +47,7 @@ export class Turn {
       return;
     }
     this.showMarks(content, annotations);
+    this.showUnsupported(sentences);
     if (citations.length) this.element.append(this.sources(citations));
     this.element.append(this.footer(plain(content, citations), figures));
   }
@@ -97,6 +98,12 @@ export class Turn {
     }
     this.text.replaceChildren(...parts, points.slice(at).join(""));
     this.text.hidden = false;
+  }
+
+  /** Name the sentences that no passage supports, so that they are not taken for what the documents say. */
+  showUnsupported(sentences) {
+    const alone = sentences.filter((said) => !said.supported).map((said) => `\u201c${said.text}\u201d`);
+    if (alone.length) this.answer.append(make("p", "unsupported", `No passage supports ${alone.join(", ")}.`));
   }
 
   markLink(number) {

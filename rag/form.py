@@ -1,0 +1,47 @@
+"""Whether a question asks for more than a phrase: an explanation, a way of doing something, a comparison, a list.
+
+Told from the English words that ask, never from what is asked about. Questions in other languages get short answers.
+"""
+
+import re
+
+# What people put before the question itself.
+_POLITE = (
+    r"(?:(?:and|but|so|then|ok|okay|well|also|please|kindly|can|could|would|will|you|i|we|us|me|to|need|want|like|d"
+    r"|love|help|understand|know|tell|let|show|briefly|exactly|just)\W+)*"
+)
+# "how many", "how similar" and "how often" ask for a measure; a way or an account is asked for with a verb.
+_VERB = (
+    r"(?:do|does|did|is|are|was|were|am|can|could|should|shall|would|will|must|may|might|has|have|had|to|come|i|you|we"
+    r"|one|people)"
+)
+_MANNER = rf"how\s+(?:exactly\s+|best\s+|else\s+)?{_VERB}\b"
+# A name is asked for with "how", too.
+_NAME = rf"how\s+{_VERB}\b.*\b(?:called|named|spelled|spelt|pronounced|abbreviated)\b"
+_ORDER = (
+    r"(?:explain|describe|compare|contrast|discuss|summari[sz]e|outline|list|enumerate|elaborate|illustrate|justify"
+    r"|analy[sz]e|walk\s+me\s+through|give\s+(?:me\s+)?(?:an?\s+)?(?:overview|summary|explanation|description|list|account)"
+    r"|tell\s+(?:me|us)\s+(?:more\s+|everything\s+|something\s+)?about\b)"
+)
+_KINDS = (
+    r"(?:advantages|arguments|benefits|causes|characteristics|consequences|differences|disadvantages|downsides|drawbacks"
+    r"|effects|features|implications|options|pros|reasons|requirements|risks|similarities|steps|strategies|symptoms"
+    r"|uses|ways)"
+)
+_SEVERAL = rf"(?:what|which)\s+(?:are|were)\s+(?:\w+\s+){{0,4}}{_KINDS}\b"
+_BETWEEN = r"(?:what|which|is|are)\b.*\b(?:differences?|similarit(?:y|ies)|comparison)\b"
+_PROS = r".*\bpros\s+and\s+cons\b"
+_HAPPENS = r"what\s+(?:happens|would\s+happen|should\s+(?:i|we|you|one)\s+do|can\s+(?:i|we|you|one)\s+do)\b"
+
+# A question may follow another sentence or clause: "According to the report, why ...".
+_LONG = re.compile(
+    rf"(?:^|[,;:.!?]\s+){_POLITE}"
+    rf"(?:why\b|(?!{_NAME}){_MANNER}|{_ORDER}|{_SEVERAL}|{_BETWEEN}|{_PROS}|{_HAPPENS})",
+    re.IGNORECASE,
+)
+_READ = 2_000  # characters of a question that are looked at
+
+
+def asks_at_length(question: str) -> bool:
+    """Whether the question asks why or how, or to explain, describe, compare or list."""
+    return _LONG.search(" ".join(question[:_READ].split())) is not None

@@ -1,0 +1,64 @@
+import pytest
+
+from rag.compose import compose
+from tests.conftest import WordEmbedder, scored
+
+DAM = scored(
+    "The Selk dam failed in 1911. Its gates had rusted shut after years of neglect. The council had cut the budget.",
+    document="dam",
+    start=50,
+    dense=0.9,
+)
+GATES = scored(
+    "Rusted gates made the Selk dam fail. The museum opens at nine in the morning.", document="gates", dense=0.88
+)
+
+
+def test_sentences_of_several_passages_each_with_its_source() -> None:
+    text, (sentences, citations) = compose(
+        "Why did the Selk dam fail?", [DAM, GATES], words=40, embedder=WordEmbedder()
+    )
+    assert [text[s.span.start : s.span.end] for s in sentences] == [c.text for c in citations]
+    assert {c.document_id for c in citations} == {"dam", "gates"}
+    assert [s.citations for s in sentences] == [(c.index,) for c in citations]
+    assert all(s.supported for s in sentences)
+    for citation in citations:
+        passage = DAM if citation.document_id == "dam" else GATES
+        start = citation.span.start - passage.chunk.span.start
+        assert passage.chunk.text[start : start + len(citation.text)] == citation.text
+    assert "museum" not in text  # says nothing about the question
+    places = [(c.document_id, c.span.start) for c in citations]
+    assert places == sorted(places)  # in the order of reading: the better passage first
+
+
+def test_the_length_is_kept_and_the_best_sentence_comes_however_long_it_is() -> None:
+    for words in (10, 15, 20, 40):
+        text, _ = compose("Why did the Selk dam fail?", [DAM, GATES], words=words, embedder=WordEmbedder())
+        assert 0 < len(text.split()) <= words
+    text, found = compose("Why did the Selk dam fail?", [DAM, GATES], words=1, embedder=WordEmbedder())
+    assert text == "Rusted gates made the Selk dam fail."
+    assert [c.document_id for c in found.citations] == ["gates"]
+
+
+def test_a_sentence_that_points_back_brings_the_one_before_it() -> None:
+    passage = scored("The old weir was rebuilt. It stops the salmon from going up the river Selk in spring.")
+    question = "How does it stop the salmon going up the river Selk?"
+    assert compose(question, [passage], words=30, embedder=WordEmbedder()).text == passage.chunk.text
+
+
+def test_the_same_is_not_said_twice() -> None:
+    again = [scored("The dam failed since its gates rusted.", document=name) for name in "abc"]
+    text, found = compose("Why did the dam fail?", again, words=100, embedder=WordEmbedder())
+    assert (text, len(found.citations)) == ("The dam failed since its gates rusted.", 1)
+
+
+def test_marks_of_lists_and_references_are_not_shown_but_cited() -> None:
+    passage = scored("- The dam failed since its\ngates rusted [12].")
+    text, (_, (citation,)) = compose("Why did the dam fail?", [passage], words=20, embedder=WordEmbedder())
+    assert text == "The dam failed since its gates rusted."
+    assert citation.text == passage.chunk.text
+
+
+@pytest.mark.parametrize("passages", [[], [scored("Heading")]])
+def test_passages_without_a_sentence_make_no_answer(passages: list[object]) -> None:
+    assert compose("Why?", passages, words=50, embedder=WordEmbedder()).text == ""  # type: ignore[arg-type]

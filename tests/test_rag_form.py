@@ -1,0 +1,53 @@
+import pytest
+
+from rag.form import asks_at_length
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Why did the dam fail?",
+        "how does the ferry cross in winter",
+        "How do I reset the meter?",
+        "How to keep bees?",
+        "Could you please explain the tide tables?",
+        "I'd like to know why the mill burned.",
+        "According to the minutes, why was the slip dredged?",
+        "Compare the north ferry and the south ferry.",
+        "What is the difference between a hare and a rabbit?",
+        "What are the main advantages of heather honey?",
+        "List the farms that keep goats.",
+        "Tell me about the lighthouse.",
+        "Who built it, and why?",
+        "What happens when the cone is hoisted?",
+        "And how did it end?",
+    ],
+)
+def test_questions_that_want_more_than_a_phrase(question: str) -> None:
+    assert asks_at_length(question)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Who built the mill?",
+        "How many ferries are there?",
+        "About how many people live there?",
+        "How old is the lighthouse?",
+        "How similar were the treaties?",
+        "How often does it rain?",
+        "How is the island called?",
+        "What did the explainer list?",
+        "Which is larger, the moor or the wood?",
+        "When was the list of farms printed?",
+        "Is the ferry open?",
+        "",
+    ],
+)
+def test_questions_that_want_a_phrase(question: str) -> None:
+    assert not asks_at_length(question)
+
+
+def test_a_question_without_end_takes_no_time() -> None:
+    assert not asks_at_length("can you, " * 200_000)
+    assert not asks_at_length("what is, " * 200_000)
