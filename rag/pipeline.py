@@ -13,6 +13,7 @@ from rag.datatypes import Answer, Delta, Message, RiskTarget, Sampling, ScoredCh
 from rag.draft import Draft
 from rag.errors import InvalidRequest
 from rag.evidence import Evidence, recent_turns, select_evidence, standalone_question
+from rag.filter import EVERYTHING, View
 from rag.prompt import Prompt
 from rag.protocols import Generator, Reranker, Retriever, TokenCounter
 from rag.reading import Reading, read_apart, used
@@ -29,7 +30,8 @@ class AskOptions:
     """What one request may change. None takes the pipeline's own setting.
 
     `risk` asks for a promise: at most this share of the answers given is wrong. It goes with none of the others, since
-    a promise is one about answers as they were tested.
+    a promise is one about answers as they were tested, and with no filter either. `view` is what of the index may be
+    read, by the filter of the request and the labels of whoever asks.
     """
 
     max_tokens: int | None = None
@@ -40,6 +42,7 @@ class AskOptions:
     abstain: bool | None = None
     passages: int | None = None
     risk: float | None = None
+    view: View = EVERYTHING
 
 
 def said(answer: Answer) -> str:
@@ -118,7 +121,7 @@ class RagPipeline:
         closed to cancel. What was used by then is the `usage` of the last one.
         """
         clock, judge = Clock(), self._judge(options)
-        retrieved = self._retrieve(question, history, clock)
+        retrieved = self._retrieve(question, history, options.view, clock)
         with clock.stage("evidence"):
             evidence = self._select(question, retrieved, options)
             signals = retrieval_signals(question, evidence.passages)
@@ -143,11 +146,11 @@ class RagPipeline:
             citations = cite(question, answer.text, reading.passages)
         yield Delta(answer=replace(answer, citations=citations, timings=clock.timings()))
 
-    def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
+    def retrieve(self, question: str, history: Sequence[Message] = (), view: View = EVERYTHING) -> list[ScoredChunk]:
         """Return the ranked chunks alone, best first; empty for a closed-book pipeline."""
-        return self._retrieve(question, history, Clock())
+        return self._retrieve(question, history, view, Clock())
 
-    def _retrieve(self, question: str, history: Sequence[Message], clock: Clock) -> list[ScoredChunk]:
+    def _retrieve(self, question: str, history: Sequence[Message], view: View, clock: Clock) -> list[ScoredChunk]:
         if not question.strip():
             raise InvalidRequest("the question is empty")
         if len(question) > MAX_QUESTION_CHARACTERS:
@@ -156,7 +159,7 @@ class RagPipeline:
             return []
         with clock.stage("retrieve"):
             query = standalone_question(question, history)
-            retrieved = self._retriever.retrieve(query, self._candidates)
+            retrieved = self._retriever.retrieve(query, self._candidates, view)
         if self._reranker is not None:
             with clock.stage("rerank"):
                 retrieved = self._reranker.rerank(query, retrieved)
@@ -194,14 +197,15 @@ class RagPipeline:
             raise InvalidRequest(
                 "a risk target holds for answers as they were tested, and withholds some",
                 hint="Leave out what says otherwise: abstain false, a temperature, stop, another number of passages "
-                "(top_k) or another length.",
+                "(top_k), another length, a filter.",
             )
 
     def _is_as_tested(self, options: AskOptions) -> bool:
         """Whether a request leaves the answers as they are without its options."""
         same_length = options.max_tokens in (None, self._max_tokens)
         same_passages = options.passages in (None, self._passages)
-        return same_length and same_passages and options.temperature == 0 and not options.stop
+        plain = options.temperature == 0 and not options.stop and options.view.filter is None
+        return same_length and same_passages and plain
 
     def _target(self, options: AskOptions, judge: Abstention | None) -> RiskTarget | None:
         """Return the promise that an answer is decided under; one of the settings ends where a request goes its way."""

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from itertools import compress
 from pathlib import Path
 
 import uvicorn
@@ -24,7 +25,9 @@ from rag.config import ServerSettings, Settings
 from rag.console import err
 from rag.engine.guarded import GuardedGenerator
 from rag.errors import Unavailable
+from rag.filter import View
 from rag.guard import is_loopback
+from rag.index import Index
 from rag.pipeline import RagPipeline
 from rag.remote import EndpointGenerator
 from rag.service import IndexedDocument, Service
@@ -56,7 +59,8 @@ def load_service(settings: Settings) -> Service:
     generator = build_served_generator(settings, store)
     pipeline = build_pipeline(settings, generator, build_retriever(settings, index, embedder))
     embedder.embed(["warm"])  # the first embedding imports torch: seconds that no question should wait for
-    documents = [IndexedDocument(d.id, d.title, d.uri, d.chunks, d.bytes) for d in index.documents()]
+    documents = _listed(index)
+    index.catalogue.rows(View(labels=frozenset()))  # the labels are looked up now, not by the first question
     return Service(
         pipeline=_Closing(pipeline, [generator.close, index.close]),
         embedder=embedder,
@@ -65,10 +69,30 @@ def load_service(settings: Settings) -> Service:
         if settings.generator.model.endswith(".gguf")
         else settings.generator.model,
         embedder_model=settings.embedder.model,
-        documents=lambda: documents,
+        documents=lambda view: _left(documents, index, view),
         keeper=generator if isinstance(generator, GuardedGenerator) else None,
         prefixes=None if isinstance(generator, EndpointGenerator) else generator.prefixes,
     )
+
+
+def _listed(index: Index) -> list[IndexedDocument]:
+    """Return every document with what filters ask for, in the index's order."""
+    described = (metadata for _, _, metadata in index.store.descriptions())
+    return [
+        IndexedDocument(
+            *(entry.id, entry.title, entry.uri, entry.chunks, entry.bytes),
+            type=str(metadata.get("format", "")),
+            date=str(metadata.get("date", "")),
+            tags=tuple(str(metadata.get("tags", "")).splitlines()),
+        )
+        for entry, metadata in zip(index.documents(), described, strict=True)
+    ]
+
+
+def _left(documents: Sequence[IndexedDocument], index: Index, view: View) -> Sequence[IndexedDocument]:
+    """Return the documents that a view leaves, of all of them in the index's order."""
+    seen = index.catalogue.documents(view)
+    return documents if seen is None else list(compress(documents, seen))
 
 
 class _Closing:
