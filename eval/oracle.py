@@ -9,6 +9,7 @@ import numpy as np
 from eval.qaset import Question
 from eval.systems import Pipeline, PipelineSystem, Reply
 from rag.datatypes import ScoredChunk
+from rag.filter import EVERYTHING, View
 from rag.index import Index
 from rag.protocols import Embedder
 from rag.retrieve import combine
@@ -40,13 +41,15 @@ class OracleRetriever:
     def relevant(self, ids: tuple[str, ...]) -> None:
         self._of_thread.relevant = ids
 
-    def retrieve(self, question: str, k: int) -> list[ScoredChunk]:
+    def retrieve(self, question: str, k: int, view: View = EVERYTHING) -> list[ScoredChunk]:
         """Return at most `k` chunks, best first; `score` lies in [0, 1], `dense` and `lexical` are both set."""
         rows = np.array([row for document in self.relevant for row in self._rows.get(document, ())], dtype=np.int64)
+        allowed_n = self._index.catalogue.rows(view)
+        rows = rows if allowed_n is None else rows[allowed_n[rows]]
         if k <= 0 or not len(rows):
             return []
         dense = self._index.vectors.rows(rows) @ self._embedder.embed([question])[0]
-        lexical = self._index.lexical.scores(question)[rows]
+        lexical = self._index.lexical.scores(question, allowed_n)[rows]
         fused = combine(dense, lexical, self._dense_weight)
         order = np.lexsort((rows, -fused))[:k]
         chunks = self._index.chunks(rows[order].tolist())

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from rag.datatypes import Chunk, Document
 from rag.docstore import Original
 from rag.errors import IndexLocked, InvalidRequest, SmallholdError, Unavailable
+from rag.labels import LabelRule
 from rag.manifest import (
     CURRENT,
     FILES,
@@ -138,7 +139,14 @@ class IndexWriter:
             shutil.rmtree(folder, ignore_errors=True)
 
     def publish(
-        self, folder: Path, *, embedder: EmbedderInfo, chunker: ChunkerInfo, roots: Mapping[str, str], counts: Counts
+        self,
+        folder: Path,
+        *,
+        embedder: EmbedderInfo,
+        chunker: ChunkerInfo,
+        roots: Mapping[str, str],
+        counts: Counts,
+        labels: Sequence[LabelRule] = (),
     ) -> str:
         """Make a staged folder the current generation, remove all others, and return its name.
 
@@ -153,6 +161,7 @@ class IndexWriter:
                 embedder=embedder,
                 chunker=chunker,
                 roots=dict(roots),
+                labels=tuple(labels),
                 counts=counts,
                 files={name: describe_file(folder / name) for name in sorted(FILES)},
             )

@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
+from indexer import describe
 from indexer.embedding import IndexEmbedder
 from indexer.scan import FoundFile, RootPlan, Scan, find_files, plan_roots, printable
 from indexer.store import IndexWriter
@@ -21,7 +22,8 @@ from rag.datatypes import Document
 from rag.docstore import Original
 from rag.errors import DataError, IndexMissing, InvalidRequest
 from rag.index import Index
-from rag.manifest import describe_file, read_roots
+from rag.labels import LabelRule
+from rag.manifest import describe_file, read_label_rules, read_roots
 
 _OTHER_DIR = "Name another folder for the index with --index."
 
@@ -54,13 +56,15 @@ def sync(
     rebuild: bool = False,
     remove: Sequence[Path] = (),
     allow_empty: bool = False,
+    labels: Sequence[LabelRule] | None = None,
     progress: Progress | None = None,
 ) -> SyncReport:
     """Add `roots` (folders or files) to an index, or bring them up to date; drop the roots in `remove`.
 
     Other roots keep their documents. With neither given, all known roots are brought up to date. `rebuild` reads and
     embeds everything anew, all known roots included, whatever state the index is in. A document's id is its path
-    relative to its root, after the root's label where it has one (`scan.plan_roots`).
+    relative to its root, after the root's label where it has one (`scan.plan_roots`). `labels` are rules for who may
+    see which document; None leaves those that the index has.
 
     Raises `InvalidRequest` for a root that does not exist, that lies in the index directory, or that had documents
     and now has none unless `allow_empty`; `IndexLocked`, `IndexDamaged`, `IndexIncompatible`; `Unavailable` where the
@@ -72,6 +76,7 @@ def sync(
             raise InvalidRequest(f"the index in {index_dir} was built from records, not from files", hint=_OTHER_DIR)
         known = old.manifest.roots if old else read_roots(index_dir) if rebuild else {}
         before = {entry.id: entry.original.root for entry in old.documents()} if old else {}
+        rules = _rules(index_dir, old, labels)
         plan = _plan(index_dir, known, before, roots, remove, rebuild)
         keep = {id_: root for id_, root in before.items() if root in plan.labels and root not in plan.sync}
         with report.timed("scan"):
@@ -82,6 +87,7 @@ def sync(
             sources,
             keep,
             plan.labels,
+            rules,
             _accept if allow_empty else partial(_refuse_emptied, plan, had_documents, sources),
         )
     return report
@@ -94,10 +100,12 @@ def build(
     embedder: IndexEmbedder,
     chunker: DocumentChunker,
     rebuild: bool = False,
+    labels: Sequence[LabelRule] | None = None,
     progress: Progress | None = None,
 ) -> SyncReport:
     """Make an index hold exactly these records, such as the corpus of a QA set. Equal records cost nothing again.
 
+    `labels` as in `sync`.
     Raises `DataError` where an id occurs twice, `InvalidRequest` for an index of files, and what `sync` raises.
     """
     report = SyncReport()
@@ -107,7 +115,7 @@ def build(
         with report.timed("scan"):
             sources = _record_sources(documents)
         update = Update(writer, old, embedder=embedder, chunker=chunker, progress=progress or _silent, report=report)
-        update.run(sources, (), {}, _accept)
+        update.run(sources, (), {}, _rules(index_dir, old, labels), _accept)
     return report
 
 
@@ -123,6 +131,13 @@ def _old_generation(index_dir: Path, embedder: IndexEmbedder, rebuild: bool) -> 
     finally:
         if old:
             old.close()
+
+
+def _rules(index_dir: Path, old: Index | None, given: Sequence[LabelRule] | None) -> Sequence[LabelRule]:
+    """Return the label rules from now on. Raises `InvalidRequest` where none are given and the old ones are lost."""
+    if given is not None:
+        return given
+    return old.manifest.labels if old else read_label_rules(index_dir)
 
 
 def _plan(
@@ -145,7 +160,7 @@ def _plan(
 def _file_sources(scan: Scan, loader: DocumentLoader, report: SyncReport, progress: Progress) -> list[Source]:
     report.skipped += scan.skipped
     report.failed += scan.failed
-    version = loader.version
+    version = f"{loader.version}, described {describe.VERSION}"
     sources = []
     for done, file in enumerate(scan.files):
         progress("scan", done, len(scan.files))
@@ -162,8 +177,12 @@ def _file_source(file: FoundFile, loader: DocumentLoader, version: str) -> Sourc
     found = describe_file(file.path)
     uri = file.path.as_uri()
     original = Original(file.root, found.sha256, found.bytes, version)
-    read = partial(loader.load_file, file.path, file.document_id, uri)
+    read = partial(_read, loader, file, uri)
     return Source(file.document_id, uri, original, printable(file.path), read)
+
+
+def _read(loader: DocumentLoader, file: FoundFile, uri: str) -> Document:
+    return describe.described(loader.load_file(file.path, file.document_id, uri), file.path)
 
 
 def _record_sources(documents: Iterable[Document]) -> list[Source]:

@@ -15,6 +15,7 @@ from rag.datatypes import Chunk, Document
 from rag.docstore import DocumentEntry, DocumentStore, Original
 from rag.errors import UnreadableDocument, UnsupportedFormat
 from rag.index import Index
+from rag.labels import Labeller, LabelRule
 from rag.lexical import LexicalIndex
 from rag.manifest import LEXICAL, STORE, VECTORS, ChunkerInfo, Counts, EmbedderInfo
 from rag.vectors import FlatVectors
@@ -73,7 +74,7 @@ class SyncReport:
 
     `generation` is the current one afterwards, `published` whether this run made it. Of `chunks` in the index,
     `embedded` texts went through the embedder in this run; `reused` chunks got their vector from earlier work or from
-    an equal chunk. `seconds` are by stage.
+    an equal chunk. `unused_rules` are the patterns of label rules that decide on no document. `seconds` are by stage.
     """
 
     generation: str = ""
@@ -87,6 +88,7 @@ class SyncReport:
     chunks: int = 0
     embedded: int = 0
     reused: int = 0
+    unused_rules: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -126,9 +128,10 @@ class Update:
         sources: Sequence[Source],
         keep: Collection[str],
         roots: Mapping[str, str],
+        labels: Sequence[LabelRule],
         check: Callable[[Collection[str]], None],
     ) -> None:
-        """Make the index hold `sources` and the old documents `keep`, and fill in the report.
+        """Make the index hold `sources` and the old documents `keep`, under the rules `labels`, and fill in the report.
 
         `check` is given the ids of the sources that can be had, before anything is published, and may raise.
         """
@@ -144,11 +147,12 @@ class Update:
                     self._cut_again(self._old, untouched, incoming)
             wanted = {*untouched, *report.added, *report.changed}
             report.removed = [document_id for document_id in self._before if document_id not in wanted]
-            if self._old and self._nothing_differs(self._old, roots):
+            if self._old and self._nothing_differs(self._old, roots, labels):
                 report.generation = self._old.generation
                 report.chunks = report.reused = self._old.manifest.counts.chunks
             else:
-                self._publish(folder, sorted(wanted), roots)
+                self._publish(folder, sorted(wanted), roots, labels)
+            report.unused_rules = _unused_rules(labels, wanted)
             checkpoint.discard(self._writer.directory)
 
     def _read(self, fresh: Sequence[Source], incoming: StoreWriter) -> None:
@@ -172,12 +176,14 @@ class Update:
             document = old.document(document_id)
             incoming.add(document, self._chunker.chunk(document), self._before[document_id].original)
 
-    def _nothing_differs(self, old: Index, roots: Mapping[str, str]) -> bool:
-        report = self._report
+    def _nothing_differs(self, old: Index, roots: Mapping[str, str], labels: Sequence[LabelRule]) -> bool:
+        report, manifest = self._report, old.manifest
         same_documents = not (report.added or report.changed or report.removed)
-        return self._same_cut and same_documents and old.manifest.roots == dict(roots)
+        return self._same_cut and same_documents and (manifest.roots, manifest.labels) == (dict(roots), tuple(labels))
 
-    def _publish(self, folder: Path, document_ids: Sequence[str], roots: Mapping[str, str]) -> None:
+    def _publish(
+        self, folder: Path, document_ids: Sequence[str], roots: Mapping[str, str], labels: Sequence[LabelRule]
+    ) -> None:
         report = self._report
         with report.timed("write"):
             self._progress("write", 0, 3)
@@ -199,6 +205,7 @@ class Update:
                 embedder=_embedder_info(self._embedder),
                 chunker=_chunker_info(self._chunker),
                 roots=roots,
+                labels=labels,
                 counts=Counts(documents=documents, chunks=report.chunks),
             )
             self._progress("write", 3, 3)
@@ -220,6 +227,14 @@ class Update:
 
     def _embed_progress(self, done: int, total: int) -> None:
         self._progress("embed", done, total)
+
+
+def _unused_rules(rules: Sequence[LabelRule], document_ids: Collection[str]) -> list[str]:
+    """Return the patterns of the rules that decide on no document: often a slip, which leaves something unlabelled."""
+    labeller = Labeller(rules)
+    for document_id in document_ids if rules else ():
+        labeller.labels(document_id)
+    return labeller.unused
 
 
 def _storable(document: Document) -> Document:

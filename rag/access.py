@@ -17,8 +17,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rag import problems
 from rag.config import ServerSettings
 from rag.errors import KeysMissing, SmallholdError, Unauthorized
+from rag.filter import Filter, View
 from rag.guard import is_loopback
 from rag.keys import PREFIX, Key, Keyring, load_keys
+from rag.labels import EVERY
 
 # For the OpenAPI document alone: `Access` looks at the header, before any route is chosen.
 BEARER = Security(
@@ -50,6 +52,16 @@ def key_of(request: Request) -> Key | None:
     """The key of a request, None where it needed none and had none."""
     key: Key | None = request.scope["state"]["key"]
     return key
+
+
+def view_of(request: Request, wanted: Filter | None = None) -> View:
+    """What of the index a request may be answered from: what it asks for, of what its key may see.
+
+    Without a key those are the documents without labels: on loopback, too, whoever else uses this machine can ask.
+    """
+    key = key_of(request)
+    allowed = key.allow if key is not None else ()
+    return View(wanted, None if EVERY in allowed else frozenset(allowed))
 
 
 def is_known(request: Request) -> bool:

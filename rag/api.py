@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Dis
 from pydantic_core import PydanticCustomError
 
 from rag.datatypes import Message
+from rag.filter import EXAMPLE, Filter
 
 UNSUPPORTED = "unsupported_parameter"
 MAX_STOPS = 16
@@ -140,6 +141,7 @@ class ChatRequest(_Request):
                         {"role": "user", "content": "When?"},
                     ],
                 },
+                {"filter": EXAMPLE, "messages": [{"role": "user", "content": "How many days off are there?"}]},
             ]
         }
     )
@@ -167,7 +169,7 @@ class ChatRequest(_Request):
         gt=0,
         lt=1,
         description="Of the answers given, at most this share may be wrong, as `smallhold calibrate` has tested. Goes "
-        "without `top_k`, `length`, `stop`, a temperature or another length, which the promise is not about.",
+        "without `top_k`, `filter`, `length`, `stop`, a temperature or another length, which the promise is not about.",
     )
     length: Whole | None = Field(
         None,
@@ -177,6 +179,7 @@ class ChatRequest(_Request):
         "short answer. Left out: the server's settings and the question decide.",
     )
     top_k: Whole | None = Field(None, ge=1, le=MAX_PASSAGES, description="Passages that the model is given to read.")
+    filter: Filter | None = Field(None, description="Answer from these documents alone. Goes without `risk`.")
 
     n: Literal[1] | None = None
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
@@ -261,7 +264,12 @@ class EmbeddingsRequest(_Request):
 class SearchRequest(_Request):
     """A question to the index alone; no language model is asked."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"query": "first ferry on Sundays", "k": 5}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"query": "first ferry on Sundays", "k": 5}, {"query": "days off", "filter": EXAMPLE}]
+        }
+    )
 
     query: Text = Field(min_length=1, max_length=20_000)
     k: Whole = Field(10, ge=1, le=MAX_HITS, description="How many chunks to return.")
+    filter: Filter | None = Field(None, description="Search these documents alone.")

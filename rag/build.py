@@ -16,6 +16,7 @@ from rag.engine.generator import LlamaGenerator
 from rag.engine.guarded import GuardedGenerator
 from rag.engine.native import LlamaVocabulary, available_cores
 from rag.errors import ConfigError
+from rag.filter import EVERYTHING, View
 from rag.index import Index
 from rag.lazy import Closeable, LazyModel
 from rag.models import ModelStore, default_directory
@@ -301,9 +302,9 @@ def model_name(settings: Settings) -> str:
 class _Nothing:
     """The retriever of a pipeline that is handed what was found."""
 
-    def retrieve(self, question: str, k: int) -> list[ScoredChunk]:
+    def retrieve(self, question: str, k: int, view: View = EVERYTHING) -> list[ScoredChunk]:
         """Return nothing."""
-        del question, k
+        del question, k, view
         return []
 
 

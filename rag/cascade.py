@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rag.clock import Clock
 from rag.datatypes import Answer, Asked, Delta, Message, ScoredChunk, Usage
 from rag.errors import ConfigError, PromptTooLong, Unavailable
+from rag.filter import EVERYTHING, View
 from rag.pipeline import AskOptions, RagPipeline
 
 logger = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ class Cascade:
         """Answer one question piece by piece, as `RagPipeline.stream`; `usage` counts both models."""
         clock = Clock()
         with clock.stage("retrieve"):
-            found = self._small.pipeline.retrieve(question, history)
+            found = self._small.pipeline.retrieve(question, history, options.view)
         first = _Attempt(self._small, question, history, options, found)
         with closing(first):
             yield from first.undecided()
@@ -148,9 +149,9 @@ class Cascade:
         with closing(again):
             yield from again.rest(clock, before, failed)
 
-    def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
+    def retrieve(self, question: str, history: Sequence[Message] = (), view: View = EVERYTHING) -> list[ScoredChunk]:
         """Return the ranked chunks alone, best first."""
-        return self._small.pipeline.retrieve(question, history)
+        return self._small.pipeline.retrieve(question, history, view)
 
 
 class _Attempt:

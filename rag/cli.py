@@ -45,6 +45,10 @@ Length = Annotated[
         help="Most words of an answer composed of the documents' sentences, whatever the question; 0: a short answer.",
     ),
 ]
+Wanted = Annotated[
+    str | None,
+    typer.Option("--filter", help='Documents to answer from, as JSON: \'{"path": {"glob": "hr/**"}, "type": "pdf"}\'.'),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -64,6 +68,10 @@ def index(
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Read and embed everything anew.")] = False,
     remove: Annotated[list[Path] | None, typer.Option("--remove", help="Drop a folder that was indexed.")] = None,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Accept a folder that has become empty.")] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", help="A TOML file of rules for which keys may see which documents; kept."),
+    ] = None,
     chunk_tokens: Annotated[int | None, typer.Option("--chunk-tokens", help="Token budget of a chunk.")] = None,
     overlap: Annotated[int | None, typer.Option("--overlap", help="Tokens that neighbouring chunks share.")] = None,
     config: ConfigFile = None,
@@ -75,12 +83,17 @@ def index(
     is removed. Documents that cannot be read are listed with the reason, the rest goes on, and the exit code is 1.
     Interrupt it whenever you like: the old index stays whole, and the next run goes on where this one stopped.
 
+    With --labels, rules give documents access labels, which the server's keys are held to (docs/filters.md). They stay
+    in force until other rules are given; an empty file takes them back.
+
     Example: smallhold index ~/notes ~/papers --index ~/.local/share/notes-index
     """
     from rag.cli_index import show_report, sync_folders
 
     settings = _settings(config, index_dir, chunk={"tokens": chunk_tokens, "overlap": overlap})
-    report = sync_folders(settings, paths or [], rebuild=rebuild, remove=remove or [], allow_empty=allow_empty)
+    report = sync_folders(
+        settings, paths or [], rebuild=rebuild, remove=remove or [], allow_empty=allow_empty, labels=labels
+    )
     show_report(report, settings.index.dir, as_json=as_json)
     if report.failed:
         raise typer.Exit(1)
@@ -126,14 +139,18 @@ def ask(
     no_abstain: NoAbstain = False,
     length: Length = None,
     risk: Risk = None,
+    wanted: Wanted = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
     """Answer one question from the index, with numbered sources, or say that there is no answer and what comes closest.
 
-    Questions that ask why or how, or to explain, compare or list, get several sentences of the documents.
+    Questions that ask why or how, or to explain, compare or list, get several sentences of the documents. A filter
+    names path, type, tags, date or title of the documents to answer from (docs/filters.md).
 
     Example: smallhold ask "Who built the mill?"
+
+    Example: smallhold ask "Who built the mill?" --filter '{"date": {"to": "1950-12-31"}}'
     """
     from rag import console
     from rag.pipeline import AskOptions
@@ -142,7 +159,7 @@ def ask(
     settings = _settings(
         config, index_dir, generator={"model": model}, evidence={"passages": passages}, abstention={"risk": risk}
     )
-    options = AskOptions(abstain=False if no_abstain else None, words=length)
+    options = AskOptions(abstain=False if no_abstain else None, words=length, view=_view(wanted))
     with _pipeline(settings) as pipeline:
         answer = pipeline.answer(question, options=options)
     if as_json:
@@ -158,6 +175,7 @@ def chat(
     passages: Passages = None,
     no_abstain: NoAbstain = False,
     length: Length = None,
+    wanted: Wanted = None,
     config: ConfigFile = None,
 ) -> None:
     """Talk with the index in the terminal. Follow-up questions are understood; /new starts over, /quit ends."""
@@ -166,7 +184,7 @@ def chat(
     from rag.pipeline import AskOptions, said
 
     settings = _settings(config, index_dir, generator={"model": model}, evidence={"passages": passages})
-    options = AskOptions(abstain=False if no_abstain else None, words=length)
+    options = AskOptions(abstain=False if no_abstain else None, words=length, view=_view(wanted))
     history: list[Message] = []
     with _pipeline(settings) as pipeline:
         console.err.print("[dim]Ask away. /new starts over, /quit ends. Ctrl-C stops an answer.[/]")
@@ -271,6 +289,13 @@ def _refuse_both(risk: float | None, no_abstain: bool) -> None:
     """Refuse a promise about answers that nothing withholds."""
     if risk is not None and no_abstain:
         raise ConfigError("--risk and --no-abstain exclude each other", hint="A risk target is kept by abstaining.")
+
+
+def _view(wanted: str | None) -> Any:
+    """Return the view of a filter as JSON. Labels hold back nothing here: the index's files are this user's to read."""
+    from rag.filter import EVERYTHING, View, parse_filter
+
+    return EVERYTHING if wanted is None else View(parse_filter(wanted))
 
 
 def _read_line() -> str | None:

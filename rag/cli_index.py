@@ -9,6 +9,7 @@ from rich.markup import escape
 from rag.build import build_embedder, model_store
 from rag.config import Settings
 from rag.console import err, out, print_json, stage_progress
+from rag.labels import load_rules
 
 if TYPE_CHECKING:
     from indexer.update import SyncReport
@@ -17,13 +18,23 @@ LISTED = 20  # problems of one kind shown before the rest is only counted
 
 
 def sync_folders(
-    settings: Settings, paths: Sequence[Path], *, rebuild: bool, remove: Sequence[Path], allow_empty: bool
+    settings: Settings,
+    paths: Sequence[Path],
+    *,
+    rebuild: bool,
+    remove: Sequence[Path],
+    allow_empty: bool,
+    labels: Path | None = None,
 ) -> "SyncReport":
-    """Bring the settings' index up to date with folders and files, showing progress."""
+    """Bring the settings' index up to date with folders and files, showing progress.
+
+    `labels` is a file of label rules; without one those of the index stay.
+    """
     from indexer.chunk import Chunker
     from indexer.load import Loader
     from indexer.sync import sync
 
+    rules = None if labels is None else load_rules(labels)
     embedder = build_embedder(settings, model_store(settings))
     chunker = Chunker(embedder.tokenizer_file, settings.chunk.tokens, settings.chunk.overlap)
     with Loader() as loader, stage_progress() as progress:
@@ -36,6 +47,7 @@ def sync_folders(
             rebuild=rebuild,
             remove=remove,
             allow_empty=allow_empty,
+            labels=rules,
             progress=progress,
         )
 
@@ -47,6 +59,8 @@ def show_report(report: "SyncReport", directory: Path, *, as_json: bool) -> None
         return
     _list("skipped", report.skipped, "yellow")
     _list("could not be read", report.failed, "red")
+    for path in report.unused_rules:
+        err.print(f"[yellow]label rule without effect:[/] no document has its labels from {escape(repr(path))}")
     counts = {
         "added": report.added,
         "changed": report.changed,
@@ -78,6 +92,7 @@ def _plain(report: "SyncReport", directory: Path) -> dict[str, object]:
         "unchanged": len(report.unchanged),
         "failed": [{"path": path, "reason": reason} for path, reason in report.failed],
         "skipped": [{"path": path, "reason": reason} for path, reason in report.skipped],
+        "unused_rules": report.unused_rules,
         "chunks": report.chunks,
         "embedded": report.embedded,
         "reused": report.reused,

@@ -22,7 +22,10 @@ def create(
     ] = None,
     allow: Annotated[
         list[str] | None,
-        typer.Option(help="An access label that it may read; may be repeated. Kept; nothing is filtered by it yet."),
+        typer.Option(
+            help="An access label whose documents it may see, beside those without labels; may be repeated. "
+            "'*' are all labels."
+        ),
     ] = None,
     config: ConfigFile = None,
     as_json: Json = False,

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from rag.api import ChatRequest
 from rag.datatypes import Answer, AnswerSentence, Asked, Citation, FinishReason, Usage
+from rag.filter import View
 from rag.marks import marked
 from rag.pipeline import AskOptions, said
 from rag.replies import (
@@ -38,8 +39,8 @@ _FINISHED: Mapping[FinishReason, Literal["stop", "length"]] = {
 }
 
 
-def ask_options(request: ChatRequest) -> AskOptions:
-    """What the request changes about answering."""
+def ask_options(request: ChatRequest, view: View) -> AskOptions:
+    """What the request changes about answering, within what its sender may see."""
     return AskOptions(
         max_tokens=request.max_completion_tokens or request.max_tokens,
         temperature=0.0 if request.temperature is None else request.temperature,
@@ -51,6 +52,7 @@ def ask_options(request: ChatRequest) -> AskOptions:
         passages=request.top_k,
         words=request.length,
         risk=request.risk,
+        view=view,
     )
 
 

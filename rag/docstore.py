@@ -7,9 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from rag.datatypes import Chunk, Document, Metadata, Span
 from rag.errors import IndexDamaged, InvalidRequest
 from rag.manifest import REBUILD_HINT
+from rag.protocols import IntArray
 
 _CHUNK = 'SELECT row, c.id, d.id, c.text, start, "end", c.metadata FROM chunks c JOIN documents d USING (number)'
 
@@ -70,6 +73,23 @@ class DocumentStore:
             DocumentEntry(found_id, title, uri, chunks, size, Original(root, digest, size, loader))
             for found_id, title, uri, chunks, size, root, digest, loader in rows
         ]
+
+    def descriptions(self, batch: int = 10_000) -> Iterator[tuple[str, str, Metadata]]:
+        """Yield id, title and metadata of every document, ordered as in `documents`."""
+        start = 0
+        statement = "SELECT number, id, title, metadata FROM documents WHERE number >= ? ORDER BY number LIMIT ?"
+        while found := self._query(statement, start, batch):
+            yield from ((document_id, title, _metadata(metadata)) for _, document_id, title, metadata in found)
+            start = found[-1][0] + 1
+
+    def described(self, document_id: str) -> tuple[str, Metadata] | None:
+        """Return title and metadata of a document, None where there is none of that id."""
+        rows = self._query("SELECT title, metadata FROM documents WHERE id = ?", document_id)
+        return (rows[0][0], _metadata(rows[0][1])) if rows else None
+
+    def row_documents(self) -> IntArray:
+        """Return for each row `(n,)` the position of its document in `documents`."""
+        return np.array([number for (number,) in self._query("SELECT number FROM chunks ORDER BY row")], dtype=np.int64)
 
     def document(self, document_id: str) -> Document:
         """Return a document with its text. Raises `InvalidRequest` where there is none of that id."""

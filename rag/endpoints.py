@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from rag import problems
-from rag.access import BEARER, key_of
+from rag.access import BEARER, key_of, view_of
 from rag.api import ChatRequest, EmbeddingsRequest, SearchRequest
 from rag.budget import Ledger, charged
 from rag.completion import DONE, EventStream, ask_options, completion, ending, event
@@ -91,7 +92,7 @@ class Endpoints:
         if body.model not in (service.model, *ALIASES):
             raise _unknown(body.model, service.model)
         self._limits.check(body)
-        key, options = key_of(request), ask_options(body)
+        key, options = key_of(request), ask_options(body, view_of(request, body.filter))
         self._ledger.check(key)
         job = self._submit(
             request,
@@ -136,8 +137,9 @@ class Endpoints:
     async def search(self, request: Request, body: SearchRequest) -> Response:
         """Find passages; the language model is not asked."""
         service = self._loader.service()
-        job = self._submit(request, self._lookup, lambda: iter([service.pipeline.retrieve(body.query)]))
+        view = view_of(request, body.filter)
         began = time.perf_counter()
+        job = self._submit(request, self._lookup, lambda: iter([service.pipeline.retrieve(body.query, view=view)]))
         (found,) = [found async for found in job]
         timings = {"queue": job.waited, "retrieve": time.perf_counter() - began - job.waited}
         self._telemetry.stages(timings)
@@ -160,9 +162,10 @@ class Endpoints:
         limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 100,
         offset: Annotated[int, Query(ge=0, le=1_000_000_000)] = 0,
     ) -> Response:
-        """List the documents of the index, a page at a time."""
+        """List the documents of the index that the key may see, a page at a time."""
         service = self._loader.service()
-        job = self._submit(request, self._lookup, lambda: iter([service.documents()]))
+        view = view_of(request)
+        job = self._submit(request, self._lookup, lambda: iter([service.documents(view)]))
         (documents,) = [documents async for documents in job]
         return _json(
             DocumentList(
@@ -280,9 +283,7 @@ def _hit(index: int, scored: ScoredChunk) -> Hit:
 
 
 def _row(document: IndexedDocument) -> DocumentRow:
-    return DocumentRow(
-        id=document.id, title=document.title, uri=document.uri, chunks=document.chunks, bytes=document.bytes
-    )
+    return DocumentRow(**dataclasses.asdict(document))
 
 
 def _cards(service: Service) -> list[ModelCard]:

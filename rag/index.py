@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rag.catalogue import Catalogue
 from rag.datatypes import Chunk, Document
 from rag.docstore import DocumentEntry, DocumentStore
-from rag.errors import IndexDamaged, IndexIncompatible
+from rag.errors import IndexDamaged, IndexIncompatible, InvalidRequest
+from rag.filter import EVERYTHING, View
 from rag.lexical import LexicalIndex
 from rag.manifest import (
     GENERATIONS,
@@ -35,6 +37,7 @@ class Index:
         self.vectors = vectors
         self.lexical = lexical
         self.store = store
+        self.catalogue = Catalogue(store, manifest.labels)
 
     @classmethod
     def open(cls, directory: Path, embedder_fingerprint: str | None = None) -> "Index":
@@ -89,8 +92,13 @@ class Index:
         """Return the chunks in these rows, in the order given. Raises `InvalidRequest` where one is missing."""
         return self.store.chunks(rows)
 
-    def document(self, document_id: str) -> Document:
-        """Return a document with its text. Raises `InvalidRequest` where there is none of that id."""
+    def document(self, document_id: str, view: View = EVERYTHING) -> Document:
+        """Return a document with its text.
+
+        Raises `InvalidRequest` where there is none of that id, in the same words where the view leaves it out.
+        """
+        if view != EVERYTHING and not self.catalogue.sees(document_id, view):
+            raise InvalidRequest(f"the index holds no document {document_id!r}")
         return self.store.document(document_id)
 
     def documents(self) -> list[DocumentEntry]:

@@ -15,7 +15,6 @@ import hmac
 import json
 import logging
 import os
-import re
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -27,12 +26,12 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rag.errors import InvalidRequest, KeysDamaged, Unauthorized, Unavailable
+from rag.labels import EVERY, is_label
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "shk-"
 _SECRET_BYTES = 32
-_LABEL = re.compile(r"[^\W_][\w .@:+/-]{0,63}")
 # What a key of an unknown id is compared with. It is the hash of no key: that has 64 digits of 0 to f.
 _NO_HASH = "-" * 64
 
@@ -40,8 +39,7 @@ _NO_HASH = "-" * 64
 class Key(BaseModel):
     """What is kept of a key. `tokens_per_day` is its budget, None for no limit.
 
-    `allow` names the access labels that it may read. They are kept and handed on with each request; the index does not
-    know them yet, so that nothing is filtered by them.
+    `allow` names the access labels whose documents it may see, beside those without any; `*` are all labels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -89,8 +87,8 @@ def load_keys(path: Path) -> tuple[Key, ...]:
 def create_key(path: Path, label: str, *, tokens_per_day: int | None = None, allow: Iterable[str] = ()) -> MadeKey:
     """Make a key and add it to the file. Raises `InvalidRequest` for a bad label or one that is in use."""
     allow = tuple(dict.fromkeys(allow))
-    for name in (label, *allow):
-        if not _LABEL.fullmatch(name):
+    for name in (label, *(name for name in allow if name != EVERY)):
+        if not is_label(name):
             raise InvalidRequest(
                 f"{name!r} is no label",
                 hint="Use up to 64 letters, digits, spaces and . _ @ : + / -, a letter or digit first.",

@@ -1,6 +1,7 @@
 """Lexical matching: how text becomes terms, and BM25 over them with bm25s."""
 
 import errno
+import math
 import os
 import re
 import unicodedata
@@ -12,7 +13,7 @@ import numpy as np
 
 from rag.errors import IndexDamaged
 from rag.manifest import REBUILD_HINT
-from rag.protocols import FloatArray
+from rag.protocols import BoolArray, FloatArray
 from rag.text import STOP_WORDS
 
 # Changing terms or weights changes the index format: raise FORMAT_VERSION with it. A test pins both.
@@ -106,15 +107,37 @@ class LexicalIndex:
     def __len__(self) -> int:
         return self._chunks
 
-    def scores(self, question: str) -> FloatArray:
-        """Return the score of every chunk, `(n,)`, 0 where no term occurs."""
+    def scores(self, question: str, allowed_n: BoolArray | None = None) -> FloatArray:
+        """Return the score of every chunk, `(n,)`, 0 where no term occurs.
+
+        With a mask `(n,)` those are the scores among the chunks that it allows, N and df counted over them alone, and 0
+        for the others: how often a term stands in what is hidden shows in no score. The mean length stays that of all.
+        """
         vocabulary = self._model.vocab_dict
         terms = dict.fromkeys(Analyzer().terms(question))
         ids = [vocabulary[term] for term in terms if term in vocabulary]
         if not ids:
             return np.zeros(self._chunks, np.float32)
+        if allowed_n is not None:
+            return self._scores_among(ids, allowed_n)
         found: FloatArray = self._model.get_scores_from_ids(ids)
         return found
+
+    def _scores_among(self, ids: list[int], allowed_n: BoolArray) -> FloatArray:
+        """Return the scores `(n,)` for these terms among the allowed chunks: their weights with another idf."""
+        matrix, chunks = self._model.scores, int(np.count_nonzero(allowed_n))
+        found = np.zeros(self._chunks, np.float32)
+        for term in ids:
+            column = slice(matrix["indptr"][term], matrix["indptr"][term + 1])
+            rows, weights = matrix["indices"][column], matrix["data"][column]
+            allowed = allowed_n[rows]
+            among = int(np.count_nonzero(allowed))
+            found[rows[allowed]] += weights[allowed] * (_idf(chunks, among) / _idf(self._chunks, len(rows)))
+        return found
+
+
+def _idf(chunks: int, with_term: int) -> float:
+    return math.log(1 + (chunks - with_term + 0.5) / (with_term + 0.5))
 
 
 def _plain(text: str) -> str:

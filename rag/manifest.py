@@ -7,9 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from rag.errors import IndexDamaged, IndexIncompatible, IndexMissing
+from rag.errors import IndexDamaged, IndexIncompatible, IndexMissing, InvalidRequest
+from rag.labels import MOST_RULES, LabelRule
 
 FORMAT_VERSION = 1
 
@@ -75,7 +76,8 @@ class Manifest(_Record):
     """What a generation holds, who made it and how to tell that it is whole.
 
     `roots` maps the absolute path of each indexed folder or file to its label, the first part of its documents' ids
-    (empty for none). It is empty where the documents came from records instead of files.
+    (empty for none). It is empty where the documents came from records instead of files. `labels` are the rules for
+    who may see which document (`rag.labels`).
     """
 
     format_version: int
@@ -84,6 +86,7 @@ class Manifest(_Record):
     embedder: EmbedderInfo
     chunker: ChunkerInfo
     roots: dict[str, str]
+    labels: tuple[LabelRule, ...] = Field((), max_length=MOST_RULES)
     counts: Counts
     files: dict[str, FileInfo]
 
@@ -131,6 +134,31 @@ def read_roots(directory: Path) -> dict[str, str]:
         return {}
     known = roots if isinstance(roots, dict) else {}
     return {path: label for path, label in known.items() if isinstance(label, str)}
+
+
+def read_label_rules(directory: Path) -> tuple[LabelRule, ...]:
+    """Return the label rules of an index that need not be readable otherwise, none where there is no index.
+
+    Raises `InvalidRequest` where they cannot be told: an index made anew without them would show what they hid.
+    """
+    folder = directory / GENERATIONS
+    names = (
+        sorted(path.name for path in folder.iterdir() if _GENERATION.fullmatch(path.name)) if folder.is_dir() else []
+    )
+    try:
+        name = read_current(directory)
+    except (IndexMissing, IndexDamaged):
+        if not names:
+            return ()
+        name = names[-1]
+    try:
+        found = _read_json(folder / name / MANIFEST).get("labels", [])
+        return TypeAdapter(tuple[LabelRule, ...]).validate_python(found)
+    except (IndexDamaged, ValidationError) as error:
+        raise InvalidRequest(
+            f"the index in {directory} is damaged, so that nobody knows what its label rules were",
+            hint="Give them with --labels FILE; an empty file, where there were none.",
+        ) from error
 
 
 def verify_files(generation: Path, manifest: Manifest) -> None:

@@ -15,6 +15,7 @@ from rag.datatypes import Answer, Delta, Message, RiskTarget, Sampling, ScoredCh
 from rag.draft import Draft
 from rag.errors import InvalidRequest
 from rag.evidence import Evidence, recent_turns, select_evidence
+from rag.filter import EVERYTHING, View
 from rag.followup import FollowUp, follow_up
 from rag.form import asks_at_length
 from rag.prompt import Prompt
@@ -34,7 +35,8 @@ class AskOptions:
 
     `words` asks for a composed answer of at most so many words, 0 for a short one, whatever the question.
     `risk` asks for a promise: at most this share of the answers given is wrong. It goes with none of the others, since
-    a promise is one about answers as they were tested.
+    a promise is one about answers as they were tested, and with no filter either. `view` is what of the index may be
+    read, by the filter of the request and the labels of whoever asks.
     """
 
     max_tokens: int | None = None
@@ -46,6 +48,7 @@ class AskOptions:
     passages: int | None = None
     words: int | None = None
     risk: float | None = None
+    view: View = EVERYTHING
 
 
 def said(answer: Answer) -> str:
@@ -138,7 +141,7 @@ class RagPipeline:
         clock, judge = Clock(), self._judge(options)
         asked = self._understand(question, history)
         question = asked.question
-        retrieved = self._retrieve(question, clock) if found is None else found
+        retrieved = self._retrieve(question, options.view, clock) if found is None else found
         with clock.stage("evidence"):
             evidence = self._select(question, retrieved, options)
             signals = retrieval_signals(question, evidence.passages)
@@ -170,9 +173,9 @@ class RagPipeline:
             answer = replace(answer, sentences=sentences, citations=citations)
         yield Delta(answer=replace(answer, timings=clock.timings()))
 
-    def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
+    def retrieve(self, question: str, history: Sequence[Message] = (), view: View = EVERYTHING) -> list[ScoredChunk]:
         """Return the ranked chunks alone, best first; empty for a closed-book pipeline."""
-        return self._retrieve(self._understand(question, history).question, Clock())
+        return self._retrieve(self._understand(question, history).question, view, Clock())
 
     def _understand(self, question: str, history: Sequence[Message]) -> FollowUp:
         """Return the turn as a question of its own; from memory it is answered as it was said, with all that was."""
@@ -184,11 +187,11 @@ class RagPipeline:
             return FollowUp(question, turns=len(history))
         return follow_up(question, history)
 
-    def _retrieve(self, question: str, clock: Clock) -> list[ScoredChunk]:
+    def _retrieve(self, question: str, view: View, clock: Clock) -> list[ScoredChunk]:
         if self._retriever is None:
             return []
         with clock.stage("retrieve"):
-            retrieved = self._retriever.retrieve(question, self._candidates)
+            retrieved = self._retriever.retrieve(question, self._candidates, view)
         if self._reranker is not None:
             with clock.stage("rerank"):
                 retrieved = self._reranker.rerank(question, retrieved)
@@ -226,14 +229,15 @@ class RagPipeline:
             raise InvalidRequest(
                 "a risk target holds for answers as they were tested, and withholds some",
                 hint="Leave out what says otherwise: abstain false, a temperature, stop, another number of passages "
-                "(top_k) or another length.",
+                "(top_k), another length, a filter.",
             )
 
     def _is_as_tested(self, options: AskOptions) -> bool:
         """Whether a request leaves the answers as they are without its options."""
         same_length = options.max_tokens in (None, self._max_tokens) and options.words is None
         same_passages = options.passages in (None, self._passages)
-        return same_length and same_passages and options.temperature == 0 and not options.stop
+        plain = options.temperature == 0 and not options.stop and options.view.filter is None
+        return same_length and same_passages and plain
 
     def _target(self, options: AskOptions, judge: Abstention | None) -> RiskTarget | None:
         """Return the promise that an answer is decided under; one of the settings ends where a request goes its way."""

@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rag.datatypes import Message, Piece, Sampling, ScoredChunk
+from rag.filter import EVERYTHING, View
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 class Embedder(Protocol):
@@ -24,16 +26,19 @@ class Embedder(Protocol):
 class VectorStore(Protocol):
     """Nearest neighbours by inner product."""
 
-    def search(self, query_d: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
-        """For one query `(d,)` return scores `(m,)` and row numbers `(m,)`, best first, m <= k."""
+    def search(self, query_d: FloatArray, k: int, allowed_n: BoolArray | None = None) -> tuple[FloatArray, IntArray]:
+        """For one query `(d,)` return scores `(m,)` and row numbers `(m,)`, best first, m <= k.
+
+        With a mask they are the best of the rows that it allows.
+        """
         ...
 
 
 class Retriever(Protocol):
     """A question to chunks, best first."""
 
-    def retrieve(self, question: str, k: int) -> list[ScoredChunk]:
-        """Return at most `k` chunks, best first; an empty list where nothing matches."""
+    def retrieve(self, question: str, k: int, view: View = EVERYTHING) -> list[ScoredChunk]:
+        """Return at most `k` chunks, best first, of what the view leaves; an empty list where nothing matches."""
         ...
 
 

@@ -229,17 +229,20 @@ class SearchResult(BaseModel):
 
 
 class DocumentRow(BaseModel):
-    """A document of the index."""
+    """A document of the index, with what filters ask for; `type` and `date` are empty where they are not known."""
 
     id: str
     title: str
     uri: str
     chunks: int
     bytes: int
+    type: str
+    date: str
+    tags: list[str]
 
 
 class DocumentList(BaseModel):
-    """A page of the index's documents; `total` counts all of them, `chunks` all passages."""
+    """A page of the documents that the key may see; `total` counts all of these, `chunks` all their passages."""
 
     object: Literal["list"] = "list"
     data: list[DocumentRow]

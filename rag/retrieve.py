@@ -3,22 +3,24 @@
 import numpy as np
 
 from rag.datatypes import ScoredChunk
+from rag.filter import EVERYTHING, View
 from rag.index import Index
-from rag.protocols import Embedder, FloatArray, IntArray
+from rag.protocols import BoolArray, Embedder, FloatArray, IntArray
 
 
 class DenseRetriever:
-    """Nearest chunks by cosine similarity of embeddings. Always finds something in an index that is not empty."""
+    """Nearest chunks by cosine similarity of embeddings. Always finds something where a view leaves anything."""
 
     def __init__(self, index: Index, embedder: Embedder) -> None:
         self._index = index
         self._embedder = embedder
 
-    def retrieve(self, question: str, k: int) -> list[ScoredChunk]:
+    def retrieve(self, question: str, k: int, view: View = EVERYTHING) -> list[ScoredChunk]:
         """Return at most `k` chunks, best first; `score` is the cosine similarity."""
         if k <= 0:
             return []
-        scores, rows = self._index.vectors.search(self._embedder.embed([question])[0], k)
+        allowed_n = self._index.catalogue.rows(view)
+        scores, rows = self._index.vectors.search(self._embedder.embed([question])[0], k, allowed_n)
         chunks = self._index.chunks(rows.tolist())
         return [ScoredChunk(c, s, dense=s) for c, s in zip(chunks, scores.tolist(), strict=True)]
 
@@ -29,9 +31,9 @@ class LexicalRetriever:
     def __init__(self, index: Index) -> None:
         self._index = index
 
-    def retrieve(self, question: str, k: int) -> list[ScoredChunk]:
+    def retrieve(self, question: str, k: int, view: View = EVERYTHING) -> list[ScoredChunk]:
         """Return at most `k` chunks, best first; `score` is the BM25 score."""
-        all_scores = self._index.lexical.scores(question)
+        all_scores = self._index.lexical.scores(question, self._index.catalogue.rows(view))
         rows = best_rows(all_scores, k)
         chunks = self._index.chunks(rows.tolist())
         return [ScoredChunk(c, s, lexical=s) for c, s in zip(chunks, all_scores[rows].tolist(), strict=True)]
@@ -43,6 +45,7 @@ class FusedRetriever:
     The best `candidates` of each are united and each candidate gets both scores exactly, so that none is fused, or
     later judged, on half of the evidence. Normalization is the theoretical min-max of Bruch, Gai and Ingber 2023
     ("An Analysis of Fusion Functions for Hybrid Retrieval"): a cosine is at least -1 and a BM25 score at least 0.
+    Candidates come from what a view leaves alone, so that the best score among them is none of something hidden.
     """
 
     def __init__(self, index: Index, embedder: Embedder, candidates: int = 100, dense_weight: float = 0.75) -> None:
@@ -51,22 +54,25 @@ class FusedRetriever:
         self._candidates = candidates
         self._dense_weight = dense_weight
 
-    def retrieve(self, question: str, k: int) -> list[ScoredChunk]:
+    def retrieve(self, question: str, k: int, view: View = EVERYTHING) -> list[ScoredChunk]:
         """Return at most `k` chunks, best first; `score` lies in [0, 1], `dense` and `lexical` are both set."""
         if k <= 0:
             return []
-        rows, dense, lexical = self._candidate_scores(question, max(k, self._candidates))
+        allowed_n = self._index.catalogue.rows(view)
+        rows, dense, lexical = self._candidate_scores(question, max(k, self._candidates), allowed_n)
         fused = combine(dense, lexical, self._dense_weight)
         order = np.lexsort((rows, -fused))[:k]
         chunks = self._index.chunks(rows[order].tolist())
         scores = zip(fused[order].tolist(), dense[order].tolist(), lexical[order].tolist(), strict=True)
         return [ScoredChunk(c, *three) for c, three in zip(chunks, scores, strict=True)]
 
-    def _candidate_scores(self, question: str, count: int) -> tuple[IntArray, FloatArray, FloatArray]:
+    def _candidate_scores(
+        self, question: str, count: int, allowed_n: BoolArray | None
+    ) -> tuple[IntArray, FloatArray, FloatArray]:
         """Return rows `(m,)` of the united candidates, ascending, with their cosines and BM25 scores."""
         query_d = self._embedder.embed([question])[0]
-        all_lexical = self._index.lexical.scores(question)
-        _, nearest = self._index.vectors.search(query_d, count)
+        all_lexical = self._index.lexical.scores(question, allowed_n)
+        _, nearest = self._index.vectors.search(query_d, count, allowed_n)
         rows = np.union1d(nearest, best_rows(all_lexical, count))
         return rows, self._index.vectors.rows(rows) @ query_d, all_lexical[rows]
 

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from itertools import compress
 
 import uvicorn
 
@@ -27,7 +28,9 @@ from rag.config import ServerSettings, Settings
 from rag.console import err
 from rag.engine.guarded import GuardedGenerator
 from rag.errors import Unavailable
+from rag.filter import View
 from rag.guard import is_loopback
+from rag.index import Index
 from rag.lazy import LazyModel
 from rag.pipeline import RagPipeline
 from rag.remote import EndpointGenerator
@@ -61,7 +64,8 @@ def load_service(settings: Settings) -> Service:
     generator = build_served_generator(settings, store)
     pipeline = build_pipeline(settings, generator, build_retriever(settings, index, embedder), embedder)
     embedder.embed(["warm"])  # the first embedding imports torch: seconds that no question should wait for
-    documents = [IndexedDocument(d.id, d.title, d.uri, d.chunks, d.bytes) for d in index.documents()]
+    documents = _listed(index)
+    index.catalogue.rows(View(labels=frozenset()))  # the labels are looked up now, not by the first question
     return Service(
         pipeline=_Closing(
             pipeline if large is None else build_cascade(settings, pipeline, large),
@@ -71,10 +75,30 @@ def load_service(settings: Settings) -> Service:
         counter=embedder,
         model=model_name(settings),
         embedder_model=settings.embedder.model,
-        documents=lambda: documents,
+        documents=lambda view: _left(documents, index, view),
         keeper=_Keepers(generator, large) if isinstance(generator, GuardedGenerator) else None,
         prefixes=None if isinstance(generator, EndpointGenerator) else generator.prefixes,
     )
+
+
+def _listed(index: Index) -> list[IndexedDocument]:
+    """Return every document with what filters ask for, in the index's order."""
+    described = (metadata for _, _, metadata in index.store.descriptions())
+    return [
+        IndexedDocument(
+            *(entry.id, entry.title, entry.uri, entry.chunks, entry.bytes),
+            type=str(metadata.get("format", "")),
+            date=str(metadata.get("date", "")),
+            tags=tuple(str(metadata.get("tags", "")).splitlines()),
+        )
+        for entry, metadata in zip(index.documents(), described, strict=True)
+    ]
+
+
+def _left(documents: Sequence[IndexedDocument], index: Index, view: View) -> Sequence[IndexedDocument]:
+    """Return the documents that a view leaves, of all of them in the index's order."""
+    seen = index.catalogue.documents(view)
+    return documents if seen is None else list(compress(documents, seen))
 
 
 class _Closing:

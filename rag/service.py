@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from rag.datatypes import Delta, Message, PrefixCounters, ScoredChunk
 from rag.errors import ModelDied, SmallholdError, Unavailable
+from rag.filter import EVERYTHING, View
 from rag.pipeline import AskOptions
 from rag.protocols import Embedder, TokenCounter
 
@@ -25,8 +26,8 @@ class Pipeline(Protocol):
         """
         ...
 
-    def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
-        """Return the ranked chunks alone, best first."""
+    def retrieve(self, question: str, history: Sequence[Message] = (), view: View = EVERYTHING) -> list[ScoredChunk]:
+        """Return the ranked chunks alone, best first, of what the view leaves."""
         ...
 
 
@@ -45,13 +46,16 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class IndexedDocument:
-    """One document of the index: `chunks` passages, `bytes` the size of its text or file."""
+    """One document of the index: `chunks` passages, `bytes` the size of its text or file, and what filters ask for."""
 
     id: str
     title: str
     uri: str
     chunks: int
     bytes: int
+    type: str = ""
+    date: str = ""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,8 @@ class Service:
     """Everything a loaded server holds. `model` and `embedder_model` are the names that clients see.
 
     `embedder` is called from another thread than `pipeline`, which may be embedding at that moment.
-    `counter` counts in the embedder's tokens; `documents` is called for every listing, so that it stays current.
+    `counter` counts in the embedder's tokens; `documents` is called for every listing, so that it stays current, and
+    returns those that a view leaves.
     `keeper` is None where the model runs in this process, `prefixes` where no model of ours runs. The latter may take a
     second.
     """
@@ -69,7 +74,7 @@ class Service:
     counter: TokenCounter
     model: str
     embedder_model: str
-    documents: Callable[[], Sequence[IndexedDocument]]
+    documents: Callable[[View], Sequence[IndexedDocument]]
     loaded_at: float = field(default_factory=time.time)
     keeper: Keeper | None = None
     prefixes: Callable[[], PrefixCounters] | None = None

@@ -8,7 +8,7 @@ import numpy as np
 
 from rag.errors import IndexDamaged
 from rag.manifest import REBUILD_HINT
-from rag.protocols import FloatArray, IntArray
+from rag.protocols import BoolArray, FloatArray, IntArray
 
 
 class FlatVectors:
@@ -58,12 +58,16 @@ class FlatVectors:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
-    def search(self, query_d: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
-        """For one query `(d,)` return scores `(m,)` and rows `(m,)`, best first, m <= k; equal scores by row."""
-        count = min(k, len(self))
+    def search(self, query_d: FloatArray, k: int, allowed_n: BoolArray | None = None) -> tuple[FloatArray, IntArray]:
+        """For one query `(d,)` return scores `(m,)` and rows `(m,)`, best first, m <= k; equal scores by row.
+
+        With a mask `(n,)` no other rows than those it allows are looked at.
+        """
+        count = min(k, len(self) if allowed_n is None else int(np.count_nonzero(allowed_n)))
         if count <= 0:
             return np.empty(0, np.float32), np.empty(0, np.int64)
-        scores, rows = self._index.search(np.ascontiguousarray(query_d, dtype=np.float32).reshape(1, -1), count)
+        query_1d = np.ascontiguousarray(query_d, dtype=np.float32).reshape(1, -1)
+        scores, rows = self._index.search(query_1d, count, params=_only(allowed_n))
         order = np.lexsort((rows[0], -scores[0]))
         return scores[0][order], rows[0][order]
 
@@ -74,3 +78,14 @@ class FlatVectors:
             return np.empty((0, self.dimension), np.float32)
         found: FloatArray = self._index.reconstruct_batch(wanted)
         return found
+
+
+def _only(allowed_n: BoolArray | None) -> Any:
+    """FAISS's parameters of a search among some rows, None for all."""
+    import faiss
+
+    if allowed_n is None:
+        return None
+    bits = np.packbits(allowed_n, bitorder="little")
+    # Its types are those of the C++ constructors, which the Python ones wrap.
+    return faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))  # type: ignore[call-arg, arg-type]

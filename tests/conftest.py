@@ -18,6 +18,7 @@ from rag.datatypes import Chunk, Message, Piece, Sampling, ScoredChunk, Span, Us
 from rag.embedder import SentenceEmbedder
 from rag.engine.generator import LlamaGenerator
 from rag.errors import ModelMissing
+from rag.filter import EVERYTHING, View
 from rag.models import Model
 from rag.protocols import FloatArray
 
@@ -85,14 +86,16 @@ class QueueGenerator:
 
 
 class ListRetriever:
-    """Returns the chunks it was given and keeps the questions."""
+    """Returns the chunks it was given and keeps the questions and views."""
 
     def __init__(self, *found: ScoredChunk) -> None:
         self.found = list(found)
         self.questions: list[str] = []
+        self.views: list[View] = []
 
-    def retrieve(self, question: str, k: int) -> list[ScoredChunk]:
+    def retrieve(self, question: str, k: int, view: View = EVERYTHING) -> list[ScoredChunk]:
         self.questions.append(question)
+        self.views.append(view)
         return self.found[:k]
 
 

@@ -12,7 +12,9 @@ from indexer.sync import build, sync
 from indexer.update import SyncReport
 from rag.datatypes import Chunk, Document, Span
 from rag.errors import DataError, IndexDamaged, IndexIncompatible, InvalidRequest, UnreadableDocument
+from rag.filter import View, parse_filter
 from rag.index import Index
+from rag.labels import LabelRule
 from rag.manifest import CURRENT, GENERATIONS, VECTORS
 from rag.protocols import FloatArray
 
@@ -453,7 +455,10 @@ def test_a_damaged_index_is_built_again_on_demand(tmp_path: Path, write: Write, 
         (generation / "manifest.json").write_bytes(b"{")
     with pytest.raises(IndexDamaged):
         Run(tmp_path, "docs")
-    run = Run(tmp_path, *(["docs"] if manifest_too else []), rebuild=True)
+    if manifest_too:
+        with pytest.raises(InvalidRequest, match="what its label rules were"):
+            Run(tmp_path, "docs", rebuild=True)
+    run = Run(tmp_path, *(["docs"] if manifest_too else []), rebuild=True, labels=() if manifest_too else None)
     assert (run.report.generation, run.report.added) == ("000002", ["a.txt"])
     assert contents(tmp_path) == {"a.txt": "alpha"}
 
@@ -552,3 +557,78 @@ def test_files_and_records_do_not_mix(tmp_path: Path, write: Write) -> None:
     make(other, record("a", "alpha"))
     with pytest.raises(InvalidRequest, match="built from records"):
         Run(other, "../docs")
+
+
+HR = (LabelRule(path="hr/**", labels=("hr",)),)
+PUBLIC = View(labels=frozenset())
+
+
+def public(tmp_path: Path) -> list[str]:
+    """The documents that may be seen without any label."""
+    with Index.open(tmp_path / "index", "counting-2") as index:
+        return [entry.id for entry in index.documents() if index.catalogue.sees(entry.id, PUBLIC)]
+
+
+@pytest.fixture
+def with_rules(tmp_path: Path, write: Write) -> Path:
+    write("docs/a.txt", "alpha")
+    write("docs/hr/b.txt", "beta")
+    run = Run(tmp_path, "docs", labels=HR)
+    assert run.report.unused_rules == []
+    assert public(tmp_path) == ["a.txt"]
+    return tmp_path
+
+
+def test_label_rules_stay_until_others_are_given(with_rules: Path, write: Write) -> None:
+    write("docs/hr/c.txt", "gamma")
+    assert Run(with_rules, "docs").report.added == ["hr/c.txt"]
+    assert public(with_rules) == ["a.txt"]
+    Run(with_rules, "docs", rebuild=True)
+    assert public(with_rules) == ["a.txt"]
+    run = Run(with_rules, labels=(LabelRule(path="a.txt", labels=("x",)), LabelRule(path="hs/**", labels=("hr",))))
+    assert (run.loader.loaded, run.embedder.embedded, run.report.published) == ([], [], True)
+    assert run.report.unused_rules == ["hs/**"]
+    assert public(with_rules) == ["hr/b.txt", "hr/c.txt"]
+    assert Run(with_rules, labels=()).report.published
+    assert public(with_rules) == ["a.txt", "hr/b.txt", "hr/c.txt"]
+    assert not Run(with_rules).report.published
+
+
+def test_label_rules_outlive_a_lost_pointer_and_a_damaged_file(with_rules: Path) -> None:
+    (with_rules / "index" / CURRENT).unlink()
+    Run(with_rules, "docs")
+    assert public(with_rules) == ["a.txt"]
+    (with_rules / "index" / GENERATIONS / "000002" / VECTORS).write_bytes(b"")
+    Run(with_rules, "docs", rebuild=True)
+    assert public(with_rules) == ["a.txt"]
+
+
+@pytest.mark.parametrize("manifest", [b"{", b'{"labels": 3}', b'{"labels": [{"path": "a//b", "labels": []}]}', None])
+@pytest.mark.parametrize("pointer", [True, False])
+def test_an_index_that_lost_its_label_rules_is_not_built_again_without(
+    with_rules: Path, manifest: bytes | None, pointer: bool
+) -> None:
+    path = with_rules / "index" / GENERATIONS / "000001" / "manifest.json"
+    path.unlink() if manifest is None else path.write_bytes(manifest)
+    if not pointer:
+        (with_rules / "index" / CURRENT).unlink()
+    with pytest.raises(InvalidRequest, match="what its label rules were") as caught:
+        Run(with_rules, "docs", rebuild=True)
+    assert "--labels FILE" in caught.value.hint
+    Run(with_rules, "docs", rebuild=True, labels=HR)
+    assert public(with_rules) == ["a.txt"]
+
+
+def test_a_file_is_described_when_it_is_read(tmp_path: Path, write: Write) -> None:
+    os.utime(write("docs/a.txt", "alpha"), (1_700_000_000, 1_700_000_000))
+    Run(tmp_path, "docs")
+    with Index.open(tmp_path / "index") as index:
+        assert index.document("a.txt").metadata == {"date": "2023-11-14"}
+        with pytest.raises(InvalidRequest) as hidden:
+            index.document("a.txt", View(parse_filter('{"date": {"from": "2023-11-15"}}')))
+        with pytest.raises(InvalidRequest) as missing:
+            index.document("b.txt", PUBLIC)
+        assert hidden.value.message == missing.value.message.replace("b.txt", "a.txt")
+        assert (
+            index.document("a.txt", View(parse_filter('{"date": {"to": "2023-11-14"}}'), frozenset())).text == "alpha"
+        )

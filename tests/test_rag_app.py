@@ -33,6 +33,7 @@ from rag.datatypes import (
     Verdict,
 )
 from rag.errors import ConfigError, IndexMissing, InvalidRequest, ModelDied, PromptTooLong, SmallholdError
+from rag.filter import EVERYTHING, View
 from rag.pipeline import ABSTENTION_TEXT, UNATTAINABLE_TEXT, AskOptions
 
 TEXT = "The north ferry leaves at six. It carries no cars."
@@ -49,6 +50,7 @@ ANSWER = Answer(
 )
 ABSTAINED = Answer("", verdict=Verdict.ABSTAINED, reason="no passage is close enough", usage=Usage(prompt=0))
 SIX = (Delta(), Delta("At "), Delta("six."), Delta(answer=ANSWER))
+PUBLIC = View(labels=frozenset())  # what may be seen without a key
 QUESTION = {"messages": [{"role": "user", "content": "When does the ferry leave?"}]}
 
 
@@ -58,6 +60,7 @@ class Script:
     def __init__(self, *steps: Delta | Exception, hold: bool = False) -> None:
         self.steps = steps or SIX
         self.calls: list[tuple[str, list[Message], AskOptions]] = []
+        self.views: list[View] = []
         self.threads: set[str] = set()
         self.go = threading.Semaphore(0 if hold else 1_000_000)
         self.entered = threading.Semaphore(0)
@@ -79,7 +82,8 @@ class Script:
         finally:
             self.threads.add(threading.current_thread().name)
 
-    def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
+    def retrieve(self, question: str, history: Sequence[Message] = (), view: View = EVERYTHING) -> list[ScoredChunk]:
+        self.views.append(view)
         return [FOUND, ScoredChunk(CHUNK, 0.5)]
 
     def close(self) -> None:
@@ -99,7 +103,7 @@ class WordLengths:
 
 def service(pipeline: Script) -> Service:
     documents = [IndexedDocument(f"{i}.md", f"Title {i}", f"docs/{i}.md", chunks=i, bytes=100 * i) for i in range(5)]
-    return Service(pipeline, WordLengths(), WordLengths(), "small-1b", "mini-embed", lambda: documents, 1_700_000_000)
+    return Service(pipeline, WordLengths(), WordLengths(), "small-1b", "mini-embed", lambda _: documents, 1_700_000_000)
 
 
 def listening() -> socket.socket:
@@ -504,10 +508,10 @@ def test_what_the_request_says_reaches_the_pipeline():
     question, history, options = pipeline.calls[0]
     assert question == "When does the first leave?"
     assert history == [Message("user", "Is there\na ferry?"), Message("assistant", "There are two.")]
-    assert options == AskOptions(7, 0.5, 0.9, 2**32 - 1, ("\n",), abstain=False, passages=4)
-    assert pipeline.calls[1][2] == AskOptions(max_tokens=9, stop=("a", "b"))
-    assert pipeline.calls[2] == ("When does the ferry leave?", [], AskOptions())
-    assert pipeline.calls[3][2] == AskOptions(risk=0.2)
+    assert options == AskOptions(7, 0.5, 0.9, 2**32 - 1, ("\n",), abstain=False, passages=4, view=PUBLIC)
+    assert pipeline.calls[1][2] == AskOptions(max_tokens=9, stop=("a", "b"), view=PUBLIC)
+    assert pipeline.calls[2] == ("When does the ferry leave?", [], AskOptions(view=PUBLIC))
+    assert pipeline.calls[3][2] == AskOptions(risk=0.2, view=PUBLIC)
     assert pipeline.threads == {"smallhold-chat_0"}
 
 
@@ -966,8 +970,10 @@ def test_models_and_documents_are_listed(client):
     assert client.get("/v1/models/small-1b").json() == cards["data"][0] == wanted
     page = client.get("/v1/documents", params={"limit": 2, "offset": 1}).json()
     assert (page["total"], page["chunks"]) == (5, 10)
+    row = {"type": "", "date": "", "tags": []}
     assert page["data"] == [
-        {"id": f"{i}.md", "title": f"Title {i}", "uri": f"docs/{i}.md", "chunks": i, "bytes": 100 * i} for i in (1, 2)
+        {**row, "id": f"{i}.md", "title": f"Title {i}", "uri": f"docs/{i}.md", "chunks": i, "bytes": 100 * i}
+        for i in (1, 2)
     ]
     assert client.get("/v1/documents", params={"offset": 9}).json()["data"] == []
     for query in ("limit=0", "limit=1001", "limit=x", "offset=-1"):

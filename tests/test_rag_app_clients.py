@@ -16,6 +16,7 @@ from rag.app import IndexedDocument, Service, create_app
 from rag.config import ServerSettings
 from rag.datatypes import Answer, Chunk, Citation, Delta, Message, ScoredChunk, Span, Usage
 from rag.errors import InvalidRequest, PromptTooLong
+from rag.filter import EVERYTHING, View
 from rag.pipeline import AskOptions
 
 CHUNK = Chunk("mill.md#0", "mill.md", "The mill closed in 1911.", Span(0, 24), {"title": "The mill"})
@@ -63,7 +64,7 @@ class Mill:
             self.cancelled.set()
             raise
 
-    def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
+    def retrieve(self, question: str, history: Sequence[Message] = (), view: View = EVERYTHING) -> list[ScoredChunk]:
         return [ScoredChunk(CHUNK, 1.0)]
 
 
@@ -89,7 +90,7 @@ def listening() -> socket.socket:
 def running(pipeline: Mill, **settings) -> Iterator[str]:
     """Serve on a free port in a thread; gives the base URL that clients are told."""
     documents = [IndexedDocument("mill.md", "The mill", "docs/mill.md", chunks=1, bytes=24)]
-    service = Service(pipeline, Lengths(), Lengths(), "small-1b", "mini-embed", lambda: documents)
+    service = Service(pipeline, Lengths(), Lengths(), "small-1b", "mini-embed", lambda _: documents)
     listener = listening()
     app = create_app(lambda: service, ServerSettings(**settings))
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none", timeout_graceful_shutdown=5))
@@ -139,7 +140,9 @@ def test_chat(client, pipeline):
     assert completion.model_extra["citations"][0]["text"] == "The mill closed in 1911."
     assert completion.model_extra["verdict"] == "answered"
     assert completion._request_id is not None
-    assert pipeline.options == [AskOptions(max_tokens=20, seed=3, abstain=False, passages=2)]
+    assert pipeline.options == [
+        AskOptions(max_tokens=20, seed=3, abstain=False, passages=2, view=View(labels=frozenset()))
+    ]
 
 
 def test_a_conversation(client, pipeline):

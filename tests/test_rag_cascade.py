@@ -11,6 +11,7 @@ from rag.cascade import Cascade, Chance, Gain, Member, Rule, load_gain, make_rul
 from rag.config import Settings, load_settings
 from rag.datatypes import Message, Piece, Sampling, Usage, Verdict
 from rag.errors import ConfigError, EndpointFailed, ModelMissing
+from rag.filter import View
 from rag.lazy import LazyModel
 from rag.pipeline import AskOptions, RagPipeline
 from rag.prompt import Prompt
@@ -306,3 +307,11 @@ def test_without_a_large_model_the_pipeline_is_as_it_was() -> None:
     plain = build_pipeline(load_settings(), QueueGenerator("1874"), ListRetriever(MILL))
     answer = plain.answer("When?", options=AskOptions(abstain=False))
     assert (answer.model, answer.asked) == ("", ())
+
+
+def test_neither_model_reads_what_the_one_who_asks_may_not() -> None:
+    retriever, view = ListRetriever(MILL), View(labels=frozenset({"hr"}))
+    made = cascade(QueueGenerator("Napoleon"), QueueGenerator("in 1874"), retriever)
+    made.answer("When was it built?", options=AskOptions(view=view))
+    made.retrieve("When was it built?", view=view)
+    assert retriever.views == [view, view]

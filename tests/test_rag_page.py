@@ -17,6 +17,7 @@ from rag.app import IndexedDocument, Service, create_app
 from rag.config import ServerSettings
 from rag.datatypes import Answer, Chunk, Citation, Closest, Delta, Message, ScoredChunk, Span, Usage, Verdict
 from rag.errors import EndpointFailed, IndexMissing
+from rag.filter import EVERYTHING, View
 from rag.keys import create_key, revoke_key
 from rag.pipeline import AskOptions
 
@@ -127,7 +128,7 @@ class Scripted:
             self.cancelled.set()
             raise
 
-    def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
+    def retrieve(self, question: str, history: Sequence[Message] = (), view: View = EVERYTHING) -> list[ScoredChunk]:
         return []
 
 
@@ -147,7 +148,7 @@ class Served:
         titles = ["The north ferry", "Letter of 1902", "Norrin head", "Kelp loaf", EVIL]
         rows = [IndexedDocument(f"{i}.md", title, f"docs/{i}.md", 9 + i, 4000) for i, title in enumerate(titles)]
         unused = None  # the page neither embeds nor counts
-        return Service(self.pipeline, unused, unused, "qwen2.5-coder-0.5b-instruct", "all-MiniLM-L6-v2", lambda: rows)
+        return Service(self.pipeline, unused, unused, "qwen2.5-coder-0.5b-instruct", "all-MiniLM-L6-v2", lambda _: rows)
 
 
 @contextlib.contextmanager

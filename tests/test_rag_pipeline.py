@@ -6,6 +6,7 @@ from rag.abstain import Abstention, Signal
 from rag.datatypes import Message, RiskTarget, ScoredChunk, Verdict
 from rag.draft import JUDGED_TOKENS
 from rag.errors import ConfigError, InvalidRequest, PromptTooLong
+from rag.filter import View, parse_filter
 from rag.pipeline import ABSTENTION_TEXT, UNATTAINABLE_TEXT, AskOptions, RagPipeline, said
 from rag.promise import Promise, Rung
 from rag.prompt import Prompt
@@ -241,6 +242,7 @@ def test_a_risk_asked_for_goes_before_that_of_the_settings_and_before_switching_
         AskOptions(risk=0.2, passages=2),
         AskOptions(risk=0.2, max_tokens=5),
         AskOptions(risk=0.2, stop=("x",)),
+        AskOptions(risk=0.2, view=View(parse_filter('{"type": "pdf"}'))),
     ],
 )
 def test_a_request_may_not_break_the_promise_that_it_asks_for(options: AskOptions) -> None:

@@ -14,6 +14,7 @@ from rag.build import build_embedder, build_retriever, model_store, open_index
 from rag.config import Settings
 from rag.console import StageProgress
 from rag.datatypes import Document, Message, ScoredChunk
+from rag.filter import EVERYTHING, View
 from rag.prompt import Prompt
 
 # A question that any passage answers, at length: an answer as long as may be, without switching the end token off.
@@ -128,7 +129,7 @@ class Recalled:
     def __init__(self, cases: Sequence[Case]) -> None:
         self._retrieved = {case.question: list(case.retrieved) for case in cases}
 
-    def retrieve(self, question: str, k: int) -> list[ScoredChunk]:
+    def retrieve(self, question: str, k: int, view: View = EVERYTHING) -> list[ScoredChunk]:  # noqa: ARG002 - no index
         """Return at most `k` of what was found."""
         return self._retrieved[question][:k]
 

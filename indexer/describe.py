@@ -1,0 +1,86 @@
+"""What filters ask for of a file's document: its date and its tags, in its metadata beside what its loader found.
+
+date    YYYY-MM-DD: what the loader or the front matter says, else the day of the file's last change (UTC), as it
+        was when the file was read
+tags    one a line, from the front matter
+labels  one a line, likewise: access labels, for documents that no label rule speaks of (`rag.labels`)
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from indexer.outline import front_matter
+from rag.datatypes import Document
+
+# Raise it with every change here that changes what is known of a document: files are then read again.
+VERSION = 1
+
+_MOST = 64  # tags, or labels
+_LONGEST = 200  # characters of one
+# What shuts a document away that names labels nobody can make out. No key can hold it: it is no label.
+_UNCLEAR = "(unclear)"
+
+
+def described(document: Document, path: Path) -> Document:
+    """Return the document with the date of its file, and tags, date and labels of its front matter."""
+    known = _front_matter(document) if document.metadata.get("format") == "markdown" else {}
+    found: dict[str, str] = {}
+    if tags := _words(known.get("tags")):
+        found["tags"] = "\n".join(tags[:_MOST])
+    if "labels" in known:
+        labels = _words(known["labels"])
+        found["labels"] = "\n".join(labels[:_MOST]) or _UNCLEAR
+    day = _day(known.get("date")) or _day(document.metadata.get("date")) or _changed(path)
+    if day:
+        found["date"] = day.isoformat()
+    kept = {name: value for name, value in document.metadata.items() if name != "date"}
+    return replace(document, metadata={**kept, **found})
+
+
+def _front_matter(document: Document) -> Mapping[str, Any]:
+    """Return the fields of a Markdown file's front matter, names in lower case; none where it cannot be read."""
+    block, _ = front_matter(document.text)
+    if not block:
+        return {}
+    try:
+        fields = tomllib.loads(block) if document.text.startswith("+++") else yaml.safe_load(block)
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, ValueError, OverflowError, RecursionError):
+        return {"labels": None} if _names_labels(block) else {}
+    if not isinstance(fields, dict):
+        return {}
+    return {str(name).lower(): value for name, value in fields.items()}
+
+
+def _names_labels(block: str) -> bool:
+    return any(line.lstrip("\"' ").lower().startswith("labels") for line in block.splitlines())
+
+
+def _words(value: object) -> list[str]:
+    """Return the texts of a list, or of one text with commas."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
+    texts = (" ".join(str(part).split()) for part in parts if isinstance(part, str | int | float | date))
+    return list(dict.fromkeys(text[:_LONGEST] for text in texts if text))
+
+
+def _day(value: object) -> date | None:
+    if isinstance(value, datetime):
+        return value.date()
+    if isinstance(value, date):
+        return value
+    try:
+        return date.fromisoformat(value.strip()[:10]) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _changed(path: Path) -> date | None:
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC).date()
+    except (OSError, ValueError, OverflowError):
+        return None

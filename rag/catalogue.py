@@ -1,0 +1,131 @@
+"""What is known of the documents of one generation, and which rows of the index a view leaves.
+
+A view becomes a mask over all rows before anything is searched, so that the best k are the best k of what may be seen,
+and nothing else has a say in them.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from functools import lru_cache
+from pathlib import PurePosixPath
+from threading import Lock
+from typing import NamedTuple
+
+import numpy as np
+
+from rag.datatypes import Metadata
+from rag.docstore import DocumentStore
+from rag.filter import Facts, Filter, View
+from rag.labels import Labeller, LabelRule, may_see
+from rag.protocols import BoolArray, IntArray
+
+_KEPT = 32  # masks of the latest views, each a byte a row and another one a document
+
+
+class _Labels(NamedTuple):
+    """The label sets that occur, and for each document `(D,)` the number of its own."""
+
+    sets: list[frozenset[str]]
+    numbers_n: IntArray
+
+
+class Catalogue:
+    """The documents of a store, seen through views. Usable from several threads.
+
+    Labels are looked up once, at the first view that has need of them. A filter is tried on one document after the
+    other, read from the store, so that nothing of them stays in memory; the masks of the latest views are kept.
+    """
+
+    def __init__(self, store: DocumentStore, rules: Sequence[LabelRule]) -> None:
+        self._store = store
+        self._rules = tuple(rules)
+        self._lock = Lock()
+        self._labels: _Labels | None = None
+        self._row_documents: IntArray | None = None
+        self._documents = lru_cache(maxsize=_KEPT)(self._see_documents)
+        self._rows = lru_cache(maxsize=_KEPT)(self._see_rows)
+
+    def rows(self, view: View) -> BoolArray | None:
+        """Return which rows `(n,)` the view leaves, None for all of them. The array cannot be written to."""
+        return self._rows(view)
+
+    def documents(self, view: View) -> BoolArray | None:
+        """Return which documents `(D,)` the view leaves, in the store's order, None for all of them."""
+        return self._documents(view)
+
+    def sees(self, document_id: str, view: View) -> bool:
+        """Whether the view leaves this document; False also where there is none of that id."""
+        metadata = self._store.described(document_id)
+        if metadata is None:
+            return False
+        title, known = metadata
+        labels = Labeller(self._rules).labels(document_id, _own_labels(known))
+        holds = view.filter is None or view.filter.predicate()(_facts(document_id, title, known))
+        return may_see(view.labels, labels) and holds
+
+    def _see_rows(self, view: View) -> BoolArray | None:
+        documents = self._documents(view)
+        if documents is None:
+            return None
+        with self._lock:
+            if self._row_documents is None:
+                self._row_documents = self._store.row_documents()
+        rows: BoolArray = documents[self._row_documents]
+        rows.setflags(write=False)
+        return rows
+
+    def _see_documents(self, view: View) -> BoolArray | None:
+        masks = []
+        if view.labels is not None:
+            masks.append(self._labelled(view.labels))
+        if view.filter is not None:
+            masks.append(self._filtered(view.filter))
+        if all(mask.all() for mask in masks):
+            return None
+        seen: BoolArray = np.logical_and.reduce(masks)
+        seen.setflags(write=False)
+        return seen
+
+    def _labelled(self, held: frozenset[str]) -> BoolArray:
+        """Return which documents whoever holds these labels may see."""
+        with self._lock:
+            if self._labels is None:
+                self._labels = self._read_labels()
+        seen: BoolArray = np.array([may_see(held, labels) for labels in self._labels.sets], dtype=bool)
+        return seen[self._labels.numbers_n]
+
+    def _read_labels(self) -> _Labels:
+        labeller, known = Labeller(self._rules), dict[frozenset[str], int]()
+        numbers = [
+            known.setdefault(labeller.labels(document_id, _own_labels(metadata)), len(known))
+            for document_id, _, metadata in self._store.descriptions()
+        ]
+        return _Labels(list(known), np.array(numbers, dtype=np.int64))
+
+    def _filtered(self, wanted: Filter) -> BoolArray:
+        """Return of which documents the filter holds."""
+        holds = wanted.predicate()
+        return np.array([holds(_facts(*described)) for described in self._store.descriptions()], dtype=bool)
+
+
+def _facts(document_id: str, title: str, metadata: Metadata) -> Facts:
+    kinds = (str(metadata.get("format", "")), PurePosixPath(document_id).suffix.removeprefix("."))
+    return Facts(
+        path=document_id,
+        title=title.casefold(),
+        types=frozenset(kind.casefold() for kind in kinds if kind),
+        tags=frozenset(str(metadata.get("tags", "")).casefold().splitlines()),
+        day=_day(str(metadata.get("date", ""))),
+    )
+
+
+def _own_labels(metadata: Metadata) -> str:
+    return str(metadata.get("labels", ""))
+
+
+def _day(text: str) -> date | None:
+    """Return the day that a date, or a date and time, in ISO 8601 begins with; records may hold anything else."""
+    try:
+        return date.fromisoformat(text[:10])
+    except ValueError:
+        return None

@@ -1,0 +1,69 @@
+"""Date, tags and labels of a document, from its front matter and its file."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from indexer.describe import described
+from rag.datatypes import Document, Metadata
+
+CHANGED = 1_700_000_000  # 2023-11-14 22:13:20 UTC
+
+
+def metadata(tmp_path: Path, text: str, **known: str) -> Metadata:
+    path = tmp_path / "a.md"
+    path.write_text(text)
+    os.utime(path, (CHANGED, CHANGED))
+    found = described(Document("a.md", "file:///a.md", "A", text, {"format": "markdown", **known}), path)
+    assert (found.id, found.text, found.metadata["format"]) == ("a.md", text, known.get("format", "markdown"))
+    return {name: value for name, value in found.metadata.items() if name != "format"}
+
+
+@pytest.mark.parametrize(
+    ("front", "expected"),
+    [
+        (
+            "---\ntags: [Budget, audit 2024]\ndate: 2024-03-01\n---\n",
+            {"tags": "Budget\naudit 2024", "date": "2024-03-01"},
+        ),
+        (
+            "---\nTags:\n  - a\n  - a\n  - 7\ndate: 2024-03-01T23:30:00+02:00\n---\n",
+            {"tags": "a\n7", "date": "2024-03-01"},
+        ),
+        ("---\ntags: a, b\ndate: '2024-03-01 10:00'\n---\n", {"tags": "a\nb", "date": "2024-03-01"}),
+        ('+++\ntags = ["a"]\ndate = 2024-03-01\n+++\n', {"tags": "a", "date": "2024-03-01"}),
+        ("---\nlabels: [hr, board]\n---\n", {"labels": "hr\nboard", "date": "2023-11-14"}),
+        ("---\ndate: 1 March\n---\n", {"date": "2023-11-14"}),
+        ("---\ntags: {a: b}\n---\n", {"date": "2023-11-14"}),
+        ("---\n- a\n- b\n---\n", {"date": "2023-11-14"}),
+        ("---\ntags: [a\n---\n", {"date": "2023-11-14"}),
+        ("---\na: " + "[" * 5000 + "\n---\n", {"date": "2023-11-14"}),
+        ("---\na: !!python/object/apply:os.system [ls]\n---\n", {"date": "2023-11-14"}),
+        ("# Plain\n", {"date": "2023-11-14"}),
+    ],
+)
+def test_what_is_known_of_a_file(tmp_path: Path, front: str, expected: Metadata) -> None:
+    assert metadata(tmp_path, front + "Text.") == expected
+
+
+@pytest.mark.parametrize("front", ["labels: {hr: 1}", "labels:", "labels: []", "labels: [hr\ntags: x", "Labels: [a: b"])
+def test_labels_that_nobody_can_make_out_shut_the_document_away(tmp_path: Path, front: str) -> None:
+    assert metadata(tmp_path, f"---\n{front}\n---\nText.")["labels"] == "(unclear)"
+
+
+def test_the_loaders_date_comes_before_that_of_the_file(tmp_path: Path) -> None:
+    assert metadata(tmp_path, "Text.", format="pdf", date="2020-02-02T08:00:00Z") == {"date": "2020-02-02"}
+    assert metadata(tmp_path, "Text.", format="pdf", date="last year") == {"date": "2023-11-14"}
+    # Only a Markdown file's beginning is front matter.
+    assert metadata(tmp_path, "---\ntags: [a]\n---\n", format="text") == {"date": "2023-11-14"}
+
+
+def test_what_is_long_or_much_is_cut(tmp_path: Path) -> None:
+    tags = str(metadata(tmp_path, f"---\ntags: [{', '.join(f'{i}-' + 'x' * 205 for i in range(80))}]\n---\n")["tags"])
+    assert (len(tags.splitlines()), max(map(len, tags.splitlines()))) == (64, 200)
+
+
+def test_a_file_that_is_gone_has_no_date(tmp_path: Path) -> None:
+    document = Document("a.md", "file:///a.md", "A", "Text.", {"format": "markdown"})
+    assert described(document, tmp_path / "gone.md").metadata == {"format": "markdown"}
