@@ -72,6 +72,9 @@ class TextLoader:
             raise UnreadableDocument("it is broken")
         return Document(document_id, uri, path.stem, text)
 
+    def unpack(self, path: Path) -> None:
+        return None
+
 
 Write = Callable[[str, str], Path]
 
