@@ -31,15 +31,13 @@ from rag.sentences import sentence_spans
 
 # Part of the fingerprint: raise it with every change here, in grouping.py, outline.py or rag/sentences.py that moves a
 # cut or changes a path of headings.
-_VERSION = 1
+_VERSION = 2
 
 _LONG_LINE = 120  # characters
 _BATCH = 10_000
 _MARKUP: dict[str, Markup] = {
-    "md": "markdown",
-    "markdown": "markdown",
-    "html": "markdown",
-    "docx": "markdown",
+    **dict.fromkeys(("md", "markdown", "html", "docx", "pptx", "xlsx", "epub", "ipynb", "json", "jsonl"), "markdown"),
+    "code": "code",
     "rst": "rst",
     "adoc": "asciidoc",
     "asciidoc": "asciidoc",

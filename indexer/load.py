@@ -1,8 +1,11 @@
 """A file to a Document: dispatch by suffix, bounds, and a worker process that keeps broken files at arm's length.
 
-Plain text is decoded here. HTML, PDF and DOCX are parsed in a child process (`indexer.worker`), because their parsers
-are large libraries, partly native: a file that crashes, hangs or fills the memory costs that child and no more. The
-child is kept from file to file, so that a run pays once for its start and its imports.
+Plain text is decoded here. All else is parsed in a child process (`indexer.worker`), because the parsers are large
+libraries, partly native: a file that crashes, hangs or fills the memory costs that child and no more. The child is kept
+from file to file, so that a run pays once for its start and its imports.
+
+Archives are unpacked by the child into a temporary folder, one archive at a time; their members are then files like
+any other.
 """
 
 import contextlib
@@ -11,22 +14,28 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
+from urllib.parse import quote
 
+from indexer import archive
 from indexer.load_text import Plain, parse_text
 from indexer.outline import Markup
 from indexer.parsed import FILE_BYTES, Parsed, checked
 from rag.datatypes import Document
 from rag.errors import Unavailable, UnreadableDocument, UnsupportedFormat
+from rag.manifest import describe_file
 
 # Raise it with every change here or in a `load_*` module that changes the text or the title of any file.
-_VERSION = 1
-_LIBRARIES = ("beautifulsoup4", "lxml", "mammoth", "markdownify", "pypdfium2")
+_VERSION = 2
+_LIBRARIES = ("beautifulsoup4", "lxml", "mammoth", "markdownify", "olefile", "openpyxl", "pypdfium2")
 SECONDS = 60.0
 _START_SECONDS = 60.0
 
@@ -34,15 +43,57 @@ _PLAIN: dict[str, Markup | Plain] = {
     **dict.fromkeys((".md", ".markdown", ".mdown", ".mkd"), "markdown"),
     **dict.fromkeys((".rst", ".rest"), "rst"),
     **dict.fromkeys((".adoc", ".asciidoc"), "asciidoc"),
-    **dict.fromkeys((".txt", ".text", ".log", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml"), "text"),
-    **dict.fromkeys((".yaml", ".yml", ".toml", ".org", ".tex"), "text"),
+    **dict.fromkeys((".txt", ".text", ".log", ".xml", ".yaml", ".yml", ".toml", ".org", ".tex"), "text"),
+    **dict.fromkeys(
+        (
+            *(".py", ".pyi", ".js", ".mjs", ".jsx", ".ts", ".tsx", ".java", ".kt", ".kts", ".scala", ".groovy", ".cs"),
+            *(".c", ".h", ".cc", ".cpp", ".cxx", ".hh", ".hpp", ".hxx", ".m", ".mm", ".go", ".rs", ".swift", ".zig"),
+            *(".rb", ".php", ".pl", ".pm", ".lua", ".r", ".jl", ".dart", ".ex", ".exs", ".erl", ".hs", ".ml", ".clj"),
+            *(".sh", ".bash", ".zsh", ".ps1", ".bat", ".sql", ".proto", ".graphql", ".css", ".scss", ".vue", ".svelte"),
+            *(".cmake", ".gradle", ".tf", ".ini", ".cfg", ".conf", ".f90", ".vb", ".nim", ".v", ".vhd", ".asm"),
+        ),
+        "code",
+    ),
 }
-_PARSED: dict[str, Literal["html", "pdf", "docx"]] = {
+_PARSED = {
     **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
     ".pdf": "pdf",
-    ".docx": "docx",
+    **dict.fromkeys((".docx", ".docm"), "docx"),
+    **dict.fromkeys((".pptx", ".pptm", ".ppsx"), "pptx"),
+    **dict.fromkeys((".xlsx", ".xlsm"), "xlsx"),
+    **dict.fromkeys((".csv", ".tsv"), "csv"),
+    ".epub": "epub",
+    ".ipynb": "ipynb",
+    ".eml": "eml",
+    ".msg": "msg",
+    ".json": "json",
+    **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
 }
-SUFFIXES = frozenset(_PLAIN) | frozenset(_PARSED)
+_DOCUMENTS = frozenset(_PLAIN) | frozenset(_PARSED)
+SUFFIXES = _DOCUMENTS | archive.SUFFIXES
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A document in an archive. `name` is its path there, `load` reads it, given its document's id and URI."""
+
+    name: str
+    sha256: str
+    bytes: int
+    load: Callable[[str, str], Document]
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What an archive holds: its documents, and the names of what was left out with the reason."""
+
+    members: list[Member] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+def member_address(archive_id: str, archive_uri: str, name: str) -> tuple[str, str]:
+    """Id and URI of the document `name` in an archive that has these itself."""
+    return f"{archive_id}/{name}", f"{archive_uri}#{quote(name)}"
 
 
 class Loader:
@@ -53,6 +104,7 @@ class Loader:
 
     def __init__(self, seconds: float = SECONDS, command: Sequence[str] | None = None) -> None:
         self._worker = _Worker(command or (sys.executable, "-P", "-m", "indexer.worker"), seconds)
+        self._archive: _OpenArchive | None = None  # the one unpacked last
 
     def __enter__(self) -> Self:
         return self
@@ -63,8 +115,9 @@ class Loader:
         self.close()
 
     def close(self) -> None:
-        """End the worker process, if one runs."""
+        """End the worker process, if one runs, and delete what was unpacked."""
         self._worker.stop()
+        self._forget_archive()
 
     @property
     def version(self) -> str:
@@ -82,33 +135,95 @@ class Loader:
         Raises `UnsupportedFormat`, `UnreadableDocument` (the message is the reason alone, on one line), or
         `Unavailable` where the parsers are not installed.
         """
+        return self._load(path, path.name, document_id, uri)
+
+    def unpack(self, path: Path) -> Contents | None:
+        """Return what the archive `path` holds, None where the file is no archive.
+
+        Raises `UnreadableDocument` where it is damaged, or exceeds the bounds of `indexer.archive`; nothing of it is
+        read then.
+        """
+        if path.suffix.lower() not in archive.SUFFIXES:
+            return None
+        files, skipped = self._unpacked(path)
+        members = []
+        for name, file in files.items():
+            found = describe_file(file)
+            members.append(Member(name, found.sha256, found.bytes, partial(self._load_member, path, name)))
+        return Contents(members, skipped)
+
+    def _load_member(self, path: Path, name: str, document_id: str, uri: str) -> Document:
+        file = self._unpacked(path)[0].get(name)
+        if file is None:
+            raise UnreadableDocument("it is no longer in the archive")
+        return self._load(file, PurePosixPath(name).name, document_id, uri)
+
+    def _load(self, path: Path, name: str, document_id: str, uri: str) -> Document:
         suffix = path.suffix.lower()
+        if suffix in archive.SUFFIXES:
+            raise UnsupportedFormat("an archive: the files in it are documents of their own")
         if suffix not in SUFFIXES:
             raise UnsupportedFormat(f"unsupported format {suffix}" if suffix else "unsupported format: no file suffix")
         try:
-            _check_file(path)
-            parsed = self._parse(path, suffix)
+            _check_file(path, FILE_BYTES)
+            parsed = self._parse(path, name, suffix)
         except OSError as error:
             raise UnreadableDocument(f"cannot be read: {error.strerror or error}") from error
         return Document(document_id, uri, parsed.title, parsed.text, dict(parsed.metadata))
 
-    def _parse(self, path: Path, suffix: str) -> Parsed:
+    def _parse(self, path: Path, name: str, suffix: str) -> Parsed:
         if suffix in _PLAIN:
-            return checked(parse_text(path.read_bytes(), path.name, _PLAIN[suffix]))
-        answer = self._worker.ask({"path": str(path.absolute()), "format": _PARSED[suffix]})
+            return checked(parse_text(path.read_bytes(), name, _PLAIN[suffix]))
+        answer = self._ask({"path": str(path.absolute()), "name": name, "format": _PARSED[suffix]})
+        return Parsed(answer["text"], answer["title"], answer["metadata"])
+
+    def _unpacked(self, path: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:
+        """The files that the members of an archive were unpacked to, by name, and what was left out."""
+        if self._archive is None or self._archive.path != path:
+            self._forget_archive()
+            try:
+                _check_file(path, archive.TOTAL_BYTES)
+                folder = tempfile.TemporaryDirectory(prefix="smallhold-")
+            except OSError as error:
+                raise UnreadableDocument(f"cannot be read: {error.strerror or error}") from error
+            self._archive = _OpenArchive(path, folder)
+            try:
+                answer = self._ask({"path": str(path.absolute()), "into": folder.name, "suffixes": sorted(_DOCUMENTS)})
+            except BaseException:
+                self._forget_archive()
+                raise
+            self._archive.files = {name: Path(folder.name, file) for name, file in answer["members"]}
+            self._archive.skipped = [(name, reason) for name, reason in answer["skipped"]]
+        return self._archive.files, self._archive.skipped
+
+    def _forget_archive(self) -> None:
+        open_archive, self._archive = self._archive, None
+        if open_archive:
+            open_archive.folder.cleanup()
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        answer = self._worker.ask(request)
         if "error" in answer:
             raise UnreadableDocument(answer["error"])
         if "missing" in answer:
             raise Unavailable(f"a parser is not installed: {answer['missing']}", hint="Run `make install` again.")
-        return Parsed(answer["text"], answer["title"], answer["metadata"])
+        return answer
 
 
-def _check_file(path: Path) -> None:
+@dataclass(slots=True)
+class _OpenArchive:
+    path: Path
+    folder: tempfile.TemporaryDirectory[str]
+    files: dict[str, Path] = field(default_factory=dict)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+def _check_file(path: Path, limit: int) -> None:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
         raise UnreadableDocument("not a regular file")
-    if status.st_size > FILE_BYTES:
-        raise UnreadableDocument(f"too large: {status.st_size / 1e6:.0f} MB, the limit is {FILE_BYTES // 1_000_000} MB")
+    if status.st_size > limit:
+        raise UnreadableDocument(f"too large: {status.st_size / 1e6:.0f} MB, the limit is {limit // 1_000_000} MB")
 
 
 class _Worker:
@@ -119,7 +234,7 @@ class _Worker:
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, request: dict[str, str]) -> dict[str, Any]:
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Send `request`, return the answer. Raises `UnreadableDocument` where the child crashes or takes too long."""
         try:
             process = self._running()

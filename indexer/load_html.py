@@ -51,7 +51,7 @@ class _Converter(MarkdownConverter):
 
 def parse_html(content: bytes, name: str) -> Parsed:
     """Return the content of an HTML page as Markdown. Raises `UnreadableDocument` where it is no text."""
-    return html_to_markdown(_decode(content), name, "html")
+    return html_to_markdown(decode_html(content), name, "html")
 
 
 def html_to_markdown(html: str, name: str, source: str) -> Parsed:
@@ -78,7 +78,8 @@ def _parse(html: str) -> BeautifulSoup:
     return soup
 
 
-def _decode(content: bytes) -> str:
+def decode_html(content: bytes) -> str:
+    """Return a page as text, by its mark, its own declaration, or as UTF-8. Raises `UnreadableDocument`."""
     if (text := decode_bom(content)) is not None:
         return text
     declared = EncodingDetector.find_declared_encoding(content, is_html=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from math import hypot
 from typing import Any
 
-from indexer.parsed import PDF_PAGES, Parsed, printable, readable_stem, sensible_title
+from indexer.parsed import PDF_PAGES, Parsed, join_pages, printable, readable_stem, sensible_title
 from indexer.reflow import (
     CELLS,
     Line,
@@ -48,7 +48,7 @@ def parse_pdf(content: bytes, name: str) -> Parsed:
     if not any(pages):
         raise UnreadableDocument(_why_no_text(len(pages), scanned, damaged))
     words = vocabulary(pages)
-    text, offsets = _join_pages([page_text(page, words) for page in without_running_lines(pages)])
+    text, offsets = join_pages([page_text(page, words) for page in without_running_lines(pages)])
     title = title or _printed_title(pages) or readable_stem(name)
     metadata = {"format": "pdf", "pages": offsets}
     if warning := _warning(len(pages), scanned, damaged):
@@ -196,19 +196,6 @@ def _readable(text: str) -> str:
     if any("\ud800" <= char <= "\udfff" for char in text):
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore")
     return " ".join(printable(text.translate(_GLYPHS)).split())
-
-
-def _join_pages(pages: Sequence[str]) -> tuple[str, str]:
-    """Return the text of all pages and the offsets of their first characters, as "0,1834,3621"."""
-    text, offsets, end = [], [], 0
-    for page in pages:
-        if page and end:
-            text.append("\n\n")
-            end += 2
-        offsets.append(end)
-        text.append(page)
-        end += len(page)
-    return "".join(text), ",".join(map(str, offsets))
 
 
 def _printed_title(pages: Sequence[Sequence[Line]]) -> str:

@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from pathlib import PurePath
 from typing import Literal
 
 from indexer.outline import Markup, find_headings, front_matter, plain_title
@@ -28,12 +29,13 @@ Plain = Literal["text"]
 
 
 def parse_text(content: bytes, name: str, markup: Markup | Plain) -> Parsed:
-    """Return the file's text, decoded. `markup` is "markdown", "rst", "asciidoc" or "text".
+    """Return the file's text, decoded. `markup` is "markdown", "rst", "asciidoc", "code" or "text".
 
     Raises `UnreadableDocument` where it is not UTF-8, UTF-16 with a byte order mark, or plausible Windows-1252.
     """
     text = decode(content)
-    return Parsed(text, _title(text, markup) or readable_stem(name), {"format": markup})
+    title = PurePath(name).name if markup == "code" else _title(text, markup) or readable_stem(name)
+    return Parsed(text, title, {"format": markup})
 
 
 def decode(content: bytes) -> str:

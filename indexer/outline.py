@@ -1,6 +1,7 @@
 """The headings of a text: where they stand, how deep they are, what they say.
 
-Three notations are read: Markdown (also what HTML and DOCX are turned into), reStructuredText and AsciiDoc.
+Markdown (also what most other formats are turned into), reStructuredText and AsciiDoc are read; in source code the
+lines that define classes and functions are the headings.
 """
 
 import re
@@ -12,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from rag.datatypes import Span
 
-Markup = Literal["markdown", "rst", "asciidoc"]
+Markup = Literal["markdown", "rst", "asciidoc", "code"]
 
 _ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]|$)")
 _SETEXT = re.compile(r" {0,3}(=+|-{2,})[ \t]*")
@@ -21,6 +22,16 @@ _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1{2,}")
 _ASCIIDOC = re.compile(r"(={1,6}|#{1,6})[ \t]+\S")
 _ASCIIDOC_BLOCK = re.compile(r"(?:-{4,}|\.{4,}|\+{4,}|/{4,}|`{3,})")
+# A definition in most languages: modifiers, a keyword, a name. Methods of C and Java, which have no keyword, stand
+# under their class or file.
+_DEFINITION = re.compile(
+    r"([ \t]*)(?:(?:export|default|pub(?:\([a-z]+\))?|public|private|protected|internal|static|async|abstract|final|"
+    r"sealed|open|data|override|inline|unsafe|const|local|partial)[ \t]+)*"
+    r"(?:class|def|defp|defmodule|fn|func|fun|function|sub|struct|enum|trait|impl|interface|protocol|module|namespace|"
+    r"object|package|CREATE[ \t]+(?:OR[ \t]+REPLACE[ \t]+)?(?:TABLE|VIEW|FUNCTION|PROCEDURE))\b"
+    r"(?:[ \t]*(?:<[^<>]*>|\([^()]*\)|IF[ \t]+NOT[ \t]+EXISTS\b))?[ \t]+([A-Za-z_$`\"][\w$.:`\"]*)",
+    re.IGNORECASE,
+)
 _FRONT_MATTER = re.compile(r"(---|\+\+\+)[ \t]*\r?\n(.*?)^(?:\1|\.\.\.)[ \t]*\r?$", re.DOTALL | re.MULTILINE)
 _FRONT_MATTER_CHARACTERS = 20_000
 _PATH_CHARACTERS = 200
@@ -33,6 +44,7 @@ _INLINE = (
     (re.compile(r"(?<!\w)(_{1,3})(?=\S)(.+?)(?<=\S)\1(?!\w)"), r"\2"),
     (re.compile(r"\\([!-/:-@\[-`{-~])"), r"\1"),
 )
+_DEFINITION_WITHIN = 300  # characters of a line
 # Longer headings are paragraphs that someone marked as headings.
 TITLE_CHARACTERS = 200
 
@@ -61,6 +73,8 @@ def find_headings(text: str, markup: Markup) -> list[Heading]:
         return list(_rst_headings(text))
     if markup == "asciidoc":
         return list(_asciidoc_headings(text))
+    if markup == "code":
+        return list(_definitions(text))
     return list(_markdown_headings(text))
 
 
@@ -172,6 +186,15 @@ def _asciidoc_headings(text: str) -> Iterator[Heading]:
                 block = ""
         elif not block and (found := _ASCIIDOC.match(line.text)):
             yield Heading(line.start, line.end, len(found.group(1)), plain_title(line.text.lstrip("=#")))
+
+
+def _definitions(text: str) -> Iterator[Heading]:
+    """The deeper a definition is indented, the deeper its level."""
+    for line in _lines(text):
+        found = _DEFINITION.match(line.text[:_DEFINITION_WITHIN])
+        if found and (name := found.group(2).strip('`":.')):
+            indent = len(found.group(1).expandtabs(4))
+            yield Heading(line.start, line.end, 1 + indent, name[:TITLE_CHARACTERS])
 
 
 def _common_start(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:

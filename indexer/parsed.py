@@ -1,7 +1,7 @@
 """What every format's parser returns, and the bounds that all of them keep."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
@@ -44,6 +44,19 @@ def checked(parsed: Parsed) -> Parsed:
 def printable(text: str) -> str:
     """Text of a parser without control characters; a form feed becomes a line break."""
     return _UNPRINTABLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n").replace("\x0c", "\n"))
+
+
+def join_pages(pages: Sequence[str]) -> tuple[str, str]:
+    """Return the text of all pages and the offsets of their first characters, as "0,1834,3621"."""
+    text, offsets, end = [], [], 0
+    for page in pages:
+        if page and end:
+            text.append("\n\n")
+            end += 2
+        offsets.append(end)
+        text.append(page)
+        end += len(page)
+    return "".join(text), ",".join(map(str, offsets))
 
 
 def readable_stem(name: str) -> str:

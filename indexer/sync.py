@@ -15,12 +15,13 @@ from typing import Protocol
 
 from indexer import describe
 from indexer.embedding import IndexEmbedder
+from indexer.load import Contents, Member, member_address
 from indexer.scan import FoundFile, RootPlan, Scan, find_files, plan_roots, printable
 from indexer.store import IndexWriter
 from indexer.update import DocumentChunker, Progress, Source, SyncReport, Update
 from rag.datatypes import Document
 from rag.docstore import Original
-from rag.errors import DataError, IndexMissing, InvalidRequest
+from rag.errors import DataError, IndexMissing, InvalidRequest, UnreadableDocument
 from rag.index import Index
 from rag.labels import LabelRule
 from rag.manifest import describe_file, read_label_rules, read_roots
@@ -43,6 +44,10 @@ class DocumentLoader(Protocol):
 
     def load_file(self, path: Path, document_id: str, uri: str) -> Document:
         """Read a file. Raises `UnreadableDocument`, also where the file cannot be opened."""
+        ...
+
+    def unpack(self, path: Path) -> Contents | None:
+        """Return the documents in an archive, None where the file is none. Raises `UnreadableDocument`."""
         ...
 
 
@@ -165,7 +170,14 @@ def _file_sources(scan: Scan, loader: DocumentLoader, report: SyncReport, progre
     for done, file in enumerate(scan.files):
         progress("scan", done, len(scan.files))
         try:
-            sources.append(_file_source(file, loader, version))
+            contents = loader.unpack(file.path)
+            if contents is None:
+                sources.append(_file_source(file, loader, version))
+            else:
+                sources += _member_sources(file, contents, version)
+                report.skipped += [(f"{printable(file.path)}/{name}", reason) for name, reason in contents.skipped]
+        except UnreadableDocument as error:
+            report.failed.append((printable(file.path), error.message))
         except OSError as error:
             report.failed.append((printable(file.path), error.strerror or "it cannot be read"))
     progress("scan", len(scan.files), len(scan.files))
@@ -183,6 +195,19 @@ def _file_source(file: FoundFile, loader: DocumentLoader, version: str) -> Sourc
 
 def _read(loader: DocumentLoader, file: FoundFile, uri: str) -> Document:
     return describe.described(loader.load_file(file.path, file.document_id, uri), file.path)
+
+
+def _member_sources(file: FoundFile, contents: Contents, version: str) -> Iterator[Source]:
+    """The documents in an archive: their ids are their paths in it, after its own."""
+    for member in contents.members:
+        document_id, uri = member_address(file.document_id, file.path.as_uri(), member.name)
+        original = Original(file.root, member.sha256, member.bytes, version)
+        name = f"{printable(file.path)}/{member.name}"
+        yield Source(document_id, uri, original, name, partial(_read_member, member, document_id, uri, file.path))
+
+
+def _read_member(member: Member, document_id: str, uri: str, archive: Path) -> Document:
+    return describe.described(member.load(document_id, uri), archive)
 
 
 def _record_sources(documents: Iterable[Document]) -> list[Source]:

@@ -1,7 +1,8 @@
-"""The child process that parses HTML, PDF and DOCX: one request a line on its input, one answer a line on its output.
+"""The child process that parses files: one request a line on its input, one answer a line on its output, all JSON.
 
-A request is `{"path", "format", "seconds"}`, an answer `{"text", "title", "metadata"}`, `{"error"}` or `{"missing"}`,
-all JSON; the first line, `{}`, says that the process has started. `indexer.load.Loader` runs it as
+A request is `{"path", "name", "format", "seconds"}`, its answer `{"text", "title", "metadata"}`; to unpack an archive
+`{"path", "into", "suffixes", "seconds"}`, answered with `{"members", "skipped"}`. Either may be answered with
+`{"error"}` or `{"missing"}`. The first line, `{}`, says that the process has started. `indexer.load.Loader` runs it as
 `python -m indexer.worker`.
 """
 
@@ -10,9 +11,11 @@ import os
 import signal
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from indexer.archive import unpack
 from indexer.parsed import FILE_BYTES, Parsed, checked
 from rag.errors import UnreadableDocument
 
@@ -20,29 +23,41 @@ _MEMORY_BYTES = 4_000_000_000
 _DEEPEST = 20_000  # calls; pages nest deeper than Python's default of 1,000 allows
 
 
-def parse(path: Path, source: str) -> Parsed:
-    """Return what the parser of `source` ("html", "pdf" or "docx") makes of a file. Raises `UnreadableDocument`."""
+# Modules with libraries that take long to import, or may be missing: each is imported when its format first comes.
+_PARSERS = {
+    "csv": ("load_csv", "parse_csv"),
+    "docx": ("load_docx", "parse_docx"),
+    "eml": ("load_mail", "parse_eml"),
+    "epub": ("load_epub", "parse_epub"),
+    "html": ("load_html", "parse_html"),
+    "ipynb": ("load_notebook", "parse_notebook"),
+    "json": ("load_json", "parse_json"),
+    "jsonl": ("load_json", "parse_jsonl"),
+    "msg": ("load_mail", "parse_msg"),
+    "pdf": ("load_pdf", "parse_pdf"),
+    "pptx": ("load_pptx", "parse_pptx"),
+    "xlsx": ("load_xlsx", "parse_xlsx"),
+}
+
+
+def parse(path: Path, name: str, source: str) -> Parsed:
+    """Return what the parser of the format `source` makes of a file called `name`. Raises `UnreadableDocument`."""
     with path.open("rb") as file:
         content = file.read(FILE_BYTES + 1)
     if len(content) > FILE_BYTES:
         raise UnreadableDocument("too large: it grew while it was read")
-    if source == "pdf":
-        from indexer.load_pdf import parse_pdf
-
-        return parse_pdf(content, path.name)
-    if source == "docx":
-        from indexer.load_docx import parse_docx
-
-        return parse_docx(content, path.name)
-    from indexer.load_html import parse_html
-
-    return parse_html(content, path.name)
+    module, function = _PARSERS[source]
+    parsed: Parsed = getattr(import_module(f"indexer.{module}"), function)(content, name)
+    return checked(parsed)
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Parse one file; whatever goes wrong becomes the reason in `error`."""
+    """Parse one file, or unpack one archive; whatever goes wrong becomes the reason in `error`."""
     try:
-        parsed = checked(parse(Path(request["path"]), request["format"]))
+        if "into" in request:
+            unpacked = unpack(Path(request["path"]), Path(request["into"]), frozenset(request["suffixes"]))
+            return {"members": unpacked.members, "skipped": unpacked.skipped}
+        parsed = parse(Path(request["path"]), request["name"], request["format"])
     except UnreadableDocument as error:
         return {"error": error.message}
     except OSError as error:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from rag.models import ModelStore
 
 if TYPE_CHECKING:
     from eval.synth import Source
+    from indexer.load import Loader
+    from indexer.scan import FoundFile
 
 LISTED = 20  # files that could not be read shown before the rest is only counted
 
@@ -36,15 +39,35 @@ def load_folder(folder: Path) -> Iterator[Document]:
         scan = find_files(plan_roots({}, [folder]), loader.suffixes, exclude=Path(), owners={})
         failed += scan.failed
         for done, file in enumerate(scan.files, start=1):
-            try:
-                yield loader.load_file(file.path, file.document_id, file.path.as_uri())
-            except UnreadableDocument as error:
-                failed.append((str(file.path), str(error)))
+            for name, read in _reads(file, loader, failed):
+                try:
+                    yield read()
+                except UnreadableDocument as error:
+                    failed.append((name, str(error)))
             progress("read", done, len(scan.files))
     for path, reason in failed[:LISTED]:
         err.print(f"[red]could not be read[/]: {escape(path)}: {escape(reason)}")
     if len(failed) > LISTED:
         err.print(f"[red]could not be read[/]: {len(failed) - LISTED} more")
+
+
+def _reads(
+    file: "FoundFile", loader: "Loader", failed: list[tuple[str, str]]
+) -> Iterator[tuple[str, Callable[[], Document]]]:
+    """The documents in a file, more than one where it is an archive, each as its name and what reads it."""
+    from indexer.load import member_address
+
+    uri = file.path.as_uri()
+    try:
+        contents = loader.unpack(file.path)
+    except UnreadableDocument as error:
+        failed.append((str(file.path), str(error)))
+        return
+    if contents is None:
+        yield str(file.path), partial(loader.load_file, file.path, file.document_id, uri)
+        return
+    for member in contents.members:
+        yield f"{file.path}/{member.name}", partial(member.load, *member_address(file.document_id, uri, member.name))
 
 
 def _able_to_write(settings: Settings, store: ModelStore) -> Settings:

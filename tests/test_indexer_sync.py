@@ -2,12 +2,14 @@
 
 import os
 import sqlite3
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from indexer.load import Loader
 from indexer.sync import build, sync
 from indexer.update import SyncReport
 from rag.datatypes import Chunk, Document, Span
@@ -73,6 +75,9 @@ class TextLoader:
         if text.startswith("broken"):
             raise UnreadableDocument("it is broken")
         return Document(document_id, uri, path.stem, text)
+
+    def unpack(self, path: Path) -> None:
+        return None
 
 
 Write = Callable[[str, str], Path]
@@ -632,3 +637,46 @@ def test_a_file_is_described_when_it_is_read(tmp_path: Path, write: Write) -> No
         assert (
             index.document("a.txt", View(parse_filter('{"date": {"to": "2023-11-14"}}'), frozenset())).text == "alpha"
         )
+
+
+# --- archives
+
+
+def test_members_of_an_archive_are_documents(tmp_path: Path) -> None:
+    def archive(name: str, **files: str) -> None:
+        (tmp_path / "docs").mkdir(exist_ok=True)
+        with zipfile.ZipFile(tmp_path / "docs" / name, "w") as file:
+            for stem, text in files.items():
+                file.writestr(f"in/{stem}.txt", text)
+            file.writestr("in/picture.png", b"x")
+
+    def run() -> SyncReport:
+        with Loader() as loader:
+            return sync(
+                tmp_path / "index",
+                [tmp_path / "docs"],
+                embedder=CountingEmbedder(),
+                chunker=LineChunker(100),
+                loader=loader,
+            )
+
+    archive("a.zip", one="alpha", two="beta")
+    archive("b.zip", one="gamma")
+    (tmp_path / "docs" / "broken.zip").write_bytes(b"PK")
+    report = run()
+    assert report.added == ["a.zip/in/one.txt", "a.zip/in/two.txt", "b.zip/in/one.txt"]
+    assert report.failed == [(str(tmp_path / "docs" / "broken.zip"), "damaged archive")]
+    assert report.skipped == [
+        (str(tmp_path / "docs" / f"{name}.zip/in/picture.png"), "no loader for files named *.png") for name in "ab"
+    ]
+    archive("a.zip", one="alpha", two="delta", three="epsilon")
+    (tmp_path / "docs" / "b.zip").unlink()
+    report = run()
+    assert (report.unchanged, report.changed) == (["a.zip/in/one.txt"], ["a.zip/in/two.txt"])
+    assert (report.added, report.removed) == (["a.zip/in/three.txt"], ["b.zip/in/one.txt"])
+    assert report.embedded == 2
+    with Index.open(tmp_path / "index", "counting-2") as index:
+        document = index.document("a.zip/in/three.txt")
+        assert index.document("a.zip/in/one.txt").metadata["date"]
+    assert document.text == "epsilon"
+    assert document.uri == f"{(tmp_path / 'docs' / 'a.zip').as_uri()}#in/three.txt"

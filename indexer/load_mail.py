@@ -1,0 +1,157 @@
+"""Mail to Markdown: the heads that say who wrote when to whom about what, the text, and the names of what is attached.
+
+`.eml` is read by the standard library (RFC 5322 and MIME), `.msg` of Outlook by olefile (MS-OXMSG).
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from typing import Any
+
+from indexer.load_html import decode_html, html_to_markdown
+from indexer.load_text import decode
+from indexer.outline import plain_title
+from indexer.parsed import Parsed, printable, readable_stem
+from rag.errors import UnreadableDocument
+
+_HEADS = ("From", "To", "Cc", "Date", "Subject")
+_DEEPEST = 5  # a mail in a mail in a mail
+_PARTS = 1000
+# Property tags of MS-OXPROPS, the last four digits the type: 001F is UTF-16 text, 001E text in the mail's code page.
+_SUBJECT, _SENDER, _SENDER_ADDRESS, _SENDER_SMTP = "0037", "0C1A", "0C1F", "5D01"
+_TO, _CC, _BODY, _HTML, _RTF = "0E04", "0E03", "1000", "10130102", "10090102"
+_FILE_NAMES = ("3707", "3704", "3001")  # long file name, short one, display name
+_PROPERTIES = "__properties_version1.0"
+_SUBMITTED, _DELIVERED = (0x0039, 0x0E06)
+_CODE_PAGES = (0x3FFD, 0x3FDE)
+_EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
+
+
+def parse_eml(content: bytes, name: str) -> Parsed:
+    """Return a mail, with those in it. Raises `UnreadableDocument` where it has none of a mail's heads."""
+    mail = message_from_bytes(content, policy=policy.default)
+    assert isinstance(mail, EmailMessage)
+    if not any(_head(mail, head) for head in (*_HEADS, "Received", "Message-ID")):
+        raise UnreadableDocument("not a mail: it has no heads such as From and Date")
+    text = printable(_mail(mail, 0))
+    return Parsed(text, plain_title(_head(mail, "Subject")) or readable_stem(name), {"format": "eml"})
+
+
+def parse_msg(content: bytes, name: str) -> Parsed:
+    """Return a mail as Outlook saves it. Raises `UnreadableDocument` where it is none, or its text is only RTF."""
+    import olefile
+
+    try:
+        with olefile.OleFileIO(io.BytesIO(content), raise_defects=olefile.DEFECT_FATAL) as file:
+            found = {path[-1].upper(): path for path in file.listdir() if len(path) == 1}
+            if not any(stream.startswith("__SUBSTG1.0_") for stream in found):
+                raise UnreadableDocument("not an Outlook mail: another kind of file is in it")
+            heads, text = _outlook(file)
+    except UnreadableDocument:
+        raise
+    except Exception as error:  # olefile's own errors, and what its parser lets through on damaged files
+        raise UnreadableDocument("not an Outlook mail, or damaged") from error
+    title = plain_title(printable(heads.get("Subject", ""))) or readable_stem(name)
+    return Parsed(printable(_joined(heads, text)), title, {"format": "msg"})
+
+
+def _mail(mail: EmailMessage, depth: int) -> str:
+    attached, inner = [], []
+    for number, part in enumerate(mail.iter_attachments() if mail.is_multipart() else ()):
+        if number == _PARTS:
+            break
+        if part.get_content_type() == "message/rfc822" and depth < _DEEPEST:
+            content = part.get_payload()
+            inner += [_mail(one, depth + 1) for one in content if isinstance(one, EmailMessage)]
+        elif filename := part.get_filename():
+            attached.append(filename)
+    heads = {head: _head(mail, head) for head in _HEADS} | {"Attached": ", ".join(attached)}
+    return "\n\n---\n\n".join([_joined(heads, _body(mail)), *inner])
+
+
+def _joined(heads: dict[str, str], text: str) -> str:
+    lines = [f"{head}: {value}" for head, value in heads.items() if value]
+    return "\n".join(lines) + "\n\n" + text.strip()
+
+
+def _head(mail: EmailMessage, head: str) -> str:
+    try:
+        return " ".join(str(mail.get(head, "")).split())
+    except Exception:  # the standard library's parser of heads fails in many ways on those that spammers write
+        return ""
+
+
+def _body(mail: EmailMessage) -> str:
+    part = mail.get_body(("plain", "html"))
+    if part is None:
+        return ""
+    content = part.get_payload(decode=True)
+    assert isinstance(content, bytes)
+    if part.get_content_type() == "text/html":
+        return html_to_markdown(_decoded(content, part.get_content_charset()), "", "eml").text
+    return _decoded(content, part.get_content_charset())
+
+
+def _decoded(content: bytes, charset: str | None) -> str:
+    try:
+        return content.decode(charset or "ascii")
+    except (LookupError, UnicodeDecodeError):
+        pass
+    try:
+        return decode(content)
+    except UnreadableDocument:
+        return content.decode("utf-8", "replace")
+
+
+def _outlook(file: Any) -> tuple[dict[str, str], str]:
+    code_page, date = _properties(file)
+
+    def text(tag: str, folder: Sequence[str] = ()) -> str:
+        for kind, encoding in (("001F", "utf-16-le"), ("001E", code_page)):
+            if file.exists(path := [*folder, f"__substg1.0_{tag}{kind}"]):
+                content: bytes = file.openstream(path).read()
+                return content.decode(encoding, "replace").rstrip("\0")
+        return ""
+
+    sender, address = text(_SENDER), text(_SENDER_SMTP) or text(_SENDER_ADDRESS)
+    folders = sorted({path[0] for path in file.listdir() if path[0].startswith("__attach")})[:_PARTS]
+    attached = (next(filter(None, (text(tag, [folder]) for tag in _FILE_NAMES)), "") for folder in folders)
+    heads = {
+        "From": f"{sender} <{address}>" if sender and "@" in address and address != sender else sender or address,
+        "To": text(_TO),
+        "Cc": text(_CC),
+        "Date": date,
+        "Subject": text(_SUBJECT),
+        "Attached": ", ".join(filter(None, attached)),
+    }
+    body = text(_BODY)
+    if not body.strip() and file.exists(f"__substg1.0_{_HTML}"):
+        body = html_to_markdown(decode_html(file.openstream(f"__substg1.0_{_HTML}").read()), "", "msg").text
+    if not body.strip() and file.exists(f"__substg1.0_{_RTF}"):
+        raise UnreadableDocument("an Outlook mail whose text is only in RTF; save it as EML or TXT")
+    return heads, body
+
+
+def _properties(file: Any) -> tuple[str, str]:
+    """The code page of the mail's 8-bit text and when it was sent, from its table of fixed-size properties."""
+    table: bytes = file.openstream(_PROPERTIES).read() if file.exists(_PROPERTIES) else b""
+    values = dict(_entries(table[32:]))
+    code_page = next((values[tag] for tag in _CODE_PAGES if tag in values), 1252) & 0xFFFFFFFF
+    ticks = values.get(_SUBMITTED) or values.get(_DELIVERED) or 0
+    encoding = {65001: "utf-8", 28591: "latin-1", 20127: "ascii"}.get(code_page, f"cp{code_page}")
+    try:
+        "".encode(encoding)
+        date = (_EPOCH + timedelta(microseconds=ticks // 10)).isoformat(" ", "minutes") if ticks else ""
+    except LookupError:
+        return "cp1252", ""
+    except OverflowError:
+        return encoding, ""
+    return encoding, date
+
+
+def _entries(table: bytes) -> Iterator[tuple[int, int]]:
+    """Number and value of each property: entries of 16 bytes, type and number, flags, value."""
+    for at in range(0, len(table) - 15, 16):
+        yield int.from_bytes(table[at + 2 : at + 4], "little"), int.from_bytes(table[at + 8 : at + 16], "little")

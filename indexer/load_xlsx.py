@@ -1,0 +1,83 @@
+"""XLSX to Markdown: each sheet a heading and its tables, read by openpyxl."""
+
+import io
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, datetime, time
+from itertools import groupby
+from typing import Any
+
+from indexer.outline import plain_title
+from indexer.package import core_title, office_parts
+from indexer.parsed import Parsed, join_pages, printable, readable_stem
+from indexer.tables import check_cells, markdown_table
+
+
+def parse_xlsx(content: bytes, name: str) -> Parsed:
+    """Return the values of an XLSX as tables, formulas by their results.
+
+    Metadata `pages` holds the offsets of the sheets. An empty row ends a table. Raises `UnreadableDocument`
+    where it is damaged, encrypted, not an XLSX, or too large.
+    """
+    import openpyxl
+
+    parts = office_parts(content, "XLSX", "workbook.xml")
+    book = openpyxl.load_workbook(_rezipped(parts), read_only=True, data_only=True, keep_links=False)
+    cells = 0
+    sheets = []
+    for sheet in book.worksheets:
+        sheet.reset_dimensions()  # what the file says of its size is often wrong
+        rows = []
+        for row in sheet.iter_rows():
+            cells += max(1, len(row))
+            check_cells(cells)
+            rows.append([_text(cell) for cell in row])
+        sheets.append(printable(_sheet(str(sheet.title), rows)))
+    text, offsets = join_pages(sheets)
+    return Parsed(text, core_title(parts, name) or readable_stem(name), {"format": "xlsx", "pages": offsets})
+
+
+def _rezipped(parts: Mapping[str, bytes]) -> io.BytesIO:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, xml in parts.items():
+            archive.writestr(name, xml)
+    file.seek(0)
+    return file
+
+
+def _sheet(title: str, rows: Iterable[list[str]]) -> str:
+    blocks = list(_blocks(rows))
+    return "\n\n".join([f"## {plain_title(title)}", *blocks]) if blocks else ""
+
+
+def _blocks(rows: Iterable[list[str]]) -> Iterator[str]:
+    """Runs of rows that are not empty: a table each, or lines where there is a single column."""
+    for filled, group in groupby(rows, key=any):
+        if not filled:
+            continue
+        block = list(group)
+        left = min(next(number for number, cell in enumerate(row) if cell) for row in block)
+        block = [row[left:] for row in block]
+        while len(block) > 1 and not any(block[0][1:]) and any(any(row[1:]) for row in block):
+            yield block.pop(0)[0]  # the table's caption, or a line above it
+        if all(not any(row[1:]) for row in block):
+            yield "\n".join(row[0] for row in block)
+        else:
+            yield markdown_table(block)
+
+
+def _text(cell: Any) -> str:
+    """A cell as its reader sees it, as far as that can be known without Excel."""
+    value = cell.value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, datetime):
+        return value.date().isoformat() if value.time() == time() else value.isoformat(" ", "minutes")
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, int | float) and "%" in str(cell.number_format):
+        return f"{100 * value:.10g}%"
+    return f"{value:.15g}" if isinstance(value, float) else str(value)

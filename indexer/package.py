@@ -1,0 +1,109 @@
+"""Office documents are zip archives of XML parts: reads the parts, with everything checked before a parser sees them.
+
+A part that declares a document type is refused: without one there are no XML entities to expand. Pictures and other
+parts that are no XML are never unpacked.
+"""
+
+import io
+import posixpath
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import Any
+from xml.etree import ElementTree
+from xml.parsers import expat
+
+from indexer.parsed import sensible_title
+from rag.errors import UnreadableDocument
+
+UNPACKED_BYTES = 1_000_000_000  # pictures included
+XML_BYTES = 100_000_000
+_PARTS = 20_000
+_OLE_MARK = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
+_CORE = "docProps/core.xml"
+_DC_TITLE = "{http://purl.org/dc/elements/1.1/}title"
+_RELATIONSHIP = "{http://schemas.openxmlformats.org/package/2006/relationships}Relationship"
+_OLDER = {"DOCX": "DOC", "PPTX": "PPT", "XLSX": "XLS"}
+_MAIN = {"DOCX": "text document", "PPTX": "presentation", "XLSX": "workbook"}
+
+
+def office_parts(content: bytes, kind: str, main: str) -> dict[str, bytes]:
+    """Return the XML parts of a DOCX, PPTX or XLSX by name. `main` ends the name of the part that makes it that `kind`.
+
+    Raises `UnreadableDocument` where it is damaged, encrypted, of another kind, or unpacks to more than the bounds.
+    """
+    article = "an" if kind[0] == "X" else "a"
+    if content.startswith(_OLE_MARK):
+        older = f"in the older {_OLDER[kind]} format"
+        raise UnreadableDocument(f"not {article} {kind} file: it is protected with a password, or {older}")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            parts = _checked_parts(archive, kind)
+    except DAMAGED_ZIP as error:
+        raise UnreadableDocument(f"not {article} {kind} file: damaged zip archive") from error
+    except expat.ExpatError as error:
+        raise UnreadableDocument(f"damaged {kind}: its XML is not well formed ({error})") from error
+    if not any(part.endswith(main) for part in parts):
+        raise UnreadableDocument(f"not {article} {kind} file: a zip archive without a {_MAIN[kind]} in it")
+    return parts
+
+
+def check_sizes(infos: list[zipfile.ZipInfo], text: list[zipfile.ZipInfo], kind: str) -> None:
+    """Refuse what is locked or says it unpacks to too much; `zipfile` reads no more of a part than is said."""
+    if (
+        len(infos) > _PARTS
+        or sum(info.file_size for info in infos) > UNPACKED_BYTES
+        or sum(info.file_size for info in text) > XML_BYTES
+    ):
+        raise UnreadableDocument(f"too large: it unpacks to more than {XML_BYTES // 1_000_000} MB of text")
+    if any(info.flag_bits & 1 for info in infos):
+        raise UnreadableDocument(f"encrypted {kind}: a password is needed")
+
+
+def refuse_document_type(xml: bytes, kind: str) -> None:
+    """Raise `UnreadableDocument` where `xml` declares a document type, `ExpatError` where it is not well formed."""
+
+    def refuse(*_: Any) -> None:
+        raise UnreadableDocument(
+            f"refused: its XML declares a document type, which no {kind} needs and entity attacks do"
+        )
+
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
+    parser.Parse(xml, True)
+
+
+def core_title(parts: Mapping[str, bytes], name: str) -> str:
+    """The title in the document's properties, "" where there is none that says anything."""
+    if _CORE not in parts:
+        return ""
+    return sensible_title(xml_root(parts[_CORE]).findtext(_DC_TITLE) or "", name)
+
+
+def xml_root(xml: bytes) -> ElementTree.Element:
+    """The root element of a part from `office_parts`, which has no document type and hence no entities."""
+    return ElementTree.fromstring(xml)  # noqa: S314
+
+
+def related(parts: Mapping[str, bytes], part: str) -> dict[str, tuple[str, str]]:
+    """What `part` refers to: for each relationship id the last word of its type and the name of the part."""
+    folder, name = posixpath.split(part)
+    links = parts.get(f"{folder}/_rels/{name}.rels")
+    found = {}
+    for link in xml_root(links).iter(_RELATIONSHIP) if links else ():
+        if link.get("TargetMode") != "External":
+            target = posixpath.normpath(posixpath.join("/", folder, link.get("Target", ""))).lstrip("/")
+            found[link.get("Id", "")] = (link.get("Type", "").rpartition("/")[2], target)
+    return found
+
+
+def _checked_parts(archive: zipfile.ZipFile, kind: str) -> dict[str, bytes]:
+    infos = archive.infolist()
+    xml = [info for info in infos if info.filename.lower().endswith((".xml", ".rels"))]
+    check_sizes(infos, xml, kind)
+    parts = {}
+    for info in xml:
+        parts[info.filename] = archive.read(info)
+        refuse_document_type(parts[info.filename], kind)
+    return parts

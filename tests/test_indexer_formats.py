@@ -1,0 +1,430 @@
+"""Office files, books, mail, notebooks, data and source code: tiny files made here, read and damaged at random."""
+
+import io
+import json
+import random
+import zipfile
+from collections.abc import Callable, Iterator
+from datetime import date
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import pytest
+
+from indexer.load import Loader
+from indexer.load_csv import parse_csv
+from indexer.load_epub import parse_epub
+from indexer.load_json import parse_json, parse_jsonl
+from indexer.load_mail import parse_eml, parse_msg
+from indexer.load_notebook import parse_notebook
+from indexer.load_pptx import parse_pptx
+from indexer.load_xlsx import parse_xlsx
+from indexer.outline import find_headings
+from indexer.parsed import Parsed
+from indexer.tables import BLOCK_CHARACTERS, markdown_table
+from rag.errors import UnreadableDocument
+
+
+@pytest.fixture(scope="module")
+def loader() -> Iterator[Loader]:
+    with Loader(seconds=30) as loader:
+        yield loader
+
+
+def zipped(files: dict[str, str]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+# --- tables
+
+
+def test_tables_repeat_their_head() -> None:
+    rows = [["Town", "Note"], *([f"Town {n}", "x" * 80] for n in range(20))]
+    blocks = markdown_table(rows).split("\n\n")
+    assert len(blocks) > 2
+    assert all(block.startswith("| Town | Note |\n| --- | --- |\n| Town ") for block in blocks)
+    assert all(len(block) < BLOCK_CHARACTERS + 200 for block in blocks)
+    assert [line for block in blocks for line in block.split("\n")[2:]] == [
+        f"| Town {n} | {'x' * 80} |" for n in range(20)
+    ]
+
+
+def test_tables_of_ragged_rows() -> None:
+    assert markdown_table([["a", "b", ""], ["", ""], ["1"], ["x|y", "two\nlines", "3"]]) == (
+        "| a | b |  |\n| --- | --- | --- |\n| 1 |  |  |\n| x\\|y | two lines | 3 |"
+    )
+    assert markdown_table([["", ""], []]) == ""
+    with pytest.raises(UnreadableDocument, match="more than 5 million cells"):
+        markdown_table([["x"] * 16_000, *([["y"]] * 400)])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Town,People\nUlla,40\nNorr,7\n",
+        "Town;People\nUlla;40\nNorr;7\n",
+        "Town\tPeople\nUlla\t40\r\nNorr\t7",
+        "Town|People\nUlla|40\nNorr|7",
+    ],
+)
+def test_csv_delimiters(content: str) -> None:
+    assert parse_csv(content.encode(), "a_b.csv") == Parsed(
+        "| Town | People |\n| --- | --- |\n| Ulla | 40 |\n| Norr | 7 |", "a b", {"format": "csv"}
+    )
+
+
+def test_csv_quotes_and_single_columns() -> None:
+    assert parse_csv(b'a,b\n"x, ""y""\nz",2\n', "a.csv").text == '| a | b |\n| --- | --- |\n| x, "y" z | 2 |'
+    assert parse_csv(b"Sentence\none; two\nthree\nfour", "a.csv").text.endswith("| three |\n| four |")
+
+
+# --- XLSX
+
+
+def xlsx(fill: Callable[[Any], None]) -> bytes:
+    book = openpyxl.Workbook()
+    fill(book)
+    out = io.BytesIO()
+    book.save(out)
+    return out.getvalue()
+
+
+def two_sheets(book: Any) -> None:
+    first = book.active
+    first.title = "Ferries"
+    first.append(["Ferries in 2024"])
+    first.append(["Day", "Share", "Cost", "Open"])
+    first.append([date(2024, 3, 1), 0.125, 12.5, True])
+    first["B3"].number_format = "0.0%"
+    first.append([])
+    first.append(["", "A remark"])
+    second = book.create_sheet("People")
+    second.append(["Name", "Age"])
+    second.append(["Ines", 41])
+
+
+def test_xlsx_sheets_are_headings_and_pages() -> None:
+    parsed = parse_xlsx(xlsx(two_sheets), "book_1.xlsx")
+    first = (
+        "## Ferries\n\nFerries in 2024\n\n| Day | Share | Cost | Open |\n| --- | --- | --- | --- |\n"
+        "| 2024-03-01 | 12.5% | 12.5 | TRUE |\n\nA remark"
+    )
+    assert parsed.text == f"{first}\n\n## People\n\n| Name | Age |\n| --- | --- |\n| Ines | 41 |"
+    assert parsed.metadata == {"format": "xlsx", "pages": f"0,{len(first) + 2}"}
+    assert parsed.title == "book 1"
+
+
+def test_xlsx_far_cells_do_not_fill_the_memory() -> None:
+    def far(book: Any) -> None:
+        book.active["XFD1048576"] = "far"
+
+    assert parse_xlsx(xlsx(far), "a.xlsx").text == "## Sheet\n\nfar"
+    with pytest.raises(UnreadableDocument, match="not an XLSX file: a zip archive without a workbook in it"):
+        parse_xlsx(zipped({"word/document.xml": "<x/>"}), "a.xlsx")
+
+
+# --- PPTX
+
+_A = 'xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main"'
+_P = 'xmlns:p="http://schemas.openxmlformats.org/presentationml/2006/main"'
+_R = 'xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships"'
+_RELS = 'xmlns="http://schemas.openxmlformats.org/package/2006/relationships"'
+
+
+def shape(*lines: tuple[int, str], placeholder: str | None = None) -> str:
+    ph = "" if placeholder is None else f'<p:nvPr><p:ph type="{placeholder}"/></p:nvPr>'
+    paragraphs = "".join(f'<a:p><a:pPr lvl="{level}"/><a:r><a:t>{text}</a:t></a:r></a:p>' for level, text in lines)
+    return f"<p:sp><p:nvSpPr>{ph}</p:nvSpPr><p:txBody>{paragraphs}</p:txBody></p:sp>"
+
+
+def slide(*shapes: str) -> str:
+    return f"<p:sld {_A} {_P} {_R}><p:cSld><p:spTree>{''.join(shapes)}</p:spTree></p:cSld></p:sld>"
+
+
+def links(**targets: tuple[str, str]) -> str:
+    found = "".join(
+        f'<Relationship Id="{name}" Type="x/{kind}" Target="{target}"/>' for name, (kind, target) in targets.items()
+    )
+    return f"<Relationships {_RELS}>{found}</Relationships>"
+
+
+CHART = f"""<c:chartSpace xmlns:c="http://schemas.openxmlformats.org/drawingml/2006/chart" {_A}><c:chart><c:title><c:tx>
+<c:rich><a:p><a:r><a:t>Catch</a:t></a:r></a:p></c:rich></c:tx></c:title><c:plotArea><c:barChart><c:ser><c:tx><c:strRef>
+<c:strCache><c:pt idx="0"><c:v>Tons</c:v></c:pt></c:strCache></c:strRef></c:tx><c:cat><c:strRef><c:strCache>
+<c:pt idx="0"><c:v>2023</c:v></c:pt></c:strCache></c:strRef></c:cat>
+<c:val><c:numRef><c:numCache><c:pt idx="0"><c:v>7</c:v></c:pt>
+</c:numCache></c:numRef></c:val></c:ser></c:barChart></c:plotArea></c:chart></c:chartSpace>"""
+
+
+def pptx() -> bytes:
+    cells = "".join(
+        f"<a:tc><a:txBody><a:p><a:r><a:t>{text}</a:t></a:r></a:p></a:txBody></a:tc>" for text in ("Town", "People")
+    )
+    table = f"<p:graphicFrame><a:tbl><a:tr>{cells}</a:tr><a:tr>{cells}</a:tr></a:tbl></p:graphicFrame>"
+    chart = '<p:graphicFrame><c:chart xmlns:c="http://c" r:id="r9"/></p:graphicFrame>'
+    notes = slide(shape((0, "Speak slowly"), placeholder="body"), shape((0, "1"), placeholder="sldNum"))
+    return zipped(
+        {
+            "ppt/presentation.xml": f'<p:presentation {_P} {_R}><p:sldIdLst><p:sldId id="1" r:id="r2"/>'
+            '<p:sldId id="2" r:id="r1"/></p:sldIdLst></p:presentation>',
+            "ppt/_rels/presentation.xml.rels": links(
+                r1=("slide", "slides/slide1.xml"), r2=("slide", "slides/slide2.xml")
+            ),
+            "ppt/slides/slide1.xml": slide(
+                shape((0, "no title here")), table, chart, f"<p:grpSp>{shape((0, 'in a group'))}</p:grpSp>"
+            ),
+            "ppt/slides/_rels/slide1.xml.rels": links(r9=("chart", "../charts/chart1.xml")),
+            "ppt/charts/chart1.xml": CHART,
+            "ppt/slides/slide2.xml": slide(
+                shape((0, "Slip &amp; sand"), placeholder="title"),
+                shape((0, "Point"), (1, "Sub"), placeholder="body"),
+                shape((0, "12"), placeholder="sldNum"),
+            ),
+            "ppt/slides/_rels/slide2.xml.rels": links(r1=("notesSlide", "../notesSlides/notesSlide1.xml")),
+            "ppt/notesSlides/notesSlide1.xml": notes,
+        }
+    )
+
+
+def test_pptx_slides_are_headings_and_pages() -> None:
+    parsed = parse_pptx(pptx(), "talk.pptx")
+    first = "## Slip & sand\n\n- Point\n  - Sub\n\nNotes: Speak slowly"
+    assert parsed.text == (
+        f"{first}\n\n## Slide 2\n\nno title here\n\n| Town | People |\n| --- | --- |\n| Town | People |\n\n"
+        "Catch\n\n|  | Tons |\n| --- | --- |\n| 2023 | 7 |\n\nin a group"
+    )
+    assert parsed.metadata == {"format": "pptx", "pages": f"0,{len(first) + 2}"}
+    assert parsed.title == "Slip & sand"
+
+
+# --- EPUB
+
+
+def epub(
+    page: str = "<html><body><h1>One</h1><p>Text &amp; more</p></body></html>", extra: dict[str, str] | None = None
+) -> bytes:
+    container = '<container><rootfiles><rootfile full-path="OPS/book.opf"/></rootfiles></container>'
+    package = """<package xmlns="http://www.idpf.org/2007/opf" xmlns:dc="http://purl.org/dc/elements/1.1/"><metadata>
+    <dc:title>A Book</dc:title></metadata><manifest>
+    <item id="n" href="nav.xhtml" media-type="application/xhtml+xml" properties="nav"/>
+    <item id="a" href="text/a%20b.xhtml" media-type="application/xhtml+xml"/>
+    <item id="b" href="b.xhtml" media-type="application/xhtml+xml"/></manifest>
+    <spine><itemref idref="n"/><itemref idref="b"/><itemref idref="a"/></spine></package>"""
+    files = {"META-INF/container.xml": container, "OPS/book.opf": package, "OPS/nav.xhtml": "<p>Contents</p>"}
+    return zipped({**files, "OPS/b.xhtml": "<h1>Preface</h1>", "OPS/text/a b.xhtml": page, **(extra or {})})
+
+
+def test_epub_chapters_come_in_reading_order() -> None:
+    assert parse_epub(epub(), "x.epub") == Parsed("# Preface\n\n# One\n\nText & more", "A Book", {"format": "epub"})
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+def test_epub_that_cannot_be_read() -> None:
+    entities = "<!DOCTYPE x [<!ENTITY a 'b'>]><package/>"
+    cases = {
+        "not an EPUB file: damaged zip archive": b"PK\x03\x04",
+        "not an EPUB file: a zip archive without a book in it": zipped({"a": ""}),
+        "damaged EPUB: its XML is not well formed (no element found: line 1, column 9)": epub(
+            extra={"OPS/book.opf": "<package>"}
+        ),
+        "refused: its XML declares a document type, which no EPUB needs and entity attacks do": epub(
+            extra={"OPS/book.opf": entities}
+        ),
+        "encrypted EPUB: its chapters are locked (DRM)": epub(
+            extra={"META-INF/encryption.xml": '<e><CipherReference URI="OPS/b.xhtml"/></e>'}
+        ),
+    }
+    for message, content in cases.items():
+        with pytest.raises(UnreadableDocument) as refused:
+            parse_epub(content, "a.epub")
+        assert refused.value.message == message
+
+
+# --- notebooks, JSON
+
+
+def notebook() -> bytes:
+    cells = [
+        {"cell_type": "markdown", "source": ["# Tides\n", "Some text"]},
+        {
+            "cell_type": "code",
+            "source": "print(1)\nx",
+            "outputs": [
+                {"output_type": "stream", "text": ["1\n"]},
+                {"output_type": "execute_result", "data": {"text/plain": "42", "image/png": "iVBO"}},
+                {"output_type": "error", "ename": "KeyError", "evalue": "'a'", "traceback": ["long"]},
+            ],
+        },
+    ]
+    return json.dumps({"cells": cells, "metadata": {"kernelspec": {"language": "python"}}, "nbformat": 4}).encode()
+
+
+def test_notebooks() -> None:
+    parsed = parse_notebook(notebook(), "a.ipynb")
+    assert parsed.text == "# Tides\nSome text\n\n```python\nprint(1)\nx\n```\n\n```\n1\n42\nKeyError: 'a'\n```"
+    assert (parsed.title, parsed.metadata) == ("Tides", {"format": "ipynb"})
+    for content in (b"{", b"[]", b"{}", b'{"cells": 3}', b'{"cells": [{"cell_type": "code", "source": 5}]}'):
+        with pytest.raises(UnreadableDocument, match="not a notebook"):
+            parse_notebook(content, "a.ipynb")
+
+
+def test_json_records_become_sections_or_a_table() -> None:
+    people = [{"name": "Ines", "age": 41}, {"name": "Ole", "born": 1990}]
+    table = "| name | age | born |\n| --- | --- | --- |\n| Ines | 41 |  |\n| Ole |  | 1990 |"
+    assert parse_json(json.dumps(people).encode(), "a_b.json") == Parsed(table, "a b", {"format": "json"})
+    assert parse_jsonl("\n".join(map(json.dumps, people)).encode(), "a.jsonl").text == table
+    nested = {"version": 2, "people": people, "tree": {"a": {"b": [1, 2], "c": [{"d": "e", "f": True}]}}}
+    assert parse_json(json.dumps(nested).encode(), "a.json").text == (
+        f"version: 2\n\n## people\n\n{table}\n\n## tree\n\na:\n  b:\n    1, 2\n  c:\n    - d: e\n      f: true"
+    )
+    long = [{"title": "First", "text": "A long story. " * 20}, {"text": "Another. " * 20}]
+    text = parse_json(json.dumps(long).encode(), "a.json").text
+    assert text.startswith("## First\n\ntitle: First\ntext: A long story.")
+    assert "\n\n## Record 2\n\ntext: Another." in text
+
+
+def test_what_is_no_json_is_text() -> None:
+    assert parse_json(b'{"a": 1} // why', "a.json") == Parsed(
+        '{"a": 1} // why', "a", {"format": "text", "warning": "not valid JSON: read as text"}
+    )
+    assert parse_json(b"[" * 100_000, "a.json").text == "[" * 100_000
+    with pytest.raises(UnreadableDocument, match="nested more than 100 deep"):
+        parse_json(b"[" * 400 + b"{}" + b"]" * 400, "a.json")
+
+
+# --- mail
+
+
+def mail(**heads: str) -> EmailMessage:
+    message = EmailMessage()
+    for name, value in {"From": "Ines <i@example.org>", "Subject": "Dredging — costs", **heads}.items():
+        message[name] = value
+    return message
+
+
+def test_eml_text_and_attachments() -> None:
+    message = mail(To="moot@example.org")
+    message.set_content("Dear all,\n26,300 crowns.\n")
+    message.add_alternative("<p>not this</p>", subtype="html")
+    message.add_attachment(b"%PDF", maintype="application", subtype="pdf", filename="offer.pdf")
+    inner = mail(Subject="Before")
+    inner.set_content("<h1>Old</h1><p>news</p>", subtype="html")
+    message.add_attachment(inner)
+    parsed = parse_eml(message.as_bytes(), "x.eml")
+    assert parsed.title == "Dredging — costs"
+    assert parsed.text == (
+        "From: Ines <i@example.org>\nTo: moot@example.org\nSubject: Dredging — costs\nAttached: offer.pdf\n\n"
+        "Dear all,\n26,300 crowns.\n\n---\n\nFrom: Ines <i@example.org>\nSubject: Before\n\n# Old\n\nnews"
+    )
+
+
+def test_eml_with_odd_parts() -> None:
+    odd = b"From: a@b\nContent-Type: text/plain; charset=klingon\n\nna\xc3\xafve"
+    assert parse_eml(odd, "a.eml").text == "From: a@b\n\nnaïve"
+    with pytest.raises(UnreadableDocument, match="not a mail"):
+        parse_eml(b"just text\n\nmore", "a.eml")
+    with pytest.raises(UnreadableDocument, match="not an Outlook mail"):
+        parse_msg(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 5000, "a.msg")
+
+
+# --- source code
+
+
+def test_definitions_are_headings() -> None:
+    code = (
+        "import os\n\nclass Ferry(Boat):\n    classy = 1\n    async def sail(self):\n        pass\n\n"
+        "export default function dock() {}\npub(crate) fn moor<T>(t: T) {}\nimpl<T> Quay for Slip {}\n"
+        "func (f *Ferry) Load(n int) {}\ncreate or replace table towns (id int)\n# def comment\nreturn function\n"
+    )
+    assert [(h.level, h.title) for h in find_headings(code, "code")] == [
+        (1, "Ferry"),
+        (5, "sail"),
+        (1, "dock"),
+        (1, "moor"),
+        (1, "Quay"),
+        (1, "Load"),
+        (1, "towns"),
+    ]
+
+
+def test_source_code_is_kept_as_it_is(loader: Loader, tmp_path: Path) -> None:
+    file = tmp_path / "my_ferry.py"
+    file.write_text("def sail():\n\treturn 1\n")
+    document = loader.load_file(file, "my_ferry.py", "")
+    assert (document.text, document.title) == ("def sail():\n\treturn 1\n", "my_ferry.py")
+    assert document.metadata == {"format": "code"}
+
+
+# --- damage
+
+
+def samples() -> dict[str, bytes]:
+    message = mail()
+    message.set_content("Dear all,\n26,300 crowns.\n")
+    message.add_attachment(b"%PDF", maintype="application", subtype="pdf", filename="offer.pdf")
+    return {
+        "a.xlsx": xlsx(two_sheets),
+        "a.pptx": pptx(),
+        "a.epub": epub(),
+        "a.ipynb": notebook(),
+        "a.json": json.dumps([{"name": "Ines", "age": [1, {"a": "b"}]}] * 3).encode(),
+        "a.csv": b"Town;People\nUlla;40\nNorr;7\n" * 10,
+        "a.eml": message.as_bytes(),
+        "a.html": b"<html><title>T</title><body><table><tr><td rowspan=2>x</td></tr></table></body></html>",
+    }
+
+
+@pytest.mark.parametrize("name", samples())
+def test_damaged_files_are_refused_or_read(name: str, loader: Loader, tmp_path: Path) -> None:
+    """Bytes changed, cut out and doubled, the parts of zip archives too, so that damage gets past their checksums."""
+    chance = random.Random(name)
+    good = samples()[name]
+    file = tmp_path / name
+    read, reasons = 0, []
+    for _ in range(60):
+        file.write_bytes(mutated(good, chance))
+        try:
+            document = loader.load_file(file, name, "")
+        except UnreadableDocument as error:
+            reasons.append(error.message)
+        else:
+            read += 1
+            assert document.text.strip()
+            document.text.encode()
+    assert read + len(reasons) == 60
+    assert read
+    assert not [reason for reason in reasons if "\n" in reason or "crashed" in reason or "longer than" in reason]
+
+
+def mutated(content: bytes, chance: random.Random) -> bytes:
+    if content.startswith(b"PK") and chance.random() < 0.7:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        hit = chance.choice(list(parts))
+        parts[hit] = mutated(parts[hit], chance)
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as archive:
+            for name, part in parts.items():
+                archive.writestr(name, part)
+        return out.getvalue()
+    damaged = bytearray(content)
+    for _ in range(chance.choice((1, 1, 3, 20))):
+        at = chance.randrange(len(damaged))
+        kind = chance.randrange(4)
+        if kind == 0:
+            damaged[at] ^= 1 << chance.randrange(8)
+        elif kind == 1:
+            damaged[at] = chance.randrange(256)
+        elif kind == 2:
+            del damaged[at : at + chance.randrange(1, 20)]
+        else:
+            damaged[at:at] = damaged[at : at + chance.randrange(1, 50)]
+        if not damaged:
+            return b"\0"
+    return bytes(damaged)
