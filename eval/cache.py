@@ -190,8 +190,8 @@ class CachedGenerator:
 
     `identity` names the weights or endpoint and whatever else moves answers or seconds, such as the machine. `waited`
     tells the seconds that the model has so far spent, in this thread, on keeping to a rate limit, which are not the
-    answer's. An answer that its reader cut short is kept as far as it goes; who reads on has it written anew from
-    there.
+    answer's; `here` is false of an endpoint's. An answer that its reader cut short is kept as far as it goes; who reads
+    on has it written anew from there.
     """
 
     def __init__(
@@ -201,7 +201,9 @@ class CachedGenerator:
         identity: str,
         *,
         waited: Callable[[], float] = lambda: 0.0,
+        here: bool = True,
     ) -> None:
+        self.here = here
         self._model = model
         self._cache = cache
         self._identity = identity
@@ -288,8 +290,9 @@ class Correction:
     """Seconds to add to the measured ones so that they are those of the first time, without waits of our own making.
 
     `read` is for the time to the first token, `generate` for all of it, `after` for what follows until the generator is
-    closed; `replayed` is how many seconds were not spent. `asked` tells of the requests of this question so far whether
-    the model has read their prompts or was spared that.
+    closed; `replayed` is how many seconds were not spent. `here` is false of an endpoint's model, and `replayed_here`
+    sums up those of the models that are none. `asked` tells of the requests of this question so far whether the model
+    has read their prompts or was spared that.
     """
 
     read: float = 0.0
@@ -297,6 +300,8 @@ class Correction:
     after: float = 0.0
     replayed: float = 0.0
     asked: dict[str, Asked] = field(default_factory=dict)
+    here: bool = True
+    replayed_here: float = 0.0
     _before: float = 0.0
     _replayed_before: float = 0.0
     _first: bool = True
@@ -315,22 +320,28 @@ class Correction:
 
     def then(self, other: "Correction") -> "Correction":
         """Return the correction of two models asked one after the other; one that was not asked changes nothing."""
-        if other == Correction():
+        if other == Correction(here=other.here):
             return self
-        read = self.generate + self.after + other.read
+        before = self.generate + self.after
         return Correction(
-            read=read,
-            generate=self.generate + self.after + other.generate,
+            read=before + other.read,
+            generate=before + other.generate,
             after=other.after,
             replayed=self.replayed + other.replayed,
-            _first=False,
+            replayed_here=self.replayed_here + (other.replayed if other.here else 0.0),
         )
 
     def applied(self, timings: Mapping[str, float]) -> dict[str, float]:
-        """Return the timings of an answer corrected, with `replayed` where part of it came from the cache."""
+        """Return the timings of an answer corrected, with `replayed` where part of it came from the cache.
+
+        `replayed_here` stands beside it where an endpoint's seconds are in that, which keep no core of ours busy.
+        """
         shifts = {"read": self.read, "generate": self.generate, "total": self.generate + self.after}
         corrected = {name: max(0.0, seconds + shifts.get(name, 0.0)) for name, seconds in timings.items()}
-        return {**corrected, "replayed": self.replayed} if self.replayed else corrected
+        if not self.replayed:
+            return corrected
+        here = {} if self.replayed_here == self.replayed else {"replayed_here": self.replayed_here}
+        return {**corrected, "replayed": self.replayed, **here}
 
 
 class CachedPipeline:
@@ -346,7 +357,7 @@ class CachedPipeline:
     def answer(self, question: str, history: Sequence[Message] = ()) -> Answer:
         """Answer one question, from the cache as far as it goes."""
         for generator in self._generators:
-            generator.clock = Correction()
+            generator.clock = Correction(here=generator.here)
         answer = self._pipeline.answer(question, history)
         clock = Correction()
         for generator in self._generators:

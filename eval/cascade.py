@@ -39,8 +39,6 @@ KEEP = 0.98
 STEPS = 50
 # Prices of an error that are tried, in what handing a question on costs.
 PRICES = (1, 3, 10, 30, 100, 300, 1000)
-# Where between the costs of always-small and always-large a curve is compared with a line.
-_GRID = 200
 
 
 class Curve(NamedTuple):
@@ -204,32 +202,40 @@ def _above(curve: Curve, baselines: _Baselines, metric: str, axis: str) -> dict[
     It is the area between the curve and the line, over its width. None where the large one costs no more than the small
     one: then there is nothing in between.
     """
-    (begin, end), ends = baselines.means(axis), baselines.means(metric)
-    if end <= begin:
+    spent_2, ends_2 = baselines.means(axis)[None], baselines.means(metric)[None]
+    if spent_2[0, 1] <= spent_2[0, 0]:
         return None
-    value = _area(curve.spent[axis], curve.scores[metric], begin, end, ends)
-    draws = np.array(
-        [
-            _area(x_s, y_s, low, high, y_2) if high > low else (np.nan, np.nan)
-            for x_s, y_s, (low, high), y_2 in zip(
-                curve.spent_draws[axis],
-                curve.score_draws[metric],
-                baselines.draws(axis),
-                baselines.draws(metric),
-                strict=True,
-            )
-        ]
+    value = _distances(curve.spent[axis][None], curve.scores[metric][None], spent_2, ends_2)
+    draws = _distances(
+        curve.spent_draws[axis], curve.score_draws[metric], baselines.draws(axis), baselines.draws(metric)
     )
-    return {name: _interval(value[i], draws[:, i]) for i, name in enumerate(("line", "random"))}
+    return {name: _interval(float(value[name][0]), draws[name]) for name in value}
 
 
-def _area(x_s: Floats, y_s: Floats, begin: float, end: float, ends: Floats) -> tuple[float, float]:
-    """Return the mean distance of a curve to the line between the systems, and to that of handing on at random."""
-    grid = np.linspace(begin, end, _GRID)
-    reached = np.interp(grid, x_s, y_s)
-    line = ends[0] + (grid - begin) / (end - begin) * (ends[1] - ends[0])
-    random = np.interp(grid, x_s[[0, -1]], y_s[[0, -1]])
-    return float((reached - line).mean()), float((reached - random).mean())
+def _distances(x_bs: Floats, y_bs: Floats, spent_b2: Floats, ends_b2: Floats) -> dict[str, Floats]:
+    """Return for each draw the mean distance of a curve to the line between the systems, and to handing on at random.
+
+    NaN where the large one costs no more in a draw.
+    """
+    end_b = spent_b2[:, 1]
+    width_b = np.where(end_b > spent_b2[:, 0], end_b - spent_b2[:, 0], np.nan)
+    reached_b = _area_under(x_bs, y_bs, end_b)
+    line_b = width_b * ends_b2.mean(axis=1)
+    random_b = _area_under(x_bs[:, [0, -1]], y_bs[:, [0, -1]], end_b)
+    return {"line": (reached_b - line_b) / width_b, "random": (reached_b - random_b) / width_b}
+
+
+def _area_under(x_bs: Floats, y_bs: Floats, end_b: Floats) -> Floats:
+    """Return the area under each line through points, from its first point to `end_b`; behind its last it stays level.
+
+    `x_bs` `(b, s)` must not fall along a line.
+    """
+    left, right, low, high = x_bs[:, :-1], x_bs[:, 1:], y_bs[:, :-1], y_bs[:, 1:]
+    covered = np.clip(end_b[:, None], left, right) - left
+    with np.errstate(invalid="ignore", divide="ignore"):
+        slope = np.where(right > left, (high - low) / (right - left), 0.0)
+    behind_b = np.maximum(end_b - x_bs[:, -1], 0.0) * y_bs[:, -1]
+    return np.asarray((covered * (low + slope * covered / 2)).sum(axis=1) + behind_b)
 
 
 def _chosen(pairs: Pairs, choice: Choice) -> dict[str, Any]:

@@ -248,16 +248,17 @@ def ask(question: Question, row: SystemRow, fingerprint: str, system: System, me
     except SmallholdError as error:
         seconds = time.perf_counter() - began
         result = result.model_copy(update={"error": printable(str(error))})
-    work = _work(result, row, meter.since(counters))
+    work = _work(result, meter.since(counters))
     return result.model_copy(update={"seconds": seconds, "work": work}).judged(row.prices)
 
 
-def _work(result: Row, row: SystemRow, spent: Spent) -> Work | None:
+def _work(result: Row, spent: Spent) -> Work | None:
     """What the machine did for a question. Of a replayed answer it is reckoned: a model here keeps every core busy."""
     if result.recorded:
         return None
-    replayed = (result.timings.get("replayed") or 0.0) if isinstance(row.generator, str) else 0.0
-    joules = None if result.timings.get("replayed") else spent.joules
+    timings = result.timings
+    replayed = timings.get("replayed_here", timings.get("replayed")) or 0.0
+    joules = None if timings.get("replayed") else spent.joules
     return Work(cpu_seconds=spent.cpu_seconds + replayed * spent.cores, cores=spent.cores, joules=joules)
 
 

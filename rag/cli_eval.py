@@ -155,8 +155,10 @@ class _Assembly:
 
         store = model_store(settings)
         model = self.opened.enter_context(closing(build_generator(settings, store)))
-        waited = (lambda: model.waited) if isinstance(model, EndpointGenerator) else (lambda: 0.0)
-        return CachedGenerator(model, answers, _model_identity(settings, store), waited=waited)
+        identity = _model_identity(settings, store)
+        if isinstance(model, EndpointGenerator):
+            return CachedGenerator(model, answers, identity, waited=lambda: model.waited, here=False)
+        return CachedGenerator(model, answers, identity)
 
     def _search(self) -> "tuple[Index, SentenceEmbedder]":
         """Index the corpus where that has not been done; return the open index and what embeds the questions."""

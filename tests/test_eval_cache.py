@@ -171,6 +171,42 @@ def test_several_requests_of_one_question_add_up(cache: AnswerCache, clock: Cloc
     assert pipeline.answer("Where?").timings == {"generate": 7.0, "replayed": 7.0}
 
 
+def test_two_models_one_after_the_other_take_the_seconds_of_both(cache: AnswerCache, clock: Clock) -> None:
+    small, large = (CachedGenerator(Model(clock), cache, name) for name in ("small", "large"))
+    away = CachedGenerator(Model(clock), cache, "away", here=False)
+
+    class Two(Pipeline):
+        """Reads three pieces of the first, and all of the second, whose reading a user has to wait for longer."""
+
+        def __init__(self, second: CachedGenerator) -> None:
+            self.second = second
+
+        def answer(self, question: str, history: Sequence[Message] = ()) -> Answer:
+            began = clock.now
+            first = small.stream([Message("user", question)], Sampling())
+            next(first), next(first), next(first), first.close()
+            pieces = self.second.stream([Message("user", question)], Sampling())
+            next(pieces), next(pieces)
+            read = clock.now - began
+            list(pieces)
+            return Answer("", timings={"read": read, "generate": clock.now - began, "total": clock.now - began})
+
+    for second, here in ((large, {}), (away, {"replayed_here": 3.0})):
+        pipeline = CachedPipeline(Two(second), small, second)
+        timings = {"read": 5.0, "generate": 8.0, "total": 8.0}
+        first = pipeline.answer("Where?").timings
+        assert {name: first[name] for name in timings} == timings
+        assert pipeline.answer("Where?").timings == {**timings, "replayed": 8.0, **here}
+
+
+def test_a_model_that_was_not_asked_changes_nothing(cache: AnswerCache, clock: Clock) -> None:
+    generator, idle = (CachedGenerator(Model(clock), cache, name) for name in ("asked", "idle"))
+    pipeline = CachedPipeline(Pipeline(generator, clock), generator, idle)
+    assert pipeline.answer("Where?").timings == {"retrieve": 0.5, "read": 2.0, "generate": 5.0, "total": 5.5}
+    again = {"retrieve": 0.5, "read": 2.0, "generate": 5.0, "total": 5.5, "replayed": 5.0}
+    assert pipeline.answer("Where?").timings == again
+
+
 def test_a_complete_answer_stays_as_it_was_the_first_time(cache: AnswerCache) -> None:
     whole = Recording(PIECES, (1.0, 2.0, 3.0, 4.0, 5.0), complete=True)
     cache.put("key", Recording(PIECES[:1], (9.0,), complete=False))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from eval.cascade import RESULT, evaluate, gain_of, write_gain
+from eval.cascade import RESULT, _area_under, evaluate, gain_of, write_gain
 from eval.cascade_choice import (
     POLICIES,
     SPLITS,
@@ -302,3 +302,9 @@ def test_a_written_file_is_read_as_it_was_fitted(tmp_path: Path) -> None:
     gain = gain_of(read_pairs(out, SMALL, LARGE), out)
     write_gain(tmp_path / "g.toml", gain)
     assert load_gain(tmp_path / "g.toml") == gain
+
+
+def test_the_area_under_a_line_ends_where_it_is_told_to() -> None:
+    x, y = np.array([[1.0, 2.0, 2.0, 4.0]] * 3), np.array([[0.0, 1.0, 2.0, 4.0]] * 3)
+    # 0.5 up to 2, then from 2 to 3 (3, half way up) 2.5; up to 4 it is 0.5 + 6, and level behind: 4 for each more.
+    assert _area_under(x, y, np.array([3.0, 4.0, 5.0])).tolist() == [3.0, 6.5, 10.5]

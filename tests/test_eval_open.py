@@ -2,15 +2,17 @@
 
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from eval.results import read_rows
 from eval.rows import Row
 from eval.runner import run
 from eval.systems import Endpoint, SystemRow
 from rag.cli_eval import open_systems
-from rag.config import Settings
+from rag.config import AbstentionSettings, Settings
 from rag.datatypes import Message, Piece, Sampling, Usage
 from rag.embedder import SentenceEmbedder
 from tests.conftest import CORPUS, REPOSITORY
@@ -134,3 +136,60 @@ def test_an_index_of_ones_own_is_asked_and_what_it_holds_is_part_of_a_row(
     assert [answered.confidence is not None for answered in rows] == [True, True]
     run(qaset, [row], tmp_path / "set", open_systems(qaset, settings, tmp_path / "set"), settings=settings)
     assert next(iter(read_rows(tmp_path / "set"))).system_fingerprint != rows[0].system_fingerprint
+
+
+class Named(Model):
+    """A model that answers with its name."""
+
+    def __init__(self, name: str, *, remote: bool) -> None:
+        self.name, self.remote = name, remote
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
+        Model.asked += 1
+        yield Piece(self.name, -0.1, 1)
+        yield Piece("", finish_reason="stop", usage=Usage(1000, 0, 1) if self.remote else Usage(10, 0, 1))
+
+
+def cascade_row(**cascade: Any) -> SystemRow:
+    return SystemRow(
+        name="both",
+        generator="little.gguf",
+        retrieval=True,
+        price_per_million_prompt=1000.0,
+        price_per_million_completion=1000.0,
+        settings={"cascade": {"generator": "big", "endpoint": "https://host/v1", **cascade}},
+    )
+
+
+@pytest.mark.usefixtures("embedder")
+def test_a_cascade_is_a_system_and_its_endpoint_alone_is_paid_by_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(settings: Settings, store: object) -> Named:
+        return Named(settings.generator.model, remote=bool(settings.generator.endpoint))
+
+    monkeypatch.setattr("rag.cli_eval.build_generator", build)
+    off = Settings(abstention=AbstentionSettings(enabled=False))
+    asked = go(tmp_path, "one", cascade_row(threshold=1.0), settings=off)
+    assert [r.answer for r in asked] == ["big"] * N
+    assert [r.model for r in asked] == ["big"] * N
+    assert [(a.model, a.billed, a.usage.prompt) for a in asked[0].asked] == [
+        ("little", False, 10),
+        ("big", True, 1000),
+    ]
+    assert asked[0].usage.prompt == 1010
+    assert [r.cost for r in asked] == pytest.approx([1.001] * N)
+    assert Model.closed == 2
+    kept = go(tmp_path, "two", cascade_row(threshold=0.0), settings=off)
+    assert [(r.answer, r.model, r.cost) for r in kept] == [("little.gguf", "little", 0.0)] * N
+    assert kept[0].system_fingerprint != asked[0].system_fingerprint
+
+
+def test_a_cascade_needs_documents_to_be_unsure_about() -> None:
+    with pytest.raises(ValidationError, match="needs a generator and retrieval"):
+        SystemRow(name="x", generator="m", retrieval=False, settings={"cascade": {"generator": "big"}})
+
+
+def test_rows_of_before_there_was_a_cascade_still_count() -> None:
+    assert "cascade" not in GPT.identity(Settings())["settings"]
+    assert cascade_row(threshold=0.5).identity(Settings())["settings"]["cascade"]["threshold"] == 0.5
