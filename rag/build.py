@@ -27,6 +27,7 @@ from rag.protocols import Embedder, LanguageModel, Retriever
 from rag.registry import load_registry
 from rag.remote import EndpointGenerator
 from rag.retrieve import FusedRetriever
+from rag.rewrite import Rewriter, load_rewrite_prompt
 from rag.tuned import find_tuned
 from rag.tuning import UNTUNED, Tuning
 
@@ -171,6 +172,7 @@ def build_pipeline(
         counter=generator,
         prompt=prompt,
         retriever=retriever,
+        rewriter=Rewriter(generator, load_rewrite_prompt()) if settings.evidence.rewrite else None,
         abstention=build_abstention(settings, prompt),
         abstain=settings.abstention.enabled,
         risk=settings.abstention.risk,

@@ -176,9 +176,18 @@ def chat(
     no_abstain: NoAbstain = False,
     length: Length = None,
     wanted: Wanted = None,
+    show_question: Annotated[
+        bool, typer.Option("--show-question", help="Say as which question each follow-up was understood.")
+    ] = False,
     config: ConfigFile = None,
 ) -> None:
-    """Talk with the index in the terminal. Follow-up questions are understood; /new starts over, /quit ends."""
+    """Talk with the index in the terminal. /new starts over, /quit ends.
+
+    A follow-up ("and when did it burn?") becomes a question of its own from what was said before, which is searched for
+    and asked of the model; a change of topic is noticed by itself.
+
+    Example: smallhold chat --show-question
+    """
     from rag import console
     from rag.datatypes import Message
     from rag.pipeline import AskOptions, said
@@ -198,6 +207,8 @@ def chat(
                     console.print_error(error)
                     continue
                 if answer is not None:
+                    if show_question and answer.question != line:
+                        console.print_question(answer.question)
                     history += [Message("user", line), Message("assistant", said(answer))]
 
 

@@ -77,6 +77,11 @@ class EvidenceSettings(_Section):
     )
     tokens: int = Field(1536, ge=32, le=100_000, description="Token budget of all passages, in the generator's tokens.")
     history_tokens: int = Field(512, ge=0, le=100_000, description="Token budget of the conversation's earlier turns.")
+    rewrite: bool = Field(
+        False,
+        description="Whether the language model rewrites a follow-up where rules cannot put what it leans on in its "
+        "place. Small models answer instead of rewriting.",
+    )
 
 
 class GeneratorSettings(_Section):

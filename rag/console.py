@@ -69,6 +69,11 @@ def print_answer(answer: Answer, *, shown: bool = False) -> None:
         out.print(f"      “{escape(' '.join(citation.text.split()))}”", style="dim")
 
 
+def print_question(question: str) -> None:
+    """Write as which question a follow-up was understood, on stderr."""
+    err.print(f"[dim]understood as: {escape(question)}[/]")
+
+
 def _print_closest(found: Sequence[Closest]) -> None:
     if found:
         out.print("What comes closest:")

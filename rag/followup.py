@@ -45,12 +45,14 @@ class FollowUp(NamedTuple):
 
     `why` says what shows that the turn leans on the conversation, "" where it stands alone and `question` is the turn
     itself. `turns` is how many messages at the history's end are about the same, 0 where it stands alone.
+    `sure` is whether what it leans on was put in its place; else it only stands in front.
     """
 
     question: str
     why: str = ""
     topic: tuple[str, ...] = ()
     turns: int = 0
+    sure: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ def _against(turn: str, segment: Sequence[_Exchange]) -> FollowUp:
     last = segment[-1]
     before = last.question if len(last.question) <= MAX_QUESTION_CHARACTERS else last.said
     question = _completed(turn, before) if cue.kind == "ellipsis" else _named(turn, cue, topic)
-    return FollowUp(question, cue.why, tuple(p.text for p in topic), sum(e.messages for e in segment))
+    turns = sum(exchange.messages for exchange in segment)
+    return FollowUp(question, cue.why, tuple(p.text for p in topic), turns, sure=not question.endswith(turn))
 
 
 def _words(segment: Sequence[_Exchange]) -> frozenset[str]:

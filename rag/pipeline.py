@@ -2,7 +2,7 @@
 
 from collections.abc import Generator as Stream
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,6 +21,7 @@ from rag.form import asks_at_length
 from rag.prompt import Prompt
 from rag.protocols import Embedder, Generator, Reranker, Retriever, TokenCounter
 from rag.reading import Reading, read_apart, used
+from rag.rewrite import Rewriter
 from rag.window import nearest_window
 
 ABSTENTION_TEXT = "The documents do not say."
@@ -77,6 +78,7 @@ class RagPipeline:
         prompt: Prompt,
         retriever: Retriever | None = None,
         reranker: Reranker | None = None,
+        rewriter: Rewriter | None = None,
         abstention: Abstention | None = None,
         abstain: bool = True,
         risk: float | None = None,
@@ -98,6 +100,7 @@ class RagPipeline:
         self._prompt = prompt
         self._retriever = retriever
         self._reranker = reranker
+        self._rewriter = rewriter
         self._estimate = abstention if retriever is not None else None
         self._abstain = abstain
         self._risk = risk
@@ -139,7 +142,21 @@ class RagPipeline:
         closed to cancel. What was used by then is the `usage` of the last one.
         """
         clock, judge = Clock(), self._judge(options)
-        asked = self._understand(question, history)
+        asked, spent = yield from self._understand(question, history, clock)
+        with closing(self._answered(asked, history, options, found, judge, clock)) as deltas:
+            for delta in deltas:
+                yield _with(spent, delta)
+
+    def _answered(
+        self,
+        asked: FollowUp,
+        history: Sequence[Message],
+        options: AskOptions,
+        found: Sequence[ScoredChunk] | None,
+        judge: Abstention | None,
+        clock: Clock,
+    ) -> Stream[Delta, None, None]:
+        """Answer a question of its own, of which `history` holds what was said before."""
         question = asked.question
         retrieved = self._retrieve(question, options.view, clock) if found is None else found
         with clock.stage("evidence"):
@@ -175,17 +192,28 @@ class RagPipeline:
 
     def retrieve(self, question: str, history: Sequence[Message] = (), view: View = EVERYTHING) -> list[ScoredChunk]:
         """Return the ranked chunks alone, best first; empty for a closed-book pipeline."""
-        return self._retrieve(self._understand(question, history).question, view, Clock())
+        clock = Clock()
+        asked, _ = _drained(self._understand(question, history, clock))
+        return self._retrieve(asked.question, view, clock)
 
-    def _understand(self, question: str, history: Sequence[Message]) -> FollowUp:
-        """Return the turn as a question of its own; from memory it is answered as it was said, with all that was."""
+    def _understand(
+        self, question: str, history: Sequence[Message], clock: Clock
+    ) -> Stream[Delta, None, tuple[FollowUp, Usage]]:
+        """Return the turn as a question of its own, and what that took of the model, if it was asked.
+
+        From memory a turn is answered as it was said, with all that was said before.
+        """
         if not question.strip():
             raise InvalidRequest("the question is empty")
         if len(question) > MAX_QUESTION_CHARACTERS:
             raise InvalidRequest(f"the question is longer than {MAX_QUESTION_CHARACTERS} characters")
         if self._retriever is None:
-            return FollowUp(question, turns=len(history))
-        return follow_up(question, history)
+            return FollowUp(question, turns=len(history)), Usage()
+        asked = follow_up(question, history)
+        if asked.sure or self._rewriter is None:
+            return asked, Usage()
+        with clock.stage("rewrite"):
+            return (yield from self._rewriter.rewrite(question, history, asked))
 
     def _retrieve(self, question: str, view: View, clock: Clock) -> list[ScoredChunk]:
         if self._retriever is None:
@@ -373,3 +401,19 @@ class RagPipeline:
             closest=closest(question, answer.retrieved),
             timings=clock.timings(),
         )
+
+
+def _drained(understanding: Stream[Delta, None, tuple[FollowUp, Usage]]) -> tuple[FollowUp, Usage]:
+    """Return what a question was understood as, however long that takes."""
+    try:
+        while True:
+            next(understanding)
+    except StopIteration as end:
+        result: tuple[FollowUp, Usage] = end.value
+        return result
+
+
+def _with(spent: Usage, delta: Delta) -> Delta:
+    """Return a delta whose usage counts what was spent before the question could be searched for, too."""
+    usage = delta.usage and delta.usage + spent
+    return replace(delta, usage=usage, answer=delta.answer and replace(delta.answer, usage=delta.answer.usage + spent))

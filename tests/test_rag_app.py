@@ -34,7 +34,9 @@ from rag.datatypes import (
 )
 from rag.errors import ConfigError, IndexMissing, InvalidRequest, ModelDied, PromptTooLong, SmallholdError
 from rag.filter import EVERYTHING, View
-from rag.pipeline import ABSTENTION_TEXT, UNATTAINABLE_TEXT, AskOptions
+from rag.pipeline import ABSTENTION_TEXT, UNATTAINABLE_TEXT, AskOptions, RagPipeline
+from rag.prompt import Prompt
+from tests.conftest import ListRetriever, QueueGenerator
 
 TEXT = "The north ferry leaves at six. It carries no cars."
 CHUNK = Chunk("ferry.md#0", "ferry.md", TEXT, Span(100, 150), {"title": "Ferry", "headings": "Times", "page": 2})
@@ -101,7 +103,7 @@ class WordLengths:
         return len(text.split())
 
 
-def service(pipeline: Script) -> Service:
+def service(pipeline: Script | RagPipeline) -> Service:
     documents = [IndexedDocument(f"{i}.md", f"Title {i}", f"docs/{i}.md", chunks=i, bytes=100 * i) for i in range(5)]
     return Service(pipeline, WordLengths(), WordLengths(), "small-1b", "mini-embed", lambda _: documents, 1_700_000_000)
 
@@ -488,6 +490,26 @@ def test_text_streamed_with_a_trailing_blank_is_not_said_twice():
         assert content == "At six.  [1]"
         place = chunks[-1]["choices"][0]["delta"]["annotations"][0]["url_citation"]
         assert content[place["start_index"] : place["end_index"]] == "[1]"
+
+
+@pytest.mark.parametrize(
+    ("last", "question"),
+    [
+        ("And does it carry cars?", "And does the north ferry carry cars?"),
+        ("How deep is Lake Orrin?", "How deep is Lake Orrin?"),
+    ],
+)
+def test_a_chat_is_searched_and_answered_by_its_last_question_as_one_of_its_own(last: str, question: str):
+    retriever, generator = ListRetriever(FOUND), QueueGenerator("no cars", "no cars")
+    prompt = Prompt(name="test", system="Quote.", passage="{text}", user="{passages} {question}", closed_book="")
+    pipeline = RagPipeline(generator=generator, counter=generator, prompt=prompt, retriever=retriever)
+    asked = ["When does the north ferry leave?", "At six. [1]", last]
+    messages = [{"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(asked)]
+    with serving(lambda: service(pipeline)) as client:
+        assert ask(client, messages=messages).json()["question"] == question
+        assert events(ask(client, messages=messages, stream=True))[-1]["question"] == question
+    assert retriever.questions == [question, question]
+    assert generator.asked[0][-1].content == f"{TEXT} {question}"
 
 
 def test_what_the_request_says_reaches_the_pipeline():

@@ -4,11 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from tests.conftest import CORPUS, REPOSITORY, located, smallhold
+from rag.cli import app
+from rag.pipeline import RagPipeline
+from rag.prompt import Prompt
+from tests.conftest import CORPUS, REPOSITORY, ListRetriever, QueueGenerator, located, scored, smallhold
 
 
 @pytest.mark.parametrize(
@@ -138,3 +143,16 @@ def test_no_index_is_exit_3_before_anything_is_loaded(tmp_path: Path) -> None:
     done = smallhold("ask", "Who?", "--index", tmp_path / "none", cwd=tmp_path)
     assert done.returncode == 3
     assert "smallhold index PATH" in done.stderr
+
+
+def test_a_chat_shows_on_request_how_a_follow_up_was_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, retriever = QueueGenerator("in 1874", "in 1902", "salty"), ListRetriever(scored("Built in 1874."))
+    prompt = Prompt(name="test", system="", passage="{text}", user="{passages} {question}", closed_book="")
+    pipeline = RagPipeline(generator=generator, counter=generator, prompt=prompt, retriever=retriever)
+    monkeypatch.setattr("rag.cli._pipeline", lambda settings: nullcontext(pipeline))
+    turns = "When was the mill built?\nAnd when did it burn?\nHow does Lake Orrin taste?\n/quit\n"
+    done = CliRunner().invoke(app, ["chat", "--show-question"], input=turns)
+    assert done.exit_code == 0, done.output
+    assert done.output.count("understood as: And when did the mill burn?") == 1
+    assert done.output.count("understood as") == 1
+    assert retriever.questions[1:] == ["And when did the mill burn?", "How does Lake Orrin taste?"]

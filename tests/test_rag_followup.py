@@ -83,7 +83,7 @@ def test_what_a_turn_leans_on_is_put_into_it(history: list[Message], turn: str, 
     ],
 )
 def test_a_turn_that_stands_alone_is_left_as_it_is(turn: str) -> None:
-    assert follow_up(turn, MILL) == (turn, "", (), 0)
+    assert follow_up(turn, MILL) == (turn, "", (), 0, True)
 
 
 @pytest.mark.parametrize("turn", ["When was it built?", "And in 1990?", "Why?", "x", "", "  ", "“It”", "日本の首都は?"])

@@ -11,6 +11,7 @@ from rag.pipeline import ABSTENTION_TEXT, UNATTAINABLE_TEXT, AskOptions, RagPipe
 from rag.promise import Promise, Rung
 from rag.prompt import Prompt
 from rag.protocols import Embedder, Retriever
+from rag.rewrite import Rewriter, load_rewrite_prompt
 from tests.conftest import ListRetriever, QueueGenerator, WordEmbedder, scored
 
 PROMPT = Prompt(
@@ -320,6 +321,49 @@ def test_from_memory_a_follow_up_is_asked_as_it_was_said() -> None:
     answer = pipeline(generator, None).answer("And when did it burn?", HISTORY)
     assert generator.asked[0][1:] == [*HISTORY, Message("user", "And when did it burn?")]
     assert answer.question == "And when did it burn?"
+
+
+def rewriting(generator: QueueGenerator, retriever: Retriever) -> RagPipeline:
+    rewriter = Rewriter(generator, load_rewrite_prompt())
+    return RagPipeline(
+        generator=generator, counter=generator, prompt=PROMPT, retriever=retriever, rewriter=rewriter, max_tokens=50
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "asked"),
+    [
+        ("How was the fire in the mill put out?", "How was the fire in the mill put out?"),
+        ("By the fire brigade of Norrin.", "the mill: How was the fire put out?"),  # an answer, not a question
+        ("How was the fire put out?", "the mill: How was the fire put out?"),  # nothing is added
+        ("", "the mill: How was the fire put out?"),
+    ],
+)
+def test_the_model_rewrites_where_rules_do_not_suffice_and_is_held_to_what_was_said(written: str, asked: str) -> None:
+    generator, retriever = QueueGenerator(written, "in 1902"), ListRetriever(MILL)
+    answer = rewriting(generator, retriever).answer("How was the fire put out?", HISTORY)
+    assert retriever.questions == [answer.question] == [asked]
+    shown = generator.asked[0][-1].content
+    assert "User: When was the mill built?\nAssistant: 1874\n" in shown
+    assert answer.usage.completion == len(f"{written} in 1902".split())
+    assert "rewrite" in answer.timings
+
+
+def test_the_model_rewrites_for_retrieval_alone_too_and_not_where_rules_suffice() -> None:
+    generator, retriever = QueueGenerator("How was the fire in the mill put out?"), ListRetriever(MILL)
+    searching = rewriting(generator, retriever)
+    searching.retrieve("How was the fire put out?", HISTORY)
+    searching.retrieve("When did it burn?", HISTORY)
+    assert retriever.questions == ["How was the fire in the mill put out?", "When did the mill burn?"]
+    assert len(generator.asked) == 1
+
+
+def test_a_rewriting_that_is_given_up_frees_the_model() -> None:
+    generator = QueueGenerator("How was the fire in the mill put out?")
+    stream = rewriting(generator, ListRetriever(MILL)).stream("How was the fire put out?", HISTORY)
+    assert next(stream).answer is None
+    stream.close()
+    assert generator.closed_early == 1
 
 
 def test_turns_that_do_not_fit_are_left_out_whole() -> None:
