@@ -7,7 +7,6 @@ and nothing else has a say in them.
 from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
-from pathlib import PurePosixPath
 from threading import Lock
 from typing import NamedTuple
 
@@ -38,7 +37,7 @@ class Catalogue:
 
     def __init__(self, store: DocumentStore, rules: Sequence[LabelRule]) -> None:
         self._store = store
-        self._rules = tuple(rules)
+        self._labeller = Labeller(rules)
         self._lock = Lock()
         self._labels: _Labels | None = None
         self._row_documents: IntArray | None = None
@@ -59,7 +58,7 @@ class Catalogue:
         if metadata is None:
             return False
         title, known = metadata
-        labels = Labeller(self._rules).labels(document_id, _own_labels(known))
+        labels = self._labeller.labels(document_id, _own_labels(known))
         holds = view.filter is None or view.filter.predicate()(_facts(document_id, title, known))
         return may_see(view.labels, labels) and holds
 
@@ -95,9 +94,9 @@ class Catalogue:
         return seen[self._labels.numbers_n]
 
     def _read_labels(self) -> _Labels:
-        labeller, known = Labeller(self._rules), dict[frozenset[str], int]()
+        known: dict[frozenset[str], int] = {}
         numbers = [
-            known.setdefault(labeller.labels(document_id, _own_labels(metadata)), len(known))
+            known.setdefault(self._labeller.labels(document_id, _own_labels(metadata)), len(known))
             for document_id, _, metadata in self._store.descriptions()
         ]
         return _Labels(list(known), np.array(numbers, dtype=np.int64))
@@ -109,7 +108,8 @@ class Catalogue:
 
 
 def _facts(document_id: str, title: str, metadata: Metadata) -> Facts:
-    kinds = (str(metadata.get("format", "")), PurePosixPath(document_id).suffix.removeprefix("."))
+    _, dot, suffix = document_id.rpartition("/")[2].rpartition(".")
+    kinds = (str(metadata.get("format", "")), suffix if dot else "")
     return Facts(
         path=document_id,
         title=title.casefold(),

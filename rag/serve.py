@@ -64,7 +64,7 @@ def load_service(settings: Settings) -> Service:
     generator = build_served_generator(settings, store)
     pipeline = build_pipeline(settings, generator, build_retriever(settings, index, embedder), embedder)
     embedder.embed(["warm"])  # the first embedding imports torch: seconds that no question should wait for
-    documents = _listed(index)
+    documents = listed(index)
     index.catalogue.rows(View(labels=frozenset()))  # the labels are looked up now, not by the first question
     return Service(
         pipeline=_Closing(
@@ -75,13 +75,13 @@ def load_service(settings: Settings) -> Service:
         counter=embedder,
         model=model_name(settings),
         embedder_model=settings.embedder.model,
-        documents=lambda view: _left(documents, index, view),
+        documents=lambda view: left(documents, index, view),
         keeper=_Keepers(generator, large) if isinstance(generator, GuardedGenerator) else None,
         prefixes=None if isinstance(generator, EndpointGenerator) else generator.prefixes,
     )
 
 
-def _listed(index: Index) -> list[IndexedDocument]:
+def listed(index: Index) -> list[IndexedDocument]:
     """Return every document with what filters ask for, in the index's order."""
     described = (metadata for _, _, metadata in index.store.descriptions())
     return [
@@ -95,7 +95,7 @@ def _listed(index: Index) -> list[IndexedDocument]:
     ]
 
 
-def _left(documents: Sequence[IndexedDocument], index: Index, view: View) -> Sequence[IndexedDocument]:
+def left(documents: Sequence[IndexedDocument], index: Index, view: View) -> Sequence[IndexedDocument]:
     """Return the documents that a view leaves, of all of them in the index's order."""
     seen = index.catalogue.documents(view)
     return documents if seen is None else list(compress(documents, seen))

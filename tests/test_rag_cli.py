@@ -11,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from rag.cli import app
+from rag.filter import View, parse_filter
+from rag.index import Index
 from rag.pipeline import RagPipeline
 from rag.prompt import Prompt
 from tests.conftest import CORPUS, REPOSITORY, ListRetriever, QueueGenerator, located, scored, smallhold
@@ -47,6 +49,9 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
         (("serve", "--port", "99999"), 2, "server.port"),
         (("ask", "why?", "--risk", "1.5"), 2, "abstention.risk"),
         (("ask", "why?", "--risk", "0.2", "--no-abstain"), 2, "exclude each other"),
+        (("ask", "why?", "--filter", '{"date": {"from": "May"}}'), 2, "date.from: a date is written as YYYY-MM-DD"),
+        (("chat", "--filter", "type=pdf"), 2, "the filter is not understood"),
+        (("index", ".", "--labels", "none.toml"), 2, "the label rules in none.toml cannot be read"),
         (("calibrate", "--data", "none", "--out", "a.toml"), 2, "there is no QA-set folder none"),
     ],
 )
@@ -86,6 +91,25 @@ def test_indexing_again_does_nothing(example_index: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.model
+def test_label_rules_are_kept_and_slips_in_them_told(tmp_path: Path) -> None:
+    located("all-MiniLM-L6-v2")
+    for name in ("hr/pay.md", "open.md"):
+        (tmp_path / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "docs" / name).write_text("---\ntags: [a, b]\ndate: 2024-03-01\n---\n# Pay\n\nMuch.\n")
+    rules = '[[rule]]\npath = "hr/**"\nlabels = ["hr"]\n[[rule]]\npath = "hrr/**"\nlabels = ["hr"]\n'
+    (tmp_path / "labels.toml").write_text(rules)
+    done = smallhold("index", "docs", "--labels", "labels.toml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "no document has its labels from 'hrr/**'" in done.stderr
+    again = json.loads(smallhold("index", "--json", cwd=tmp_path).stdout)
+    assert (again["published"], again["unused_rules"]) == (False, ["hrr/**"])
+    with Index.open(tmp_path / ".smallhold" / "index") as index:
+        public = View(labels=frozenset())
+        assert [index.catalogue.sees(name, public) for name in ("hr/pay.md", "open.md")] == [False, True]
+        assert index.catalogue.sees("hr/pay.md", View(parse_filter('{"tags": {"all": ["a", "b"]}}')))
+        assert index.document("open.md").metadata == {"format": "markdown", "tags": "a\nb", "date": "2024-03-01"}
+
+
 def test_an_answer_with_its_source(example_index: Path, tmp_path: Path) -> None:
     model = located("qwen2.5-coder-0.5b-reader").spec.name
     question = "How much money did the Moot approve in 2023 for clearing the sand off Norrin Slip?"

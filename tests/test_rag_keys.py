@@ -165,6 +165,12 @@ def test_what_is_no_label(path: Path, label: str) -> None:
     assert load_keys(path) == ()
 
 
+def test_a_key_may_hold_all_labels_and_none_is_called_so(path: Path) -> None:
+    assert create_key(path, "admin", allow=["*"]).key.allow == ("*",)
+    with pytest.raises(InvalidRequest, match="no label"):
+        create_key(path, "*")
+
+
 # The command line
 
 
