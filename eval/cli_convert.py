@@ -87,7 +87,7 @@ def make_app(load_folder: "LoadFolder | None") -> typer.Typer:
         out: Annotated[Path, typer.Argument(help="The new folder.")],
         documents: Annotated[Path, typer.Option(help="The folder of documents, or a corpus.jsonl.")],
         separator: Annotated[str, typer.Option(help="What splits several right answers in one cell.")] = "|",
-        delimiter: Annotated[str, typer.Option(help="What splits the cells: one character.")] = ",",
+        delimiter: Annotated[str, typer.Option(help="What splits cells. Default: comma, semicolon or tab.")] = "",
         encoding: Annotated[str, typer.Option(help="The file's encoding.")] = "utf-8-sig",
         name: Annotated[str, name_option] = "",
         license_: Annotated[str, license_option] = "",

@@ -5,10 +5,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.measurements import COLUMNS, COST, MEMORISED, SCORES, SECONDS, Measured, Measurements, Places, measure
+from eval.measurements import (
+    COLUMNS,
+    COST,
+    MEMORISED,
+    SCORES,
+    SECONDS,
+    Measured,
+    Measurements,
+    Places,
+    measure,
+    score_differences,
+)
 from eval.paired import Difference, compare_scores, corrected
 from eval.power import Power, paired_power
-from eval.statistics import Estimate, Labels, bootstrap_means, estimate, paired_difference, renumbered
+from eval.statistics import Estimate, Labels, bootstrap_means, estimate, renumbered
 from rag.errors import DataError
 
 _LESS_IS_BETTER = frozenset({COST, SECONDS, MEMORISED})
@@ -146,7 +157,7 @@ def _compare(
         return []
     draws_a, draws_b = bootstrap_means(values_a, groups), bootstrap_means(values_b, groups)
     figures_a, figures_b = estimate(values_a, draws_a), estimate(values_b, draws_b)
-    changes = paired_difference(values_a, values_b, draws_a, draws_b)
+    changes = score_differences(metrics, values_a, values_b, (draws_a, draws_b), groups)
     verdicts = compare_scores(values_a, values_b, draws_b - draws_a, groups)
     return [
         Comparison(

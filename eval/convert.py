@@ -36,22 +36,28 @@ def beir_to_qaset(
     """Convert a BEIR folder (`corpus.jsonl`, `queries.jsonl`, `qrels/SPLIT.tsv`) to a set for retrieval alone.
 
     Queries without a positive judgement in the split are left out; a graded relevance above 0 counts as relevant.
+    Judgements of documents that the corpus does not have are passed over, and counted in `meta.json`.
     Raises `DataError` where the folder is not in BEIR's format or `out` holds something.
     """
     relevant = _read_qrels(folder / "qrels" / f"{split}.tsv")
     with new_folder(out) as draft:
-        source = f"BEIR folder {folder.resolve().name}, split {split}"
-        write_meta(draft, name or folder.resolve().name, "retrieval with relevance judgements", license_, source)
+        ids: set[str] = set()
         with (draft / "corpus.jsonl").open("wb") as corpus:
             for number, row in read_jsonl(folder / "corpus.jsonl", max_line=MAX_CORPUS_LINE):
                 id_, text = text_keys(row, ("_id", "text"), f"{folder / 'corpus.jsonl'}:{number}")
                 corpus.write(dump_line({"id": id_, "title": row.get("title") or "", "text": text}))
+                ids.add(id_)
         with (draft / "questions.jsonl").open("wb") as questions:
             for number, row in read_jsonl(folder / "queries.jsonl", max_line=MAX_QUESTION_LINE):
                 id_, text = text_keys(row, ("_id", "text"), f"{folder / 'queries.jsonl'}:{number}")
-                if id_ in relevant:
-                    line = {"id": id_, "question": text, "answers": [], "answerable": True, "relevant": relevant[id_]}
+                there = [document for document in relevant.get(id_, ()) if document in ids]
+                if there:
+                    line = {"id": id_, "question": text, "answers": [], "answerable": True, "relevant": there}
                     questions.write(dump_line(line))
+        missing = sum(document not in ids for documents in relevant.values() for document in documents)
+        source = f"BEIR folder {folder.resolve().name}, split {split}"
+        source += f"; {missing} judgements of documents that are not in the corpus left out" if missing else ""
+        write_meta(draft, name or folder.resolve().name, "retrieval with relevance judgements", license_, source)
     return load_qaset(out)
 
 

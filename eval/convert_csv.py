@@ -15,6 +15,7 @@ from rag.errors import DataError
 MAX_CSV_FILE = 100_000_000
 COLUMNS = ("id", "question", "answer", "answerable", "relevant")
 _REQUIRED = ("question", "answer")
+_DELIMITERS = (",", ";", "\t")
 _TRUE, _FALSE = frozenset({"true", "yes", "1"}), frozenset({"false", "no", "0"})
 
 # Reads the documents of a folder; which formats it knows is not known here.
@@ -22,9 +23,12 @@ LoadFolder = Callable[[Path], Iterable[Document]]
 
 
 class CsvForm(NamedTuple):
-    """How a table is written. `separator` splits several right answers, or several relevant ids, in one cell."""
+    """How a table is written. `separator` splits several right answers, or several relevant ids, in one cell.
 
-    delimiter: str = ","
+    An empty `delimiter` is the one of comma, semicolon and tab with which the first line names the columns.
+    """
+
+    delimiter: str = ""
     separator: str = "|"
     encoding: str = "utf-8-sig"
 
@@ -84,8 +88,10 @@ def _check_relevant(rows: list[tuple[int, JsonObject]], ids: frozenset[str], pat
 
 def _rows(path: Path, form: CsvForm) -> Iterator[tuple[int, JsonObject]]:
     """Yield `(line, question)`. A quoted cell may hold line breaks: the line is the first of the row."""
+    text = _text(path, form.encoding)
+    form = form._replace(delimiter=form.delimiter or _delimiter(text))
     try:
-        reader = csv.reader(io.StringIO(_text(path, form.encoding), newline=""), delimiter=form.delimiter, strict=True)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=form.delimiter, strict=True)
     except (TypeError, ValueError) as error:
         raise DataError(f"the delimiter {form.delimiter!r} must be one character") from error
     if not form.separator:
@@ -110,6 +116,16 @@ def _rows(path: Path, form: CsvForm) -> Iterator[tuple[int, JsonObject]]:
         raise DataError(f"{path}:{line}: not CSV: {error}") from error
     if not seen:
         raise DataError(f"{path}: holds no question")
+
+
+def _delimiter(text: str) -> str:
+    """Return what splits the cells, by the first line that holds something; a comma where that names no columns."""
+    first = next((line for line in io.StringIO(text) if line.strip()), "")
+    for delimiter in _DELIMITERS:
+        named = {cell.strip(' "\r\n').lower() for cell in first.split(delimiter)}
+        if named.issuperset(_REQUIRED):
+            return delimiter
+    return _DELIMITERS[0]
 
 
 def _text(path: Path, encoding: str) -> str:

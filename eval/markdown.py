@@ -207,7 +207,7 @@ def _setting(report: Report) -> str:
         f"- Date: {machine.get('date')}",
         *(f"- `{name}`: {_system_setting(system)}" for name, system in report["systems"].items()),
         f"- Intervals: {statistics['method']}, {statistics['resamples']:,} resamples, seed {statistics['seed']}. "
-        "Where all questions score alike the bootstrap sees no spread, and an interval has no width.",
+        "Where all questions score alike, where the bootstrap sees no spread, they are those of Clopper and Pearson.",
         "- Seconds are those of the answering alone, one question at a time, without loading; cost is what the prices "
         "above make of them. A machine that idles costs more per question.",
         "- Energy that is estimated is what a power model makes of processor seconds; operations are 2 x parameters x "

@@ -27,6 +27,7 @@ from eval.statistics import (
     ratio,
     renumbered,
     score_matrix,
+    with_width,
 )
 from eval.systems import SystemRow
 
@@ -62,6 +63,10 @@ TRUST = (
 )
 
 _ALL = (*COLUMNS, JOULES, FLOPS, FIRST_TOKEN, TOTAL, CONFIDENCE, WRONG, *TRUST, _SPENT, _WON)
+
+# What lies between two ends; the others are dollars, seconds and the like.
+_SHARES = frozenset({*SCORES, WRONG, *TRUST})
+_SIGNED = frozenset({"crag", "similarity"})
 
 Places = npt.NDArray[np.int64]
 
@@ -115,7 +120,12 @@ class Measurements:
 
     def estimates(self) -> dict[str, Estimate]:
         """Every column's mean with its interval."""
-        return dict(zip(_ALL, estimate(self.values, self.draws(self.places)), strict=True))
+        groups = self.groups[self.places]
+        found = zip(_ALL, estimate(self.values, self.draws(self.places)), self.values.T, strict=True)
+        return {
+            name: with_width(figure, column, groups, span_of(name)) if name in _SHARES else figure
+            for name, figure, column in found
+        }
 
     def column(self, name: str) -> Floats:
         """Return one column, `(n,)`."""
@@ -136,8 +146,8 @@ class Measurements:
         common = np.intersect1d(self.places, baseline.places)
         ours, theirs = self.at(common)[:, : len(COLUMNS)], baseline.at(common)[:, : len(COLUMNS)]
         our_draws, their_draws = self.draws(common)[:, : len(COLUMNS)], baseline.draws(common)[:, : len(COLUMNS)]
-        figures = paired_difference(theirs, ours, their_draws, our_draws)
         groups = renumbered(self.groups[common])
+        figures = score_differences(COLUMNS, theirs, ours, (their_draws, our_draws), groups)
         verdicts = compare_scores(theirs, ours, our_draws - their_draws, groups)
         return [
             Difference(name, baseline.name, self.name, figure, *verdict)
@@ -195,6 +205,27 @@ def measure(out: Path, locate: Locate = locate_weights) -> Measured:
     systems = {name: readers[name].measurements(name, numbers, groups) for name, numbers in found.items()}
     _draw_together(list(systems.values()))
     return Measured(run, systems, len(damaged))
+
+
+def span_of(name: str) -> tuple[float, float]:
+    """Return the lowest and the highest that a score can be."""
+    return (-1.0, 1.0) if name in _SIGNED else (0.0, 1.0)
+
+
+def score_differences(
+    names: Sequence[str], a_nm: Floats, b_nm: Floats, draws: tuple[Floats, Floats], groups_n: Labels
+) -> list[Estimate]:
+    """Return `b` minus `a` in each of the named columns, paired, given the draws of both.
+
+    Where all differences of a score are alike the interval has the width that so few questions leave open.
+    """
+    figures = paired_difference(a_nm, b_nm, *draws)
+    for m, name in enumerate(names):
+        if name in _SHARES and np.array_equal(np.isfinite(a_nm[:, m]), np.isfinite(b_nm[:, m])):
+            lowest, highest = span_of(name)
+            span = (lowest - highest, highest - lowest)
+            figures[m] = with_width(figures[m], b_nm[:, m] - a_nm[:, m], groups_n, span)
+    return figures
 
 
 def rightness(scores: Mapping[str, float | None]) -> float | None:

@@ -41,8 +41,16 @@ def new_folder(out: Path) -> Iterator[Path]:
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         yield draft
-        load_qaset(draft)
+        _check(draft)
         draft.chmod(0o755)
         draft.replace(out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _check(draft: Path) -> None:
+    """Check the folder as a set; what is wrong is told of the new file, since the draft goes."""
+    try:
+        load_qaset(draft)
+    except DataError as error:
+        raise DataError(error.message.replace(f"{draft}/", "in the new "), hint=error.hint) from error

@@ -44,7 +44,7 @@ from eval.results import Run
 from eval.scale import equivalent_scale
 from eval.statistics import LEVEL, RESAMPLES, SEED, Estimate, renumbered
 from eval.systems import SystemRow
-from eval.verdict import verdict
+from eval.verdict import too_few_questions, verdict
 
 REPORT_JSON = "report.json"
 REPORT_MARKDOWN = "report.md"
@@ -91,6 +91,10 @@ def build_report(measured: Measured) -> Report:
         "scale": equivalent_scale(list(systems.values())),
         "notes": _notes(measured),
     }
+    report["notes"] += [
+        f"{name} has rows for {n:,} of the {asked:,} questions, so that the verdict leaves it out"
+        for name, (n, asked) in too_few_questions(report).items()
+    ]
     return {"verdict": verdict(report), **report}
 
 

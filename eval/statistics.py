@@ -8,7 +8,8 @@ Questions about the same document are not independent: one badly cut document sp
 drawn (Davison and Hinkley 1997, section 3.8), a cluster being the questions that share a relevant document, directly
 or through others. Without shared documents this is the ordinary bootstrap, draw for draw.
 
-The trap: where all scored questions score alike the bootstrap sees no spread, and the interval has no width.
+The trap: where all scored questions score alike the bootstrap sees no spread. `with_width` gives such an interval the
+width that so few questions leave open.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -149,6 +150,21 @@ def paired_difference(
     b_draws_bm = bootstrap_means(b_nm) if b_draws_bm is None else b_draws_bm
     draws_bm = b_draws_bm - a_draws_bm
     return [_difference(a_nm[:, m], b_nm[:, m], draws_bm[:, m]) for m in range(a_nm.shape[1])]
+
+
+def with_width(found: Estimate, scores_n: Floats, groups_n: Labels, span: tuple[float, float]) -> Estimate:
+    """Return an estimate whose interval allows for questions unlike those seen, where all of these scored alike.
+
+    Of n clusters that are all alike the share of others is, with 97.5% confidence, at most 1 - 0.025^(1/n) (Clopper and
+    Pearson 1934); these may score anything within `span`. Where scores differ the estimate stays as it is.
+    """
+    scored_n = np.isfinite(scores_n)
+    values = np.unique(scores_n[scored_n])
+    if len(values) != 1:
+        return found
+    others = 1 - _TAILS[0] ** (1 / len(np.unique(groups_n[scored_n])))
+    value, (lowest, highest) = float(values[0]), span
+    return Estimate(found.value, value - others * (value - lowest), value + others * (highest - value), found.n)
 
 
 def score_matrix(rows: Sequence[Mapping[str, float | None]], names: Sequence[str]) -> Floats:

@@ -14,6 +14,9 @@ Report = dict[str, Any]
 RIGHT = "right"
 ALPHA = 0.05
 
+# A system that was asked fewer of the questions may have had the easy ones: it is told of, not ranked.
+_ENOUGH = 0.9
+
 
 class Difference(NamedTuple):
     """One metric of `name` minus that of `other`, paired, with its 95% interval over `n` questions.
@@ -53,7 +56,9 @@ class Difference(NamedTuple):
 def verdict(report: Report) -> list[str]:
     """Return three sentences. Where nothing was scored, or nothing has a price, they say so."""
     metric = accuracy_metric(report)
-    ranking = [name for name in ranked(report, metric) if not is_oracle(name, report["systems"][name])]
+    partial = too_few_questions(report)
+    candidates = [name for name in ranked(report, metric) if name not in partial]
+    ranking = [name for name in candidates if not is_oracle(name, report["systems"][name])]
     if not ranking:
         return [
             "Nothing was scored, so no system can be said to be better than another.",
@@ -61,6 +66,19 @@ def verdict(report: Report) -> list[str]:
             "Ask questions whose answers or relevant documents are known, and report again.",
         ]
     return [_accuracy(report, metric, ranking), _cost(report, metric, ranking), _advice(report, metric, ranking)]
+
+
+def too_few_questions(report: Report) -> dict[str, tuple[int, int]]:
+    """Return the systems that have rows for much fewer questions than others, each with how many of how many.
+
+    They were stopped, or nobody recorded their answers. Where all are like that none is named.
+    """
+    systems = report.get("systems", {})
+    counts = {
+        name: (int(s.get("n") or 0), int(s.get("n") or 0) + int(s.get("missing") or 0)) for name, s in systems.items()
+    }
+    partial = {name: count for name, count in counts.items() if count[0] < _ENOUGH * count[1]}
+    return {} if len(partial) == len(counts) else partial
 
 
 def accuracy_metric(report: Report) -> str:
@@ -219,7 +237,7 @@ def _discordant(difference: Mapping[str, Any]) -> tuple[int, int] | None:
 def _figures(found: Difference) -> str:
     parts = []
     if found.low is not None and found.high is not None:
-        parts.append(f"95% interval {found.low * 100:+.1f} to {found.high * 100:+.1f}")
+        parts.append(f"95% interval {found.low * 100 + 0.0:+.1f} to {found.high * 100 + 0.0:+.1f}")
     if found.p_holm is not None:
         parts.append(f"p after Holm {written_p(found.p_holm)}")
     elif found.p is not None:

@@ -65,9 +65,17 @@ UNKNOWN = "-"
 
 
 def headline_metric(report: dict[str, Any]) -> str:
-    """Return F1 where some system answers questions that have answers, else nDCG@10."""
-    answers = any(system["metrics"]["f1"]["value"] is not None for system in report["systems"].values())
-    return "f1" if answers else "ndcg@10"
+    """Return F1 where some system answers questions that have answers, else nDCG@10.
+
+    Where there is neither, since all questions are unanswerable, the share of them that was declined.
+    """
+    scored = {
+        metric
+        for system in report["systems"].values()
+        for metric in ("f1", "ndcg@10", "abstention_recall")
+        if system["metrics"].get(metric, {}).get("value") is not None
+    }
+    return next((metric for metric in ("f1", "ndcg@10", "abstention_recall") if metric in scored), "ndcg@10")
 
 
 def scored_metrics(report: dict[str, Any]) -> list[str]:

@@ -112,6 +112,13 @@ def test_beir_becomes_a_set_for_retrieval_alone(tmp_path: Path) -> None:
     assert [(q.id, q.question, q.relevant) for q in qaset.questions] == [("q1", "first", ("1", "2"))]  # q2 has none
 
 
+def test_beir_judgements_of_documents_that_are_not_there_are_counted(tmp_path: Path) -> None:
+    folder = beir_folder(tmp_path / "nano", "q1\t7\t1\nq1\t2\t1\nq2\t8\t1\n")
+    qaset = beir_to_qaset(folder, tmp_path / "out")
+    assert [(q.id, q.relevant) for q in qaset.questions] == [("q1", ("2",))]  # nothing is left of q2
+    assert qaset.source.endswith("; 2 judgements of documents that are not in the corpus left out")
+
+
 def test_beir_without_a_header_is_read_too(tmp_path: Path) -> None:
     qaset = beir_to_qaset(beir_folder(tmp_path / "nano", "q2\t2\t1\n"), tmp_path / "out")
     assert [q.id for q in qaset.questions] == ["q2"]
@@ -122,7 +129,7 @@ def test_beir_without_a_header_is_read_too(tmp_path: Path) -> None:
     [
         ("q1\t1\t1\nq1 2 1\n", r"test\.tsv:2: query id, corpus id and an integer"),
         ("query-id\tcorpus-id\tscore\n", "holds no positive judgement"),
-        ("q1\t7\t1\n", "`relevant` names '7'"),
+        ("q1\t7\t1\n", r"in the new questions\.jsonl: holds no question"),
     ],
 )
 def test_what_is_not_beir_is_named(tmp_path: Path, qrels: str, message: str) -> None:

@@ -64,7 +64,7 @@ def test_documents_may_be_a_corpus_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("question;answer\nWhat?;mill\n", r"table.csv:1: the columns question and answer(.|\n)*--delimiter"),
+        ("question/answer\nWhat?/mill\n", r"table.csv:1: the columns question and answer(.|\n)*--delimiter"),
         ("question,answer,question\n", "two columns 'question'"),
         ("question,answer\n", "holds no question"),
         ("", "holds no question"),
@@ -102,3 +102,10 @@ def test_the_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_an_impossible_form_is_refused(tmp_path: Path, form: CsvForm, message: str) -> None:
     with pytest.raises(DataError, match=message):
         convert(tmp_path, "question,answer\nWhat?,mill\n", form)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_what_splits_the_cells_is_found(tmp_path: Path, delimiter: str) -> None:
+    lines = [["Question", '"answer"', "note"], ['"When,\nexactly; and\twhy?"', '"1801|MDCCCI"', "x"]]
+    qaset = convert(tmp_path, "\ufeff\n" + "\r\n".join(delimiter.join(line) for line in lines))
+    assert [(q.question, q.answers) for q in qaset.questions] == [("When,\nexactly; and\twhy?", ("1801", "MDCCCI"))]

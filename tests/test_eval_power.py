@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from eval.paired import mcnemar_p
 from eval.power import (
     design_effect,
     needed_binary,
@@ -86,6 +87,22 @@ def test_paired_power_of_other_scores() -> None:
     # Differences 0.1, -0.1, 0.3, 0.1: mean 0.1, standard deviation sqrt(0.08 / 3) = 0.163299.
     assert found is not None and not found.binary
     assert (found.n, found.observed, found.spread) == (4, pytest.approx(0.1), pytest.approx(0.163299, abs=1e-6))
-    assert found.smallest_difference == pytest.approx(2.80159 * 0.163299 / 2, abs=1e-5)
+    assert found.smallest_difference is None  # four questions show nothing
+    eight = paired_power(np.repeat(a, 2), np.repeat(b, 2))
+    # The same differences twice: standard deviation sqrt(0.16 / 7) = 0.151186.
+    assert eight is not None and eight.smallest_difference == pytest.approx(2.80159 * 0.151186 / 8**0.5, abs=1e-5)
     assert found.questions_needed == 21  # (2.80159 x 1.63299)^2 = 20.93
     assert paired_power(a[:1], b[:1]) is None
+
+
+def test_six_clusters_that_differ_are_the_fewest_that_show_anything() -> None:
+    for n, shows in ((5, False), (6, True)):
+        found = paired_power(np.zeros(n), np.ones(n))
+        assert found is not None and (found.smallest_difference is not None) == shows
+        assert (mcnemar_p(0, n) < 0.05) == shows
+        assert (found.questions_needed, found.more_needed) == (6, 6 - n)
+    # 20 questions about five documents: four questions to a document, so that 24 have six.
+    clustered = paired_power(np.zeros(20), np.ones(20), np.repeat(np.arange(5), 4))
+    assert clustered is not None and clustered.smallest_difference is None and clustered.questions_needed == 24
+    half = paired_power(np.full(4, 0.5), np.ones(4))
+    assert half is not None and (half.smallest_difference, half.questions_needed) == (None, 6)

@@ -231,13 +231,13 @@ Each figure stands with its 95% interval; `-` says that the metric does not appl
 | ROUGE-L | 0.250 (0.000 to 0.750) | 0.700 (0.250 to 1.000) |
 | grounded | - | 0.750 (0.250 to 1.000) |
 | CRAG score | -0.667 (-1.000 to 0.000) | 0.500 (-0.167 to 1.000) |
-| coverage | 1.000 (1.000 to 1.000) | 0.750 (0.250 to 1.000) |
+| coverage | 1.000 (0.398 to 1.000) | 0.750 (0.250 to 1.000) |
 | abstention precision | - | 0.500 (0.000 to 1.000) |
-| abstention recall | 0.000 (0.000 to 0.000) | 0.500 (0.000 to 1.000) |
-| citation precision | - | 1.000 (1.000 to 1.000) |
-| citation recall | - | 1.000 (1.000 to 1.000) |
-| cited sentences, precision | - | 0.000 (0.000 to 0.000) |
-| cited sentences, recall | - | 0.000 (0.000 to 0.000) |
+| abstention recall | 0.000 (0.000 to 0.842) | 0.500 (0.000 to 1.000) |
+| citation precision | - | 1.000 (0.292 to 1.000) |
+| citation recall | - | 1.000 (0.292 to 1.000) |
+| cited sentences, precision | - | 0.000 (0.000 to 0.708) |
+| cited sentences, recall | - | 0.000 (0.000 to 0.708) |
 | recall@1 | - | 0.750 (0.250 to 1.000) |
 | recall@5 | - | 0.750 (0.250 to 1.000) |
 | recall@10 | - | 0.750 (0.250 to 1.000) |
@@ -298,7 +298,7 @@ Both systems of a pair are resampled on the same questions. An interval that hol
 - Date: 2026-01-02T10:00:00+00:00
 - `small`: tiny-model; closed-book; $0.360 per hour
 - `small+retrieval`: tiny-model; with retrieval; $0.360 per hour
-- Intervals: percentile bootstrap over questions, differences paired, 10,000 resamples, seed 20240229. Where all questions score alike the bootstrap sees no spread, and an interval has no width.
+- Intervals: percentile bootstrap over questions, differences paired, 10,000 resamples, seed 20240229. Where all questions score alike, where the bootstrap sees no spread, they are those of Clopper and Pearson.
 - Seconds are those of the answering alone, one question at a time, without loading; cost is what the prices above make of them. A machine that idles costs more per question.
 - Energy that is estimated is what a power model makes of processor seconds; operations are 2 x parameters x tokens, and attention.
 
@@ -653,3 +653,22 @@ def test_small_amounts_are_written_to_three_figures() -> None:
     ]
     assert per_thousand(0.0000213) == "$0.0213"
     assert [seconds(x) for x in (None, 0.0042, 3.14159)] == ["-", "4.2 ms", "3.14 s"]
+
+
+def test_a_system_that_was_asked_few_of_the_questions_is_told_of_and_not_ranked(tmp_path: Path) -> None:
+    few = [one for one in golden_rows() if one.system != SYSTEMS[1].name][:1]
+    whole = [one for one in golden_rows() if one.system == SYSTEMS[1].name]
+    report = write_report(write_rows(tmp_path, few + whole))
+    said = f"{SYSTEMS[0].name} has rows for 1 of the {len(whole)} questions, so that the verdict leaves it out"
+    assert said in report["notes"]
+    assert report["verdict"][0].startswith(SYSTEMS[1].name) and "only system scored" in report["verdict"][0]
+
+
+def test_where_nothing_can_be_answered_declining_decides(tmp_path: Path) -> None:
+    rows = [
+        row(system, i, "", 1.0, answerable=False, gold=(), relevant=(), abstained=declined)
+        for system, declined in zip(SYSTEMS, (True, False), strict=True)
+        for i in range(3)
+    ]
+    report = write_report(write_rows(tmp_path, rows))
+    assert report["verdict"][0].startswith(f"{SYSTEMS[0].name} has the highest abstention recall, 100.0%")

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from eval.statistics import (
+    NOTHING,
     Estimate,
     bootstrap_means,
     bootstrap_p,
@@ -13,6 +15,7 @@ from eval.statistics import (
     ratio,
     renumbered,
     score_matrix,
+    with_width,
 )
 
 NAN = float("nan")
@@ -186,3 +189,19 @@ def test_bootstrap_p_agrees_with_the_t_test() -> None:
     differences = np.random.default_rng(11).normal(0.1, 0.5, size=150)
     ours = bootstrap_p(bootstrap_means(differences[:, None])[:, 0])
     assert ours == pytest.approx(stats.ttest_1samp(differences, 0.0).pvalue, abs=0.01)
+
+
+def test_scores_that_are_all_alike_leave_room_for_others() -> None:
+    alone = np.arange(9)
+    # 0.025^(1/9) = 0.663732, as Clopper and Pearson have it for 9 of 9.
+    right = with_width(Estimate(1.0, 1.0, 1.0, 9), np.ones(9), alone, (0.0, 1.0))
+    assert (right.low, right.high) == (pytest.approx(0.663732, abs=1e-6), 1.0)
+    assert right.low == pytest.approx(binomtest(9, 9).proportion_ci(0.95).low)
+    worse = with_width(Estimate(-1.0, -1.0, -1.0, 9), -np.ones(9), alone, (-1.0, 1.0))
+    assert (worse.low, worse.high) == (-1.0, pytest.approx(-1 + 2 * 0.336267, abs=1e-6))
+    # Nine questions about three documents are three; 0.025^(1/3) = 0.292402.
+    level = with_width(Estimate(0.0, 0.0, 0.0, 9), np.zeros(9), np.repeat(np.arange(3), 3), (-1.0, 1.0))
+    assert (level.low, level.high) == (pytest.approx(-0.707598, abs=1e-6), pytest.approx(0.707598, abs=1e-6))
+    mixed = Estimate(0.5, 0.2, 0.8, 2)
+    assert with_width(mixed, np.array([0.0, 1.0]), alone[:2], (0.0, 1.0)) == mixed
+    assert with_width(NOTHING, np.array([np.nan]), alone[:1], (0.0, 1.0)) == NOTHING
