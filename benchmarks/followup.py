@@ -6,6 +6,9 @@ The questions with relevant documents, in two halves in the set's order: the rul
 is what counts. Ways: the last turn alone; the user's question before it and the turn; the whole history and the turn;
 and `rag.followup`, which is also compared on the turns that it rewrote and on those that it left alone. Differences
 from it are paired, with 95% bootstrap intervals. The corpus is embedded once and kept under --cache.
+
+With --changes, questions of other sets, which were written to stand alone, are each asked after another of the same
+set: how many are left as they are, though something else was talked of.
 """
 
 import argparse
@@ -17,7 +20,7 @@ import ir_measures
 import numpy as np
 
 from benchmarks.retrieval import RememberedQuestions, by_document, open_corpus
-from eval.qaset import Question, load_qaset
+from eval.qaset import QASet, Question, load_qaset
 from eval.statistics import Estimate, Floats, paired_difference
 from rag.build import build_embedder, model_store
 from rag.config import load_settings
@@ -61,6 +64,8 @@ WAYS: dict[str, Way] = {
 def main() -> None:
     arguments = parse_arguments()
     settings = load_settings()
+    for folder in arguments.changes:
+        changes(load_qaset(folder))
     qaset = load_qaset(arguments.set)
     embedder = build_embedder(settings, model_store(settings))
     half = len(qaset.questions) // 2
@@ -76,6 +81,18 @@ def main() -> None:
             compare(title, searched, partial(scores, retriever))
             compare(f"{title}: rewritten", leaning, partial(scores, retriever))
             compare(f"{title}: a later turn, left alone", standing, partial(scores, retriever))
+
+
+def changes(qaset: QASet) -> None:
+    """Print how many changes of topic are noticed, a question after one from the other half of its set."""
+    questions = [q for q in qaset.questions if not q.history]
+    others = [*questions[len(questions) // 2 :], *questions[: len(questions) // 2]]
+    alone = sum(not follow_up(q.question, talk(other)).why for q, other in zip(questions, others, strict=True))
+    print(f"{qaset.name}: {alone} of {len(questions)} questions after another topic left as they are")
+
+
+def talk(question: Question) -> list[Message]:
+    return [Message("user", question.question), Message("assistant", next(iter(question.answers), "I do not know."))]
 
 
 def compare(title: str, questions: Sequence[Question], score: Callable[[Way, Sequence[Question]], Floats]) -> None:
@@ -107,6 +124,7 @@ def scores(retriever: FusedRetriever, way: Way, questions: Sequence[Question]) -
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", type=Path, help="a QA-set folder whose questions have a history")
+    parser.add_argument("--changes", nargs="*", type=Path, default=[], help="QA-set folders of single questions")
     parser.add_argument("--cache", type=Path, default=Path(".smallhold/bench"), help="where embedded corpora are kept")
     return parser.parse_args()
 

@@ -9,11 +9,12 @@ import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from rag.phrases import AUXILIARIES, EMPTY_WORDS, QUESTION_WORDS, Phrase, Token, phrases, tokens
+from rag.phrases import AUXILIARIES, EMPTY_WORDS, PREPOSITIONS, QUESTION_WORDS, Phrase, Token, phrases, tokens
 
 _PERSONAL = frozenset("it they them he him she her".split())
 POSSESSIVE = frozenset("its their theirs his hers".split())
-_PERSON = frozenset("he him his she her hers".split())
+PERSON = frozenset("he him his she her hers".split())
+SEVERAL = frozenset("they them their theirs these those".split())
 THIRD_PERSON = _PERSONAL | POSSESSIVE
 _POINTING = frozenset("this that these those".split())
 _CLAUSE_WORDS = frozenset(
@@ -41,13 +42,16 @@ _EXISTENTIAL = re.compile(
     r"(?! *[?.!,]*$)",
     re.IGNORECASE,
 )
+_QUOTED = re.compile(r"[\"“«][^\"”»]*[\"”»]")  # a title's words point to nothing
 _REPAIR = re.compile(
     r"\s*(?:(?:no|nope|sorry|oh|well|yes|ok|okay|actually)[,.!]? +)*"
     r"(?:i (?:mean|meant)\b|i(?:['’]m| am| was) (?:talking|asking|speaking) (?:about|of)\b|rather\b)",
     re.IGNORECASE,
 )
-_FRAGMENT_START = re.compile(
-    r"\s*(?:(?:ok|okay|well|so|yes|no|and|but)[,.!]? +)*(?:(?:what|how) about|why not|what if|what of)\b", re.IGNORECASE
+_FRAGMENT = re.compile(
+    r"\s*(?:(?:ok|okay|well|so|yes|no|and|but)[,.!]? +)*(?:(?:what|how) about|why not|what if|what of)\b"
+    r"|\s*\d[\w.:/-]*\W*$",
+    re.IGNORECASE,
 )
 _CONNECTIVE_START = re.compile(r"\s*(?:and|but|or|then|also|plus)\b", re.IGNORECASE)
 _UNSAID = re.compile(
@@ -55,6 +59,7 @@ _UNSAID = re.compile(
     r"|anywhere|somewhere) else"
     r"|the (?:others?|former|latter|same|rest|next|previous|second|third|last|first)(?: ones?)?"
     r"(?= *(?:[?.!,]|$))|(?:the|any|what|which|these|those) others?\b(?= *(?:[?.!,]|$))|instead(?! of)"
+    r"|the same(?= (?:apply|applies|hold|holds|go|goes|true|for|with)\b)"
     r"|(?:as well|too|either|also|again)(?= *(?:[?.!]|$)))",
     re.IGNORECASE,
 )
@@ -64,7 +69,9 @@ _ONE = re.compile(
     re.IGNORECASE,
 )
 
-_DEFINITION = re.compile(r"\W*(?:what|who)(?:['’]s| is| are| was| were)(?: an?| the)? [^\s]+\W*", re.IGNORECASE)
+_DEFINITION = re.compile(
+    r"\W*(?:(?:what|who)(?:['’]s| is| are| was| were)(?: an?| the)? \S+|what do(?:es)? \S+ mean)\W*", re.IGNORECASE
+)
 
 
 class Cue(NamedTuple):
@@ -77,7 +84,7 @@ class Cue(NamedTuple):
     kind: Literal["pronoun", "ellipsis", "open"]
     why: str
     token: Token | None = None
-    person: bool = False  # whether it speaks of one
+    words: frozenset[str] = frozenset()  # all that stands for something said before
 
 
 def find_cue(turn: str, earlier: frozenset[str] = frozenset(), *, asked_back: bool = False) -> Cue | None:
@@ -95,9 +102,9 @@ def find_cue(turn: str, earlier: frozenset[str] = frozenset(), *, asked_back: bo
         third = [w for w in unbound if w.low in THIRD_PERSON]
         clear = len({w.low for w in third}) == 1  # which of several stands for what is not for rules to say
         first = third[0] if clear else unbound[0]
-        person = any(w.low in _PERSON for w in third)
-        return Cue("pronoun" if clear else "open", f"“{first.text}” stands for something said before", first, person)
-    if not named or _FRAGMENT_START.match(turn) or (_CONNECTIVE_START.match(turn) and not has_verb(words)):
+        why = f"“{first.text}” stands for something said before"
+        return Cue("pronoun" if clear else "open", why, first, frozenset(w.low for w in unbound))
+    if not named or _FRAGMENT.match(turn) or (_CONNECTIVE_START.match(turn) and not has_verb(words)):
         return Cue("ellipsis", "it is no whole question")
     if found := _UNSAID.search(turn) or _ONE.search(turn):
         return Cue("open", f"“{found.group().strip()}” compares with something said before")
@@ -129,14 +136,16 @@ def _nameless(turn: str, words: Sequence[Token], named: Sequence[Phrase], earlie
             return f"“the {phrase.text}” was told apart before"
         after = next((w.low for w in words if w.start >= phrase.start + len(phrase.text)), "")
         bare = " " not in phrase.text and after not in _TELLS_APART and phrase.text.casefold() not in _UNIQUE
-        if phrase.determiner == "the" and bare and len(named) <= 2:
+        before = [w.low for w in words if w.end <= phrase.start][-2:-1]
+        placed = len(named) > 1 and before and before[0] in PREPOSITIONS  # "the longest pier in the country"
+        if phrase.determiner == "the" and bare and not placed and len(named) <= 2:
             return f"“the {phrase.text}” was told apart before"
     return ""
 
 
 def _pronouns(turn: str, words: Sequence[Token], named: Sequence[Phrase]) -> list[Token]:
     """Return the pronouns that stand for something outside the turn, in order."""
-    empty = [m.span() for pattern in (_EMPTY_IT, _EXISTENTIAL) for m in pattern.finditer(turn)]
+    empty = [m.span() for pattern in (_EMPTY_IT, _EXISTENTIAL, _QUOTED) for m in pattern.finditer(turn)]
     return [
         word
         for i, word in enumerate(words)
@@ -179,7 +188,18 @@ def _points_back(turn: str, words: Sequence[Token], i: int) -> bool:
     rest = turn[word.end :].lstrip()
     if word.low in {"this", "these", "those"}:
         later = words[i + 1].low if i + 1 < len(words) else ""
-        return later not in {"year", "month", "week", "morning", "evening", "century", "who", "whose", "that", "which"}
+        return not later.endswith("ing") and later not in {
+            "year",
+            "month",
+            "week",
+            "morning",
+            "evening",
+            "century",
+            "who",
+            "whose",
+            "that",
+            "which",
+        }
     before = words[i - 1].low if i else ""
     closed = bool(before) and not turn[words[i - 1].end : word.start].isspace()
     first = not before or closed or before in {"and", "but", "so", "or", "if", "how", "why", "when", "where"}

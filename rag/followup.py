@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rag.cues import POSSESSIVE, Cue, find_cue
+from rag.cues import PERSON, POSSESSIVE, SEVERAL, Cue, find_cue
 from rag.datatypes import Message
 from rag.phrases import EMPTY_WORDS, Phrase, phrases, tokens
 from rag.sentences import sentence_spans
@@ -26,18 +26,27 @@ MAX_QUESTION_CHARACTERS = 400  # of an earlier question that others were put in 
 
 _NAME_WEIGHT = 2.0  # beside 1 of another phrase
 _ANSWER_WEIGHT = 1.0  # of a name that the assistant said ...
-_ASKED_WEIGHT = 3.0  # ... and where the name is the thing that was asked for
-_PERSON_WEIGHT = 12.0
-_SHORT_ANSWER = 8  # words
+_ASKED_WEIGHT = 3.0  # ... and where it is all that was asked for
+_FITTING = 4.0
 _DECAY = 0.5  # from one exchange to the one before it
 _PREPOSITIONS = "in|on|at|by|since|until|before|after|during|from|for|of|to|with"
-_DATED = re.compile(rf"\b({_PREPOSITIONS}) (?:the )?(\d[\w.:/-]*)", re.IGNORECASE)
+_NUMBERED = re.compile(rf"(?:\b(?P<preposition>{_PREPOSITIONS}) (?:the )?)?\b(?P<number>\d[\w.:/-]*)", re.IGNORECASE)
+_PARALLEL = re.compile(
+    rf"(?:(?P<preposition>{_PREPOSITIONS}) )?(?:(?:the|an?) )?(?:(?P<number>\d[\w.:/-]*)|(?P<rest>.+))", re.IGNORECASE
+)
 _LEADING = re.compile(
     r"(?:\b(?:ok|okay|well|so|yes|no|and|but|or|then|also|(?:what|how) (?:about|of))\b[,.!]?\s*)+", re.I
 )
 
 
-_ASKS_FOR_A_THING = re.compile(r"\W*(?:(?:in|at|on|to|from) )?(?:which|what|where)\b", re.IGNORECASE)
+_ASKS_WHICH = re.compile(
+    r"\W*(?:(?:in|at|on|to|from|of) )?(?:which\b"
+    r"|what(?:['’]s| is| was) the (?:[\w-]+ ){1,3}(?:of|in|on|at|for|from) \w)",
+    re.IGNORECASE,
+)
+_ASKS_WHERE = re.compile(rf"{_ASKS_WHICH.pattern}|\W*where\b", re.IGNORECASE)
+_ASKS_WHO = re.compile(r"\W*(?:who|whom|whose|which|what)\b", re.IGNORECASE)
+_BARE = re.compile(rf"(?:\W|\b(?:{_PREPOSITIONS}|the|an?|it|is|was|by)\b)*", re.IGNORECASE)
 
 
 class FollowUp(NamedTuple):
@@ -95,7 +104,7 @@ def _against(turn: str, segment: Sequence[_Exchange]) -> FollowUp:
     cue = find_cue(turn, _words(segment), asked_back=segment[-1].answer.rstrip().endswith("?"))
     if cue is None:
         return FollowUp(turn)
-    topic = _topic(turn, segment, person=cue.person)
+    topic = _topic(turn, segment, cue.words)
     last = segment[-1]
     before = last.question if len(last.question) <= MAX_QUESTION_CHARACTERS else last.said
     question = _completed(turn, before) if cue.kind == "ellipsis" else _named(turn, cue, topic)
@@ -112,16 +121,14 @@ def _on_topic(turn: str, segment: Sequence[_Exchange]) -> bool:
     return bool({w.low for w in tokens(turn)} - EMPTY_WORDS & _words(segment))
 
 
-def _topic(turn: str, segment: Sequence[_Exchange], *, person: bool) -> list[Phrase]:
-    """Return the phrases that the conversation is about and the turn does not say itself, heaviest first.
-
-    `person` where the turn speaks of one: then names without an article come first, the assistant's before the user's.
-    """
+def _topic(turn: str, segment: Sequence[_Exchange], pronouns: frozenset[str]) -> list[Phrase]:
+    """Return the phrases that the conversation is about and the turn does not say itself, heaviest first."""
     weights: dict[frozenset[str], float] = {}
     found: dict[frozenset[str], Phrase] = {}
     for age, exchange in enumerate(reversed(segment)):
-        for phrase, weight in _weighted(exchange, person=person):
-            weights[phrase.key] = weights.get(phrase.key, 0.0) + weight * _DECAY**age
+        for phrase, weight in [*_said(exchange), *_told(exchange, pronouns)]:
+            fits = _FITTING if _fits(phrase, pronouns) else 1.0
+            weights[phrase.key] = weights.get(phrase.key, 0.0) + weight * fits * _DECAY**age
             found.setdefault(phrase.key, phrase)
     own = {w.low for w in tokens(turn)}
     chosen: list[Phrase] = []
@@ -131,36 +138,59 @@ def _topic(turn: str, segment: Sequence[_Exchange], *, person: bool) -> list[Phr
     return chosen[:TOPIC_PHRASES]
 
 
-def _weighted(exchange: _Exchange, *, person: bool) -> list[tuple[Phrase, float]]:
-    """Return the phrases of an exchange: all of the user's, and the names that the answer begins with."""
-    said = [(p, _NAME_WEIGHT if p.name else 1.0) for p in phrases(exchange.said)]
-    first = next(iter(sentence_spans(exchange.answer[:MAX_ANSWER_CHARACTERS])), None)
-    answer = exchange.answer[first.start : first.end] if first else ""
-    asked_for = _ASKS_FOR_A_THING.match(exchange.said) and len(tokens(exchange.answer)) <= _SHORT_ANSWER
-    weight = _ASKED_WEIGHT if asked_for else _ANSWER_WEIGHT
-    told = [(p, weight) for p in phrases(answer) if p.name]
-    if not person:
-        return said + told
-    return [(p, w * 4 if p.name and not p.determiner else w) for p, w in said] + [(p, _PERSON_WEIGHT) for p, _ in told]
+def _said(exchange: _Exchange) -> list[tuple[Phrase, float]]:
+    return [(phrase, _NAME_WEIGHT if phrase.name else 1.0) for phrase in phrases(exchange.said)]
+
+
+def _told(exchange: _Exchange, pronouns: frozenset[str]) -> list[tuple[Phrase, float]]:
+    """Return the names that an answer begins with; where it only names what was asked for, that is the new topic."""
+    answer = exchange.answer[:MAX_ANSWER_CHARACTERS]
+    first = next(iter(sentence_spans(answer)), None)
+    told = phrases(answer[first.start : first.end]) if first else []
+    bare = len(told) == 1 and _BARE.fullmatch(answer.replace(told[0].text, "", 1)) and told[0].text[0].isupper()
+    asks = _ASKS_WHERE if "there" in pronouns else _ASKS_WHO if pronouns & PERSON else _ASKS_WHICH
+    if bare and asks.match(exchange.said):
+        return [(told[0]._replace(name=True), _ASKED_WEIGHT)]
+    return [(phrase, _ANSWER_WEIGHT) for phrase in told if phrase.name]
+
+
+def _fits(phrase: Phrase, pronouns: frozenset[str]) -> bool:
+    """Whether a phrase may be what a pronoun stands for, by its form: a person's name, or several of something."""
+    if pronouns & PERSON:
+        return phrase.name and not phrase.determiner
+    plural = phrase.text.endswith("s") and not phrase.text.endswith("ss")
+    return bool(pronouns & SEVERAL) and (plural or " and " in phrase.text)
 
 
 def _completed(turn: str, before: str) -> str:
     """Return a fragment with what it leaves out: in its place in the question before, or behind that question."""
-    fragment = _LEADING.sub("", turn.strip(), count=1).rstrip("?!. ")
-    if (dated := _DATED.fullmatch(fragment)) and (slots := _same_slot(dated, before)):
-        return before[: slots.start()] + dated.group() + before[slots.end() :]
-    new, old = phrases(f"of {fragment}"), [p for p in phrases(before) if p.name]
-    bare = re.sub(rf"^(?:(?:{_PREPOSITIONS}) )?(?:the )?", "", fragment, flags=re.IGNORECASE)
-    if len(new) == 1 and new[0].name and new[0].text == bare and len(old) == 1:
-        start = old[0].start
-        return before[:start] + new[0].text + before[start + len(old[0].text) :]
+    fragment = _PARALLEL.fullmatch(_LEADING.sub("", turn.strip(), count=1).rstrip("?!. "))
+    if fragment:
+        preposition, number, new = fragment["preposition"], fragment["number"], phrases(f"of {fragment['rest']}")
+        if number:
+            places = [m.span("number") for m in _NUMBERED.finditer(before) if _same(m["preposition"], preposition)]
+        elif len(new) == 1 and new[0].text == fragment["rest"]:
+            places = [(p.start, p.start + len(p.text)) for p in _parallel(before, preposition, name=new[0].name)]
+        else:
+            places = []
+        if len(places) == 1:
+            start, end = places[0]
+            return before[:start] + (number or fragment["rest"]) + before[end:]
     return f"{before} {turn}"
 
 
-def _same_slot(dated: re.Match[str], before: str) -> re.Match[str] | None:
-    """Return the one place of a question where a number stands behind the same preposition."""
-    found = [m for m in _DATED.finditer(before) if m.group(1).lower() == dated.group(1).lower()]
-    return found[0] if len(found) == 1 else None
+def _same(there: str | None, here: str | None) -> bool:
+    """Whether a preposition is that of a fragment, which may have left it out."""
+    return here is None or (there or "").casefold() == here.casefold()
+
+
+def _parallel(before: str, preposition: str | None, *, name: bool) -> list[Phrase]:
+    """Return what a fragment may take the place of: a phrase behind the same preposition, or a name for a name."""
+    found = [p for p in phrases(before) if not p.text[0].isdigit()]
+    if preposition is None:
+        return [p for p in found if p.name] if name else []
+    behind = re.compile(rf"\b{preposition} (?:(?:the|an?) )?$", re.IGNORECASE)
+    return [p for p in found if behind.search(before[: p.start])]
 
 
 def _named(turn: str, cue: Cue, topic: Sequence[Phrase]) -> str:
@@ -168,7 +198,9 @@ def _named(turn: str, cue: Cue, topic: Sequence[Phrase]) -> str:
     if not topic:
         return turn
     token = cue.token
-    if cue.kind != "pronoun" or token is None:
+    # "They" is clear where one phrase alone is of several things.
+    unclear = cue.words <= SEVERAL and [_fits(phrase, SEVERAL) for phrase in topic] not in ([True], [True, False])
+    if cue.kind != "pronoun" or token is None or unclear:
         return f"{', '.join(_as_said(p) for p in topic)}: {turn}"
     own = token.low in POSSESSIVE or (token.low == "her" and turn[token.end :].lstrip()[:1].isalpha())
     name = _as_said(topic[0]) + ("'s" if own else "")

@@ -144,7 +144,7 @@ def _noun(words: list[Token], start: int, end: int) -> tuple[int, int]:
 
 def _noun_after(sentence: str, words: list[Token], capitals: list[bool], start: int, end: int) -> int:
     """Return the end of a name with the common noun that it may lead up to, as in "the Tolmen mill"."""
-    if not start or words[start - 1].low != "the" or end == len(words) or not _adjoin(sentence, words, end):
+    if not start or words[start - 1].low not in DETERMINERS or end == len(words) or not _adjoin(sentence, words, end):
         return end
     run = _run_end(sentence, words, capitals, end) - end
     plain = not capitals[end] and words[end].low not in EMPTY_WORDS and not _is_verb(words[end].low)

@@ -39,7 +39,23 @@ MILL = talk("Who built the Tolmen mill?", "Ada Brandt")
         ),
         (talk("Who won?", "Who won what?"), "The 1998 cup final", "Who won? The 1998 cup final"),
         (talk("How do I reset it?", "…"), "I mean the router", "How do I reset it? I mean the router"),
+        (talk("What was revenue in 2021?", "12 million"), "2022?", "What was revenue in 2022?"),
+        (talk("What is the melting point of tin?", "232 °C"), "And of lead?", "What is the melting point of lead?"),
+        (talk("Does Alice like tea?", "Yes."), "And Bob?", "Does Bob like tea?"),
+        # the answer is the new topic where it was asked for
+        (talk("what is the capital of australia", "Canberra"), "how old is it", "how old is Canberra"),
+        (
+            talk("Where is the Eastfield depot?", "On Mill Lane."),
+            "When does it open?",
+            "When does the Eastfield depot open?",
+        ),
+        (talk("Which vaccines do infants need?", "Hepatitis B"), "Are they free?", "vaccines, infants: Are they free?"),
         # what it is about goes in front
+        (
+            talk("How are fines paid by owners of cars?", "By card."),
+            "Do they expire?",
+            "fines, owners: Do they expire?",
+        ),
         (
             talk("What is the Pallin bridge made of?", "Steel."),
             "Is the bridge safe?",
@@ -78,6 +94,10 @@ def test_what_a_turn_leans_on_is_put_into_it(history: list[Message], turn: str, 
         "When Lake Orrin freezes, who clears it?",
         "And who was the first president of France?",
         "What time is it in Norrin?",
+        "What is the longest pier in the country?",
+        "What does isobaric mean?",
+        'Who directed "They Flew Alone"?',
+        "How many of those living in Norrin fish?",
         "Does the law say that Tolmen ferries may sail on Sundays?",
         "x" * (MAX_TURN_CHARACTERS + 1) + " it",
     ],
@@ -102,7 +122,7 @@ def test_a_change_of_topic_is_noticed_and_the_new_one_is_meant_from_then_on() ->
 
 def test_a_topic_that_is_named_again_is_taken_up() -> None:
     history = [*MILL, *talk("How deep is Lake Orrin?", "60 metres", "Is the Tolmen mill open on Sundays?", "No.")]
-    assert follow_up("And on Mondays?", history).question == "Is the Tolmen mill open on Sundays? And on Mondays?"
+    assert follow_up("And on Mondays?", history).question == "Is the Tolmen mill open on Mondays?"
     assert follow_up("What does it grind?", history).question == "What does the Tolmen mill grind?"
 
 
