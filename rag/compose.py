@@ -14,12 +14,14 @@ import numpy as np
 
 from rag.cite import Cited, Quote, cited, sentences_of
 from rag.datatypes import ScoredChunk, Span
+from rag.lexical import Analyzer
 from rag.protocols import Embedder, FloatArray
 
-# Chosen on 60 questions of long-answers and 40 of conversations, where all of these are flat (docs/lab.md).
+# Chosen on 60 questions of long-answers and 40 of conversations, where most of these are flat (docs/lab.md).
 PASSAGES = 8
 _RELEVANCE = 0.7  # the rest is the weight of not saying the same again
 _PASSAGE = 2.0  # weight of the passage's retrieval score, which lies in [0, 1], beside the sentence's cosine
+_TERMS = 0.3  # weight of the share of the question's terms that a sentence holds, beside its cosine
 _BEHIND = 0.2  # passages whose score lacks more of the best one's are not looked at: their sentences never come in
 _LEAST = 0.6  # share of the best sentence's relevance: what has less is not worth its words
 _SHORTEST = 4  # words; less is a heading or a label
@@ -40,6 +42,7 @@ class _Candidate(NamedTuple):
     place: int  # its place in the passage
     quote: Quote
     words: int
+    share: float  # of the question's terms that the title does not name, those that stand in it
 
 
 class Composed(NamedTuple):
@@ -54,7 +57,7 @@ def compose(question: str, passages: Sequence[ScoredChunk], *, words: int, embed
 
     The sentence nearest to the question is taken however long it is. Empty where no passage holds a sentence.
     """
-    candidates = _candidates(passages)
+    candidates = _candidates(question, passages)
     if not candidates:
         return Composed("", Cited((), ()))
     vectors_nd = embedder.embed([question, *(c.quote.text for c in candidates)])
@@ -63,23 +66,33 @@ def compose(question: str, passages: Sequence[ScoredChunk], *, words: int, embed
     return _written([candidates[i] for i in chosen])
 
 
-def _candidates(passages: Sequence[ScoredChunk]) -> list[_Candidate]:
-    """Return the sentences of the passages that are near the best one, each text once."""
+def _candidates(question: str, passages: Sequence[ScoredChunk]) -> list[_Candidate]:
+    """Return the sentences of the passages that are near the best one, each text once; no headings."""
+    terms = Analyzer().terms
+    asked = set(terms(question))
     found: dict[str, _Candidate] = {}
     best = max((passage.score for passage in passages), default=0.0)
     for rank, passage in enumerate(p for p in passages if p.score >= best - _BEHIND):
+        told = {*terms(passage.chunk.title), *terms(str(passage.chunk.metadata.get("headings", "")))}
+        sought = asked - told or asked
         for place, span in enumerate(sentences_of(passage)):
             quote = Quote(passage, span)
-            length = len(_shown(quote).split())
-            if length >= _SHORTEST:
-                found.setdefault(quote.text, _Candidate(rank, place, quote, length))
+            length, held = len(_shown(quote).split()), set(terms(quote.text))
+            # What says no more than the title is a heading.
+            if length >= _SHORTEST and held - told:
+                share = len(sought & held) / len(sought) if sought else 0.0
+                found.setdefault(quote.text, _Candidate(rank, place, quote, length, share))
     return list(found.values())
 
 
 def _relevance(candidates: Sequence[_Candidate], vectors_nd: FloatArray) -> FloatArray:
-    """Return `(n,)`: cosine to the question, less what the passage's score lacks of the best one's."""
+    """Return `(n,)`: cosine to the question and share of its terms, less what the passage's score lacks of the best."""
+    shares_n = np.array([c.share for c in candidates], np.float32)
     scores_n = np.array([c.quote.passage.score for c in candidates], np.float32)
-    relevance: FloatArray = vectors_nd[1:] @ vectors_nd[0] + np.float32(_PASSAGE) * (scores_n - scores_n.max())
+    behind_n = scores_n.max() - scores_n
+    relevance: FloatArray = (
+        vectors_nd[1:] @ vectors_nd[0] + np.float32(_TERMS) * shares_n - np.float32(_PASSAGE) * behind_n
+    )
     return relevance
 
 

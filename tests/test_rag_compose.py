@@ -52,6 +52,20 @@ def test_the_same_is_not_said_twice() -> None:
     assert (text, len(found.citations)) == ("The dam failed since its gates rusted.", 1)
 
 
+def test_what_says_no_more_than_the_title_is_not_said() -> None:
+    passage = scored("# The Selk dam: its gates\n\nThe gates rusted shut.", title="The Selk dam: its gates")
+    assert (
+        compose("Why did the Selk dam fail?", [passage], words=50, embedder=WordEmbedder()).text
+        == "The gates rusted shut."
+    )
+
+
+def test_of_equal_passages_the_sentence_with_the_questions_own_terms_comes_first() -> None:
+    passage = scored("Ferry ferry ferry runs. In a gale it stays in port.", title="Ferry")
+    composed = compose("How does the ferry cross in a gale?", [passage], words=8, embedder=WordEmbedder())
+    assert composed.text == "In a gale it stays in port."
+
+
 def test_marks_of_lists_and_references_are_not_shown_but_cited() -> None:
     passage = scored("- The dam failed since its\ngates rusted [12].")
     text, (_, (citation,)) = compose("Why did the dam fail?", [passage], words=20, embedder=WordEmbedder())
