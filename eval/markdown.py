@@ -208,8 +208,8 @@ def _setting(report: Report) -> str:
         *(f"- `{name}`: {_system_setting(system)}" for name, system in report["systems"].items()),
         f"- Intervals: {statistics['method']}, {statistics['resamples']:,} resamples, seed {statistics['seed']}. "
         "Where all questions score alike, where the bootstrap sees no spread, they are those of Clopper and Pearson.",
-        "- Seconds are those of the answering alone, one question at a time, without loading; cost is what the prices "
-        "above make of them. A machine that idles costs more per question.",
+        "- Seconds are those of the answering alone, without loading, an endpoint's among others under way; cost is "
+        "what the prices above make of them. A machine that idles costs more per question.",
         "- Energy that is estimated is what a power model makes of processor seconds; operations are 2 x parameters x "
         "tokens, and attention.",
     ]

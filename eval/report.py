@@ -72,7 +72,7 @@ def build_report(measured: Measured) -> Report:
     """Reduce the measurements of a run to its report."""
     run, systems = measured.run, measured.systems
     found = differences(list(systems.values()))
-    report = {
+    report: Report = {
         "data": run.data,
         "machine": _machine(run),
         "statistics": {

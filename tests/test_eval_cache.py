@@ -4,6 +4,7 @@ import multiprocessing
 import sqlite3
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -409,3 +410,19 @@ def test_two_processes_write_at_once(tmp_path: Path) -> None:
     assert len(cache) == 150
     assert all(cache.get(f"{name} {i}") is not None for name in ("a", "b", "shared") for i in range(50))
     cache.close()
+
+
+def test_threads_share_the_answers_and_have_clocks_of_their_own(cache: AnswerCache) -> None:
+    generator = CachedGenerator(Model(), cache, "weights")
+    mine, theirs = generator.clock, []
+    saved = Recording((Piece("a", finish_reason="stop"),), (0.5,), complete=True)
+
+    def save() -> None:
+        cache.put("key", saved)
+        theirs.append(generator.clock)
+
+    other = Thread(target=save)
+    other.start()
+    other.join()
+    assert cache.get("key") == saved
+    assert theirs[0] is not mine and generator.clock is mine

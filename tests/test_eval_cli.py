@@ -234,7 +234,7 @@ def test_compare_prints_differences(app: typer.Typer, data: Path, tmp_path: Path
     result = invoke(app, "compare", tmp_path / "a", tmp_path / "b", "--metric", "f1,recall@1", "--json")
     assert [(c["metric"], c["difference"]["value"]) for c in json.loads(result.stdout)] == [("f1", 0), ("recall@1", 0)]
     table = invoke(app, "compare", tmp_path / "a", tmp_path / "b").stdout
-    assert "+0.000 (-0.708 to +0.708)" in table and "nDCG@10" in table  # three questions: 1 - 0.025^(1/3)
+    assert "+0.000 (-0.842 to +0.842)" in table and "nDCG@10" in table  # two questions: 1 - 0.025^(1/2)
     assert "p (Holm)" in table and "1.000" in table and "more needed" in table
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -54,6 +55,22 @@ def test_relevant_chunks_alone_come_best_first_with_the_usual_scores(index: Inde
     assert found[0].lexical == 0 and found[1].lexical is not None and found[1].lexical > 0
     assert ids(retriever.retrieve("river", 1)) == ["a#0"]
     assert river_scores()[0] > 0
+
+
+def test_what_a_thread_hands_over_is_its_own(index: Index) -> None:
+    retriever = OracleRetriever(index, EMBEDDER, 0.75)
+    retriever.relevant = ("a",)
+    found: list[list[str]] = []
+
+    def ask() -> None:
+        found.append(ids(retriever.retrieve("river", 10)))
+        retriever.relevant = ("c",)
+        found.append(ids(retriever.retrieve("river", 10)))
+
+    other = Thread(target=ask)
+    other.start()
+    other.join()
+    assert found == [[], ["c#0"]] and ids(retriever.retrieve("river", 10)) == ["a#0"]
 
 
 def test_all_chunks_of_a_relevant_document_are_ranked(index: Index) -> None:

@@ -299,7 +299,7 @@ Both systems of a pair are resampled on the same questions. An interval that hol
 - `small`: tiny-model; closed-book; $0.360 per hour
 - `small+retrieval`: tiny-model; with retrieval; $0.360 per hour
 - Intervals: percentile bootstrap over questions, differences paired, 10,000 resamples, seed 20240229. Where all questions score alike, where the bootstrap sees no spread, they are those of Clopper and Pearson.
-- Seconds are those of the answering alone, one question at a time, without loading; cost is what the prices above make of them. A machine that idles costs more per question.
+- Seconds are those of the answering alone, without loading, an endpoint's among others under way; cost is what the prices above make of them. A machine that idles costs more per question.
 - Energy that is estimated is what a power model makes of processor seconds; operations are 2 x parameters x tokens, and attention.
 
 ## The rows
