@@ -142,8 +142,7 @@ class RagPipeline:
             yield Delta(answer=self._refuse(question, answer, reason, judge, clock))
             return
         with clock.stage("prompt"):
-            # A whole question needs no earlier turns, and without them a passage that was read before is not read anew.
-            said = [] if asked.sure and asked.why else history[len(history) - asked.turns :]
+            said = history[len(history) - asked.turns :]
             turns = recent_turns(said, budget=self._history_tokens, count=self._counter.count)
         with clock.stage("generate"), self._readings(question, turns, evidence, options) as readings:
             reading = yield from read_apart(readings, enough=self._enough)

@@ -293,10 +293,11 @@ def test_a_follow_up_is_searched_for_and_asked_as_a_question_of_its_own() -> Non
     generator, retriever = QueueGenerator("in 1902"), ListRetriever(MILL)
     answer = pipeline(generator, retriever).answer("And when did it burn?", HISTORY)
     assert retriever.questions == [answer.question] == ["And when did the mill burn?"]
-    assert generator.asked[0][1:] == [Message("user", f"[T] {MILL.chunk.text}\nQ: And when did the mill burn?")]
+    asked = Message("user", f"[T] {MILL.chunk.text}\nQ: And when did the mill burn?")
+    assert generator.asked[0][1:] == [*HISTORY, asked]
 
 
-def test_a_follow_up_that_could_not_be_made_whole_is_asked_with_the_turns_about_the_same() -> None:
+def test_a_follow_up_is_asked_with_the_turns_about_the_same_alone() -> None:
     generator, retriever = QueueGenerator("in 1902"), ListRetriever(MILL)
     lake = [Message("user", "How deep is Lake Orrin?"), Message("assistant", "60 metres")]
     mill = [Message("user", "Who burned the Tolmen mill?"), Message("assistant", "the miller")]
