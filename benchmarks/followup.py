@@ -1,6 +1,6 @@
 """What to search for when a question belongs to a conversation: retrieval alone, without a language model.
 
-    python benchmarks/followup.py ../shared/data/conversations
+    python -m benchmarks.followup ../shared/data/conversations
 
 The questions with relevant documents, in two halves in the set's order: the rules were tuned on the first, the second
 is what counts. Ways: the last turn alone; the user's question before it and the turn; the whole history and the turn;

@@ -112,8 +112,8 @@ def warm(
 
     What the model has read of a passage, some megabytes, is kept on disk beside the weights, within
     generator.prefix_disk_mb. The disk it takes is said first, and what does not fit is refused. States count for this
-    model and this llama.cpp only; after a change of either run it again. Questions within a conversation read their
-    passages anew. A server that is running takes note of the states when it is started again.
+    model and this llama.cpp only; after a change of either run it again. Follow-up questions read their passages anew.
+    A server that is running takes note of the states when it is started again.
 
     Interrupt it whenever you like: what was read is kept, and the same command goes on from there.
 

@@ -173,6 +173,8 @@ def _antecedent(turn: str, words: Sequence[Token], named: Sequence[Phrase], i: i
         new = phrase.name or phrase.determiner in _NEW or (not phrase.determiner and phrase.text.endswith("s"))
         if new and (own_clause or _parted(turn, words, end, pronoun.start)):
             return True
+        if re.search(r"[.?!]\s", turn[end : pronoun.start]):  # what a sentence before speaks of, new or not
+            return True
     return False
 
 

@@ -158,7 +158,7 @@ def _fits(phrase: Phrase, pronouns: frozenset[str]) -> bool:
     """Whether a phrase may be what a pronoun stands for, by its form: a person's name, or several of something."""
     if pronouns & PERSON:
         return phrase.name and not phrase.determiner
-    plural = phrase.text.endswith("s") and not phrase.text.endswith("ss")
+    plural = not phrase.name and phrase.text.endswith("s") and not phrase.text.endswith("ss")
     return bool(pronouns & SEVERAL) and (plural or " and " in phrase.text)
 
 

@@ -52,6 +52,11 @@ MILL = talk("Who built the Tolmen mill?", "Ada Brandt")
         (talk("Which vaccines do infants need?", "Hepatitis B"), "Are they free?", "vaccines, infants: Are they free?"),
         # what it is about goes in front
         (
+            talk("Where is the court of Los Angeles?", "…"),
+            "Do they work online?",
+            "Los Angeles, the court: Do they work online?",
+        ),
+        (
             talk("How are fines paid by owners of cars?", "By card."),
             "Do they expire?",
             "fines, owners: Do they expire?",
@@ -95,6 +100,7 @@ def test_what_a_turn_leans_on_is_put_into_it(history: list[Message], turn: str, 
         "And who was the first president of France?",
         "What time is it in Norrin?",
         "What is the longest pier in the country?",
+        "I walked past the cheese shop. Who owns it?",
         "What does isobaric mean?",
         'Who directed "They Flew Alone"?',
         "How many of those living in Norrin fish?",

@@ -305,8 +305,18 @@ def test_a_follow_up_is_searched_for_and_asked_as_a_question_of_its_own() -> Non
     generator, retriever = QueueGenerator("in 1902"), ListRetriever(MILL)
     answer = pipeline(generator, retriever).answer("And when did it burn?", HISTORY)
     assert retriever.questions == [answer.question] == ["And when did the mill burn?"]
-    assert generator.asked[0][1:3] == HISTORY
-    assert generator.asked[0][-1].content.endswith("\nQ: And when did the mill burn?")
+    asked = Message("user", f"[T] {MILL.chunk.text}\nQ: And when did the mill burn?")
+    assert generator.asked[0][1:] == [*HISTORY, asked]
+
+
+def test_a_follow_up_is_asked_with_the_turns_about_the_same_alone() -> None:
+    generator, retriever = QueueGenerator("in 1902"), ListRetriever(MILL)
+    lake = [Message("user", "How deep is Lake Orrin?"), Message("assistant", "60 metres")]
+    mill = [Message("user", "Who burned the Tolmen mill?"), Message("assistant", "the miller")]
+    pipeline(generator, retriever).answer("Why?", [*lake, *mill])
+    assert retriever.questions == ["Who burned the Tolmen mill? Why?"]
+    assert generator.asked[0][1:3] == mill
+    assert len(generator.asked[0]) == 4
 
 
 def test_a_new_topic_is_searched_for_as_it_was_said_and_the_old_turns_are_left_out() -> None:
@@ -368,7 +378,7 @@ def test_a_rewriting_that_is_given_up_frees_the_model() -> None:
 
 def test_turns_that_do_not_fit_are_left_out_whole() -> None:
     generator = QueueGenerator("in 1902")
-    pipeline(generator, ListRetriever(MILL), history_tokens=3).answer("And when did it burn?", HISTORY)
+    pipeline(generator, ListRetriever(MILL), history_tokens=3).answer("Why?", HISTORY)
     assert len(generator.asked[0]) == 2  # the answer alone would fit, but a turn begins with a question
 
 
