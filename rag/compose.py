@@ -20,7 +20,7 @@ from rag.protocols import Embedder, FloatArray
 # Chosen on 60 questions of long-answers and 40 of conversations, where most of these are flat (docs/lab.md).
 PASSAGES = 8
 _RELEVANCE = 0.7  # the rest is the weight of not saying the same again
-_PASSAGE = 2.0  # weight of the passage's retrieval score, which lies in [0, 1], beside the sentence's cosine
+_PASSAGE = 4.0  # weight of the passage's retrieval score, which lies in [0, 1], beside the sentence's cosine
 _TERMS = 0.3  # weight of the share of the question's terms that a sentence holds, beside its cosine
 _BEHIND = 0.2  # passages whose score lacks more of the best one's are not looked at: their sentences never come in
 _LEAST = 0.6  # share of the best sentence's relevance: what has less is not worth its words
@@ -55,7 +55,7 @@ class Composed(NamedTuple):
 def compose(question: str, passages: Sequence[ScoredChunk], *, words: int, embedder: Embedder) -> Composed:
     """Return an answer of at most `words` words from the passages, best first, whose scores lie in [0, 1].
 
-    The sentence nearest to the question is taken however long it is. Empty where no passage holds a sentence.
+    Where no sentence is as short as that, the shortest is the answer. Empty where no passage holds any text.
     """
     candidates = _candidates(question, passages)
     if not candidates:
@@ -67,10 +67,11 @@ def compose(question: str, passages: Sequence[ScoredChunk], *, words: int, embed
 
 
 def _candidates(question: str, passages: Sequence[ScoredChunk]) -> list[_Candidate]:
-    """Return the sentences of the passages that are near the best one, each text once; no headings."""
+    """Return the sentences of the passages near the best one, each text once; headings where there is nothing else."""
     terms = Analyzer().terms
     asked = set(terms(question))
     found: dict[str, _Candidate] = {}
+    labels: dict[str, _Candidate] = {}
     best = max((passage.score for passage in passages), default=0.0)
     for rank, passage in enumerate(p for p in passages if p.score >= best - _BEHIND):
         told = {*terms(passage.chunk.title), *terms(str(passage.chunk.metadata.get("headings", "")))}
@@ -78,11 +79,11 @@ def _candidates(question: str, passages: Sequence[ScoredChunk]) -> list[_Candida
         for place, span in enumerate(sentences_of(passage)):
             quote = Quote(passage, span)
             length, held = len(_shown(quote).split()), set(terms(quote.text))
+            share = len(sought & held) / len(sought) if sought else 0.0
             # What says no more than the title is a heading.
-            if length >= _SHORTEST and held - told:
-                share = len(sought & held) / len(sought) if sought else 0.0
-                found.setdefault(quote.text, _Candidate(rank, place, quote, length, share))
-    return list(found.values())
+            kind = found if length >= _SHORTEST and held - told else labels
+            kind.setdefault(quote.text, _Candidate(rank, place, quote, length, share))
+    return list((found or labels).values())
 
 
 def _relevance(candidates: Sequence[_Candidate], vectors_nd: FloatArray) -> FloatArray:
@@ -101,8 +102,9 @@ def _choose(
 ) -> list[int]:
     """Return the rows of the chosen sentences that fit `budget` words together, in the order of reading."""
     alike_nn = vectors_nd @ vectors_nd.T
-    least = _LEAST * float(relevance_n.max())
-    open_ = set(range(len(candidates)))
+    shortest = min(candidate.words for candidate in candidates)
+    open_ = {i for i, candidate in enumerate(candidates) if candidate.words <= max(budget, shortest)}
+    least = _LEAST * max(float(relevance_n[i]) for i in open_)
     chosen: list[int] = []
     while open_:
         repeats_n = alike_nn[:, chosen].max(axis=1) if chosen else np.zeros(len(candidates), np.float32)

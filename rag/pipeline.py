@@ -28,6 +28,8 @@ ABSTENTION_TEXT = "The documents do not say."
 UNATTAINABLE_TEXT = "No answer here would be sure enough."
 
 MAX_QUESTION_CHARACTERS = 20_000
+# English takes 1.3 to 1.5 tokens a word.
+TOKENS_A_WORD = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,10 +363,11 @@ class RagPipeline:
         """Return how many words a composed answer may have, 0 where the model is to write a short one."""
         if self._retriever is None or self._embedder is None:
             return 0
-        if options.words is not None:
-            return options.words
         wanted = self._long == "always" or (self._long == "auto" and asks_at_length(question))
-        return self._words if wanted else 0
+        words = options.words if options.words is not None else self._words if wanted else 0
+        if words and options.max_tokens is not None:
+            return min(words, max(1, int(options.max_tokens / TOKENS_A_WORD)))
+        return words
 
     def _composed(self, question: str, answer: Answer, words: int, options: AskOptions, clock: Clock) -> Answer:
         assert self._embedder is not None  # _words_of saw to it
