@@ -21,15 +21,12 @@ from eval.cascade_choice import (
     Split,
     cross_fitted,
     cross_fitted_order,
-    fit_gain,
     make_splits,
     priced,
 )
 from eval.cascade_pairs import COST, Pairs
-from eval.files import quoted, write_text
-from eval.results import read_run
+from eval.files import write_text
 from eval.statistics import LEVEL, SEED, Estimate, Floats, bootstrap_means, estimate, ratio
-from rag.cascade import Gain
 from rag.errors import DataError
 
 RESULT = "cascade.json"
@@ -91,44 +88,6 @@ def write_cascade(out: Path, found: dict[str, Any]) -> Path:
     """Write the figures beside the run, atomically; return the file."""
     write_text(out / RESULT, json.dumps(found, indent=1) + "\n")
     return out / RESULT
-
-
-def gain_of(pairs: Pairs, out: Path, *, metric: str = "f1", keep: float = KEEP) -> Gain:
-    """Return what the query path needs to hand questions on, fitted on all of them.
-
-    Raises `DataError` where one of the systems has no model that the setting `cascade.generator` could name.
-    """
-    run = read_run(out)
-    names = [_model(run.systems[name].row.get("generator"), name) for name in (pairs.small, pairs.large)]
-    told = f"{pairs.n} questions of {run.data.get('name', '')}"
-    return fit_gain(pairs, metric, keep, models=(names[0], names[1]), fitted_on=told)
-
-
-def write_gain(file: Path, gain: Gain) -> None:
-    """Write the readable file for the setting `cascade.file`, atomically."""
-    lines = [
-        "# Fitted by `smallhold eval cascade`: of an answer of the confidence c each model is right with a chance of",
-        "# 1 / (1 + exp(-(intercept + slope x ln(c / (1 - c))))). With a price of an error the large model is asked",
-        "# where the difference times that price is above the cost, otherwise where c is below the threshold, which",
-        "# kept the share `kept` of its score.",
-        f"fitted_on = {quoted(gain.fitted_on)}",
-        f"small = {quoted(gain.small)}",
-        f"large = {quoted(gain.large)}",
-        *([] if gain.cost is None else [f"cost = {gain.cost:.6g}"]),
-        f"threshold = {gain.threshold}",
-        f"kept = {gain.kept}",
-    ]
-    for name, chance in (("small_right", gain.small_right), ("large_right", gain.large_right)):
-        lines += ["", f"[{name}]", f"intercept = {chance.intercept}", f"slope = {chance.slope}"]
-    write_text(file, "\n".join(lines) + "\n")
-
-
-def _model(generator: Any, system: str) -> str:
-    if isinstance(generator, dict):
-        return str(generator.get("model"))
-    if not generator:
-        raise DataError(f"{system} has recorded answers, and nobody can ask it", hint="Leave --write out.")
-    return str(generator)
 
 
 def _places(scores_n: Floats) -> Floats:
@@ -263,7 +222,27 @@ def _chosen(pairs: Pairs, choice: Choice) -> dict[str, Any]:
             told[name]["above_random"] = _interval(
                 float(np.nanmean(table_nm[:, own]) - np.nanmean(table_nm[:, own + 2])), draws_b
             )
+            told[name]["above_line"] = {a: _above_line(pairs, name, a, handed_n) for a in pairs.axes}
     return told
+
+
+def _above_line(pairs: Pairs, metric: str, axis: str, handed_n: Floats) -> dict[str, float] | None:
+    """Return by how much a choice is above the line between the systems at what it costs; None where there is none.
+
+    Where it costs more than the large one, it is compared with that one.
+    """
+    columns = [_mixed(pairs.scores[metric], handed_n), pairs.spent[axis][:, 0] + handed_n * pairs.extra[axis]]
+    table_n6 = np.column_stack([*columns, pairs.scores[metric], pairs.spent[axis]])
+    value_16, draws_b6 = np.nanmean(table_n6, axis=0)[None], bootstrap_means(table_n6, pairs.groups_n)
+
+    def above(means_b6: Floats) -> Floats:
+        score, spent, small, large, begin, end = means_b6.T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = np.where(end > begin, np.clip((spent - begin) / (end - begin), 0.0, 1.0), np.nan)
+        return np.asarray(score - small - share * (large - small))
+
+    value = float(above(value_16)[0])
+    return _interval(value, above(draws_b6)) if np.isfinite(value) else None
 
 
 def _mixed(scores_n2: Floats, handed_n: Floats) -> Floats:

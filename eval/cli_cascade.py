@@ -30,7 +30,8 @@ def add_commands(app: typer.Typer) -> None:
 
         Example: smallhold eval cascade out/first --small small+retrieval --large large+retrieval --write cascade.toml
         """
-        from eval.cascade import evaluate, gain_of, write_cascade, write_gain
+        from eval.cascade import evaluate, write_cascade
+        from eval.cascade_gain import gain_of, write_gain
         from eval.cascade_pairs import read_pairs
         from eval.cascade_plot import cascade_plot, plot_name
         from eval.files import write_text
@@ -78,6 +79,7 @@ def _print(found: dict[str, Any]) -> None:
         )
     print_table(table)
     for policy, label in (("confidence", "least sure"), ("gain", "largest gain")):
+        _print_chosen(found, policy, label, axes)
         _print_above(found, policy, label, metrics, axes)
     for row in found["prices"]:
         typer.echo(
@@ -87,6 +89,19 @@ def _print(found: dict[str, Any]) -> None:
         )
     left = f"; {found['left_out']} left out, where one failed" if found["left_out"] else ""
     typer.echo(f"{found['questions']:,} questions in {found['clusters']:,} clusters{left}", err=True)
+
+
+def _print_chosen(found: dict[str, Any], policy: str, label: str, axes: list[str]) -> None:
+    from eval.wording import TITLES
+
+    score = found["chosen"][policy][found["metric"]]
+    lines = [
+        f"{_signed(above)} above the line over {axis}"
+        for axis in axes
+        if (above := score["above_line"][axis]) is not None
+    ]
+    told = ", ".join([*lines, f"{_signed(score['above_random'])} above handing on as many at random"])
+    typer.echo(f"{label} first, chosen on other questions, {TITLES[found['metric']]}: {told}")
 
 
 def _print_above(found: dict[str, Any], policy: str, label: str, metrics: list[str], axes: list[str]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from eval.cascade import RESULT, _area_under, evaluate, gain_of, write_gain
+from eval.cascade import RESULT, _area_under, evaluate
 from eval.cascade_choice import (
     POLICIES,
     SPLITS,
@@ -19,6 +19,7 @@ from eval.cascade_choice import (
     make_splits,
     priced,
 )
+from eval.cascade_gain import gain_of, write_gain
 from eval.cascade_pairs import COST, SECONDS, Pairs, read_pairs
 from eval.cascade_plot import cascade_plot
 from eval.cli import make_app
@@ -129,6 +130,10 @@ def test_a_small_one_that_knows_its_mistakes_costs_little_and_loses_nothing(tmp_
     assert chosen["f1"]["of_large"]["value"] > 0.95
     assert chosen["seconds"]["of_large"]["value"] == pytest.approx((1 + chosen["handed_on"] * 2.5) / 3)
     assert chosen["f1"]["above_random"]["low"] > 0.1
+    share = chosen["handed_on"]  # at its seconds the line is at 0.75 + share x 2.5 / 2 x 0.25
+    above = chosen["f1"]["above_line"]["seconds"]
+    assert above["value"] == pytest.approx(chosen["f1"]["value"] - 0.75 - share * 2.5 / 2 * 0.25)
+    assert above["low"] > 0.1
 
 
 def test_a_confidence_that_says_nothing_is_no_better_than_a_coin(tmp_path: Path) -> None:
@@ -238,13 +243,14 @@ def test_recorded_answers_have_a_cost_and_no_seconds(tmp_path: Path) -> None:
     assert set(found["chosen"]["confidence"]) == {"handed_on", "f1", "right", "cost"}
     assert "US dollars per 1,000 questions" in cascade_plot(found, COST)
     with pytest.raises(DataError, match="recorded answers, and nobody can ask it"):
-        gain_of(pairs, tmp_path / "run")
+        gain_of(pairs, tmp_path / "run", metric="f1", keep=0.98)
 
 
 def test_a_large_system_that_takes_no_more_leaves_nothing_to_save(tmp_path: Path) -> None:
     rows = both(40, knowing, lambda _i: {"seconds": 0.9, "timings": {"retrieve": 0.5}})
     found = evaluate(read_pairs(run_folder(tmp_path / "run", rows), SMALL, LARGE))
     assert found["curves"]["confidence"]["above"]["f1"]["seconds"] is None
+    assert found["chosen"]["confidence"]["f1"]["above_line"]["seconds"] is None
 
 
 @pytest.mark.parametrize(
@@ -299,7 +305,7 @@ def test_the_command_writes_figures_plots_and_the_file_that_the_query_path_takes
 
 def test_a_written_file_is_read_as_it_was_fitted(tmp_path: Path) -> None:
     out = run_folder(tmp_path / "run", both(40, knowing, always_right))
-    gain = gain_of(read_pairs(out, SMALL, LARGE), out)
+    gain = gain_of(read_pairs(out, SMALL, LARGE), out, metric="f1", keep=0.98)
     write_gain(tmp_path / "g.toml", gain)
     assert load_gain(tmp_path / "g.toml") == gain
 

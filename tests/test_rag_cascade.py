@@ -14,6 +14,7 @@ from rag.errors import ConfigError, EndpointFailed, ModelMissing
 from rag.filter import View
 from rag.lazy import LazyModel
 from rag.pipeline import AskOptions, RagPipeline
+from rag.promise import Promise, Rung
 from rag.prompt import Prompt
 from tests.conftest import ListRetriever, QueueGenerator, scored
 
@@ -41,6 +42,7 @@ def cascade(
     retriever: ListRetriever,
     *,
     rule: Rule = HALF,
+    small_estimate: Abstention = GROUNDED,
     large_estimate: Abstention | None = GROUNDED,
 ) -> Cascade:
     def pipeline(model: QueueGenerator, found: ListRetriever, estimate: Abstention | None) -> RagPipeline:
@@ -49,7 +51,7 @@ def cascade(
         )
 
     return Cascade(
-        Member("small", pipeline(small, retriever, GROUNDED)),
+        Member("small", pipeline(small, retriever, small_estimate)),
         Member("large", pipeline(large, ListRetriever(), large_estimate)),
         rule,
     )
@@ -127,9 +129,14 @@ def test_a_large_model_that_is_down_leaves_the_question_to_the_small_one() -> No
 
 
 def test_a_promise_is_about_the_small_models_answers_alone() -> None:
-    made = cascade(QueueGenerator("Napoleon"), QueueGenerator(), ListRetriever(MILL))
-    with pytest.raises(ConfigError, match="cannot be promised"):  # nothing was tested here; with a promise it answers
-        made.answer("Who?", options=AskOptions(risk=0.2))
+    tested = Promise(confidence=0.95, questions=10, rungs=(Rung(threshold=0.1, answered=10, wrong=1, bound=0.15),))
+    small, large = QueueGenerator("Napoleon"), QueueGenerator()
+    made = cascade(small, large, ListRetriever(MILL), small_estimate=GROUNDED.model_copy(update={"promise": tested}))
+    answer = made.answer("Who?", options=AskOptions(risk=0.2))
+    assert (answer.text, answer.model, len(answer.asked)) == ("Napoleon", "small", 1)
+    assert answer.target is not None
+    assert answer.target.risk == 0.2
+    assert large.asked == []
 
 
 def test_closing_the_stream_frees_whichever_model_is_at_it() -> None:
@@ -209,10 +216,6 @@ def test_a_file_that_is_not_there_and_one_without_end(tmp_path: Path) -> None:
     (tmp_path / "long.toml").write_text("#" * 200_000)
     with pytest.raises(ConfigError, match="larger than"):
         load_gain(tmp_path / "long.toml")
-
-
-def settings(**cascade: Any) -> Settings:
-    return load_settings(None, {"cascade": {"threshold": 0.5, **cascade}})
 
 
 def test_the_large_models_settings_are_the_small_ones_with_its_own_name_and_prompt(tmp_path: Path) -> None:
