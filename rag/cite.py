@@ -50,7 +50,6 @@ def _citations(supports: Sequence[_Support]) -> Iterator[Citation]:
         chunk = support.passage.chunk
         start = chunk.span.start + support.sentence.start
         end = chunk.span.start + support.sentence.end
-        page = chunk.metadata.get("page")
         yield Citation(
             index=index,
             document_id=chunk.document_id,
@@ -59,5 +58,5 @@ def _citations(supports: Sequence[_Support]) -> Iterator[Citation]:
             chunk_id=chunk.id,
             span=Span(start, end),
             text=chunk.text[support.sentence.start : support.sentence.end],
-            page=int(page) if page is not None else None,
+            page=chunk.page_at(start),
         )
