@@ -18,6 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from indexer.chunk import Chunker
 from indexer.load import Loader
 from indexer.load_csv import parse_csv
+from indexer.load_docx import parse_docx
 from indexer.load_epub import parse_epub
 from indexer.load_json import parse_json, parse_jsonl
 from indexer.load_mail import parse_eml, parse_msg
@@ -223,6 +224,31 @@ def test_pptx_slides_are_headings_and_pages() -> None:
     assert parsed.title == "Slip & sand"
 
 
+def docx(body: str, extra: dict[str, str]) -> bytes:
+    types = (
+        '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
+        '<Override PartName="/word/document.xml" ContentType="application/vnd.openxmlformats-officedocument'
+        '.wordprocessingml.document.main+xml"/></Types>'
+    )
+    space = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+    return zipped(
+        {
+            "[Content_Types].xml": types,
+            "_rels/.rels": links(r1=("officeDocument", "word/document.xml")),
+            "word/document.xml": f"<w:document {space} {_R}><w:body>{body}</w:body></w:document>",
+            **extra,
+        }
+    )
+
+
+def test_charts_in_a_docx_become_tables() -> None:
+    shown = '<c:chart xmlns:c="http://c" r:id="r5"/>'
+    chart = f"<w:p><w:r><w:t>Before</w:t>{shown}</w:r></w:p><w:p><w:r><w:t>After</w:t></w:r></w:p>"
+    parts = {"word/_rels/document.xml.rels": links(r5=("chart", "charts/chart1.xml")), "word/charts/chart1.xml": CHART}
+    text = parse_docx(docx(chart, parts), "a.docx").text
+    assert text == "Before\n\nCatch\n\n|  | Tons |\n| --- | --- |\n| 2023 | 7 |\n\nAfter"
+
+
 # --- EPUB
 
 
@@ -384,23 +410,6 @@ def test_source_code_is_kept_as_it_is(loader: Loader, tmp_path: Path) -> None:
 # --- damage
 
 
-def docx() -> bytes:
-    body = "".join(f"<w:p><w:r><w:t>Paragraph {number}</w:t></w:r></w:p>" for number in range(5))
-    types = (
-        '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
-        '<Override PartName="/word/document.xml" ContentType="application/vnd.openxmlformats-officedocument'
-        '.wordprocessingml.document.main+xml"/></Types>'
-    )
-    space = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
-    return zipped(
-        {
-            "[Content_Types].xml": types,
-            "_rels/.rels": links(r1=("officeDocument", "word/document.xml")),
-            "word/document.xml": f"<w:document {space}><w:body>{body}</w:body></w:document>",
-        }
-    )
-
-
 def samples() -> dict[str, bytes]:
     message = mail()
     message.set_content("Dear all,\n26,300 crowns.\n")
@@ -413,7 +422,7 @@ def samples() -> dict[str, bytes]:
         "a.json": json.dumps([{"name": "Ines", "age": [1, {"a": "b"}]}] * 3).encode(),
         "a.csv": b"Town;People\nUlla;40\nNorr;7\n" * 10,
         "a.eml": message.as_bytes(),
-        "a.docx": docx(),
+        "a.docx": docx("".join(f"<w:p><w:r><w:t>Paragraph {number}</w:t></w:r></w:p>" for number in range(5)), {}),
         "a.html": b"<html><title>T</title><body><table><tr><td rowspan=2>x</td></tr></table></body></html>",
     }
 
