@@ -7,7 +7,7 @@ own tokenizer, and `grouping` finds where to cut between them. What is larger th
 import hashlib
 import json
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -96,7 +96,10 @@ class Chunker:
             if path := path_above(span, headings, paths):
                 metadata["headings"] = path
             if pages:
-                metadata["page"] = max(1, bisect_right(pages, span.start))
+                first, last = bisect_right(pages, span.start), bisect_left(pages, span.end)
+                metadata["page"] = max(1, first)
+                if last > first:
+                    metadata["page_breaks"] = ",".join(map(str, pages[first:last]))
             chunks.append(Chunk(f"{document.id}#{number}", document.id, text[span.start : span.end], span, metadata))
         return chunks
 

@@ -11,6 +11,7 @@ any other.
 import contextlib
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -37,7 +38,10 @@ from rag.manifest import describe_file
 _VERSION = 2
 _LIBRARIES = ("beautifulsoup4", "lxml", "mammoth", "markdownify", "olefile", "openpyxl", "pypdfium2")
 SECONDS = 60.0
+_PATIENCE = 5  # times as long by the clock as in the processor: on a busy machine a file must not get lost
 _START_SECONDS = 60.0
+_OUT_OF_TIME = getattr(signal, "SIGPROF", 0)  # what ends the worker when its seconds of the processor are over
+_PATIENCE = 5  # times as long by the clock as in the processor: on a busy machine a file must not get lost
 
 _PLAIN: dict[str, Markup | Plain] = {
     **dict.fromkeys((".md", ".markdown", ".mdown", ".mkd"), "markdown"),
@@ -99,7 +103,8 @@ def member_address(archive_id: str, archive_uri: str, name: str) -> tuple[str, s
 class Loader:
     """Loads documents of all formats. Use it in a `with` block, which ends the worker; not from several threads.
 
-    A file may take `seconds` to parse. `command` starts another worker than `indexer.worker`.
+    A file may take `seconds` of the processor's time to parse, and five times as long by the clock.
+    `command` starts another worker than `indexer.worker`.
     """
 
     def __init__(self, seconds: float = SECONDS, command: Sequence[str] | None = None) -> None:
@@ -238,12 +243,15 @@ class _Worker:
         """Send `request`, return the answer. Raises `UnreadableDocument` where the child crashes or takes too long."""
         try:
             process = self._running()
-            line, late = self._exchange(process, {**request, "seconds": self._seconds})
+            line, late = self._exchange(
+                process, {**request, "seconds": self._seconds, "patience": _PATIENCE * self._seconds}
+            )
         except BaseException:  # Ctrl-C: the answer still under way must not become that of the next request
             self.stop()
             raise
         if not line.endswith(b"\n"):
             self.stop()
+            late = late or process.returncode == -_OUT_OF_TIME
             raise UnreadableDocument(f"took longer than {self._seconds:g} s" if late else "the parser crashed")
         answer: dict[str, Any] = json.loads(line)
         return answer
@@ -292,7 +300,7 @@ class _Worker:
             process.kill()
 
         # A timer's thread instead of `select`, which does not wait on pipes everywhere.
-        timer = threading.Timer(self._seconds if request else _START_SECONDS, kill)
+        timer = threading.Timer(_PATIENCE * self._seconds if request else _START_SECONDS, kill)
         timer.start()
         try:
             if request:

@@ -1,13 +1,17 @@
-"""DOCX to Markdown: mammoth makes HTML of it, `load_html` the rest. Equations, which mammoth drops, become text."""
+"""DOCX to Markdown: mammoth makes HTML of it, `load_html` the rest.
+
+Equations, which mammoth drops, become text, and charts tables of their figures.
+"""
 
 import io
 import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+from indexer.charts import charts_as_tables
 from indexer.equations import equations_as_text
 from indexer.load_html import html_to_markdown
-from indexer.package import core_title, office_parts
+from indexer.package import core_title, office_parts, related
 from indexer.parsed import Parsed
 
 _STYLES = """
@@ -37,10 +41,14 @@ def _no_image(image: Any) -> list[Any]:
 
 
 def _rezipped(parts: Mapping[str, bytes]) -> io.BytesIO:
-    """An archive of the XML parts alone, equations turned to text."""
+    """An archive of the XML parts alone, equations turned to text and charts to tables."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, xml in parts.items():
+            if name.endswith("document.xml"):
+                links = related(parts, name)
+                if any(kind == "chart" for kind, _ in links.values()):
+                    xml = charts_as_tables(xml, parts, links)
             archive.writestr(name, equations_as_text(xml) if b"oMath" in xml else xml)
     file.seek(0)
     return file

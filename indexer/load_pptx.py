@@ -5,16 +5,15 @@ not read here.
 """
 
 from collections.abc import Iterator, Mapping
-from itertools import zip_longest
 from xml.etree.ElementTree import Element
 
+from indexer.charts import charts_in, elements, line_of, local_name
 from indexer.outline import plain_title
 from indexer.package import core_title, office_parts, related, xml_root
 from indexer.parsed import Parsed, join_pages, printable, readable_stem
 from indexer.tables import markdown_table
 from rag.errors import UnreadableDocument
 
-# Files saved as "Strict Open XML" use other namespaces: names are compared without theirs.
 _TITLES = ("title", "ctrTitle")
 _FURNITURE = ("sldNum", "dt", "ftr", "hdr", "sldImg")  # placeholders of page number, date, footer, header, miniature
 _DEEPEST = 50  # groups in groups
@@ -37,7 +36,7 @@ def _slide_parts(parts: Mapping[str, bytes]) -> Iterator[str]:
     """The names of the slides' parts, in the order of the presentation."""
     main = next(part for part in parts if part.endswith("presentation.xml"))
     links = related(parts, main)
-    for element in _all(xml_root(parts[main]), "sldId"):
+    for element in elements(xml_root(parts[main]), "sldId"):
         reference = next((value for key, value in element.attrib.items() if key.endswith("}id")), "")
         part = links.get(reference, ("", ""))[1]
         if part not in parts:
@@ -49,22 +48,22 @@ def _slide(parts: Mapping[str, bytes], part: str, number: int) -> str:
     root = xml_root(parts[part])
     links = related(parts, part)
     blocks = [f"## {_slide_title(root) or f'Slide {number}'}"]
-    tree = next(_all(root, "spTree"), None)
+    tree = next(elements(root, "spTree"), None)
     if tree is not None:
         blocks += _shapes(tree, parts, links, 0)
     for kind, target in links.values():
         if kind == "notesSlide" and target in parts:
-            notes = [text for shape in _all(xml_root(parts[target]), "sp") if (text := _body(shape))]
+            notes = [text for shape in elements(xml_root(parts[target]), "sp") if (text := _body(shape))]
             blocks += [f"Notes: {text}" for text in notes]
         elif kind == "diagramData" and target in parts:
-            points = [_line(point) for point in _all(xml_root(parts[target]), "pt")]
+            points = [line_of(point) for point in elements(xml_root(parts[target]), "pt")]
             blocks.append("\n".join(f"- {text}" for text in points if text))
     return "\n\n".join(filter(None, blocks))
 
 
 def _slide_title(root: Element) -> str:
-    for shape in _all(root, "sp"):
-        if _placeholder(shape) in _TITLES and (title := plain_title(_line(shape))):
+    for shape in elements(root, "sp"):
+        if _placeholder(shape) in _TITLES and (title := plain_title(line_of(shape))):
             return title
     return ""
 
@@ -74,7 +73,7 @@ def _shapes(
 ) -> Iterator[str]:
     """The texts of the shapes in `tree`, which are in the order of the author's work, nearly always that of reading."""
     for shape in tree:
-        kind = _tag(shape)
+        kind = local_name(shape)
         if kind == "AlternateContent":  # the same thing twice, for newer and for older programs
             if len(shape) and depth < _DEEPEST:
                 yield from _shapes(shape[0], parts, links, depth + 1)
@@ -83,10 +82,9 @@ def _shapes(
         elif kind == "sp" and _placeholder(shape) not in _TITLES:
             yield _body(shape)
         elif kind == "graphicFrame":
-            yield from (_table(table) for table in _all(shape, "tbl"))
-            for chart in _all(shape, "chart"):
-                targets = [links.get(value, ("", ""))[1] for key, value in chart.attrib.items() if key.endswith("}id")]
-                yield from (_chart(xml_root(parts[target])) for target in targets if target in parts)
+            yield from (_table(table) for table in elements(shape, "tbl"))
+            for title, rows in charts_in(shape, parts, links):
+                yield from (title, markdown_table(rows))
 
 
 def _body(shape: Element) -> str:
@@ -94,7 +92,9 @@ def _body(shape: Element) -> str:
     placeholder = _placeholder(shape)
     if placeholder in _FURNITURE:
         return ""
-    texts = [(_level(paragraph), _line(paragraph)) for body in _all(shape, "txBody") for paragraph in _paragraphs(body)]
+    texts = [
+        (_level(paragraph), line_of(paragraph)) for body in elements(shape, "txBody") for paragraph in _paragraphs(body)
+    ]
     texts = [(level, text) for level, text in texts if text]
     if placeholder in ("body", "obj", "") and len(texts) > 1:  # what a slide's own text area holds is a list
         return "\n".join(f"{'  ' * level}- {text}" for level, text in texts)
@@ -103,58 +103,20 @@ def _body(shape: Element) -> str:
 
 def _placeholder(shape: Element) -> str | None:
     """The type of placeholder that a shape fills ("" is a slide's main text), None where it fills none."""
-    found = next(_all(shape, "ph"), None)
+    found = next(elements(shape, "ph"), None)
     return None if found is None else found.get("type", "")
 
 
 def _paragraphs(body: Element) -> Iterator[Element]:
-    return (child for child in body if _tag(child) == "p")
+    return (child for child in body if local_name(child) == "p")
 
 
 def _level(paragraph: Element) -> int:
-    level = next((child.get("lvl", "0") for child in paragraph if _tag(child) == "pPr"), "0")
+    level = next((child.get("lvl", "0") for child in paragraph if local_name(child) == "pPr"), "0")
     return min(int(level), 8) if level.isdecimal() else 0
 
 
-def _line(element: Element) -> str:
-    """The text of all runs beneath `element`, on one line."""
-    pieces = []
-    for child in element.iter():
-        tag = _tag(child)
-        if tag == "t":
-            pieces.append(child.text or "")
-        elif tag in ("br", "p", "tab"):
-            pieces.append(" ")
-    return " ".join("".join(pieces).split())
-
-
 def _table(table: Element) -> str:
-    return markdown_table([[_line(cell) for cell in row if _tag(cell) == "tc"] for row in table if _tag(row) == "tr"])
-
-
-def _chart(root: Element) -> str:
-    """The chart's title and its figures as a table, a row for each category, a column for each series."""
-    title = next((_line(found) for found in _all(root, "title")), "")
-    series = list(_all(root, "ser"))
-    categories: list[str] = []
-    columns = []
-    for one in series:
-        points = {_tag(child): _points(child) for child in one if _tag(child) in ("cat", "xVal", "val", "yVal")}
-        categories = categories or points.get("cat") or points.get("xVal") or []
-        columns.append(points.get("val") or points.get("yVal") or [])
-    names = [" ".join(_points(text)) for one in series for text in one if _tag(text) == "tx"]
-    head = ["", *names] if len(names) == len(series) else ["", *(f"Series {n + 1}" for n in range(len(series)))]
-    rows = [head, *(list(row) for row in zip_longest(categories, *columns, fillvalue=""))]
-    return "\n\n".join(filter(None, [title, markdown_table(rows) if any(columns) else ""]))
-
-
-def _points(data: Element) -> list[str]:
-    return [value.text or "" for point in _all(data, "pt") for value in point if _tag(value) == "v"]
-
-
-def _all(element: Element, tag: str) -> Iterator[Element]:
-    return (child for child in element.iter() if _tag(child) == tag)
-
-
-def _tag(element: Element) -> str:
-    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+    return markdown_table(
+        [[line_of(cell) for cell in row if local_name(cell) == "tc"] for row in table if local_name(row) == "tr"]
+    )

@@ -1,9 +1,9 @@
 """The child process that parses files: one request a line on its input, one answer a line on its output, all JSON.
 
-A request is `{"path", "name", "format", "seconds"}`, its answer `{"text", "title", "metadata"}`; to unpack an archive
-`{"path", "into", "suffixes", "seconds"}`, answered with `{"members", "skipped"}`. Either may be answered with
-`{"error"}` or `{"missing"}`. The first line, `{}`, says that the process has started. `indexer.load.Loader` runs it as
-`python -m indexer.worker`.
+A request is `{"path", "name", "format"}`, its answer `{"text", "title", "metadata"}`; to unpack an archive
+`{"path", "into", "suffixes"}`, answered with `{"members", "skipped"}`. Either comes with the `seconds` of the processor
+and the `patience` by the clock that it may take, and may be answered with `{"error"}` or `{"missing"}`. The first line,
+`{}`, says that the process has started. `indexer.load.Loader` runs it as `python -m indexer.worker`.
 """
 
 import json
@@ -80,11 +80,9 @@ def main() -> None:
     _send(output, {})
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        if hasattr(signal, "alarm"):  # if the parent has died, nobody else ends a parser that hangs
-            signal.alarm(int(request["seconds"]) + 10)
+        _set_clocks(request["seconds"], int(request["patience"]) + 10)
         _send(output, answer(request))
-        if hasattr(signal, "alarm"):
-            signal.alarm(0)
+        _set_clocks(0, 0)
 
 
 def _own_output() -> BinaryIO:
@@ -93,6 +91,16 @@ def _own_output() -> BinaryIO:
     with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), 1)
     return output
+
+
+def _set_clocks(seconds: float, alarm: int) -> None:
+    """End this process after `seconds` of the processor's time, or after `alarm` by the clock; 0 stops them.
+
+    If the parent has died, nobody else ends a parser that hangs.
+    """
+    if hasattr(signal, "setitimer"):  # Windows has none of them
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        signal.alarm(alarm)
 
 
 def _set_limits() -> None:

@@ -138,15 +138,15 @@ def _nearest(sentence: str, passages: Sequence[ScoredChunk], embedder: Embedder)
 
 def _citation(index: int, quote: Quote) -> Citation:
     chunk = quote.passage.chunk
-    page = chunk.metadata.get("page")
+    start = chunk.span.start + quote.span.start
     return Citation(
         index=index,
         document_id=chunk.document_id,
         title=chunk.title,
         uri=chunk.uri,
         chunk_id=chunk.id,
-        span=Span(chunk.span.start + quote.span.start, chunk.span.start + quote.span.end),
+        span=Span(start, chunk.span.start + quote.span.end),
         text=quote.text,
-        page=int(page) if page is not None else None,
+        page=chunk.page_at(start),
         score=quote.score,
     )

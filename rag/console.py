@@ -45,6 +45,12 @@ def print_error(error: SmallholdError) -> None:
         err.print(escape(error.hint))
 
 
+def page_name(document_id: str) -> str:
+    """What a document's pages are called: those of a presentation are slides, those of a workbook sheets."""
+    suffix = document_id.rpartition(".")[2].lower()
+    return {"pptx": "slide", "pptm": "slide", "ppsx": "slide", "xlsx": "sheet", "xlsm": "sheet"}.get(suffix, "page")
+
+
 def print_answer(answer: Answer, *, shown: bool = False) -> None:
     """Write an answer with its numbered sources, or why there is none and which documents come closest.
 
@@ -64,7 +70,7 @@ def print_answer(answer: Answer, *, shown: bool = False) -> None:
         said_there = answer.text[sentence.span.start : sentence.span.end]
         err.print(f"[dim]no passage supports: {escape(said_there)}[/]")
     for citation in answer.citations:
-        page = f", page {citation.page}" if citation.page else ""
+        page = f", {page_name(citation.document_id)} {citation.page}" if citation.page else ""
         out.print(f"  \\[{citation.index}] {escape(citation.title)}{page} [dim]{escape(citation.document_id)}[/]")
         out.print(f"      “{escape(' '.join(citation.text.split()))}”", style="dim")
 
@@ -78,7 +84,8 @@ def _print_closest(found: Sequence[Closest]) -> None:
     if found:
         out.print("What comes closest:")
     for near in found:
-        where = "".join(f", {part}" for part in (near.headings, f"page {near.page}" if near.page else "") if part)
+        page = f"{page_name(near.document_id)} {near.page}" if near.page else ""
+        where = "".join(f", {part}" for part in (near.headings, page) if part)
         title = escape(f"{near.title}{where}")
         how = f"score {near.score:.2f}" if near.dense is None else f"similarity {near.dense:.2f}"
         out.print(f"  {title} [dim]{escape(near.document_id)}, {how}[/]")

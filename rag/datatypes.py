@@ -4,6 +4,7 @@ Spans are half-open `[start, end)` offsets in characters (code points) of `Docum
 chunk `document.text[chunk.span.start:chunk.span.end] == chunk.text` holds.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -42,7 +43,8 @@ class Chunk:
     """A passage of one document, at most the chunker's token budget long.
 
     `metadata` carries `title` (the document's), `uri`, and where known `headings` (the path of headings above it,
-    joined with " > ") and `page` (1-based, where the passage starts).
+    joined with " > "), `page` (1-based, where the passage starts) and `page_breaks` (the offsets in the document at
+    which further pages start in the passage, as "606,812").
     """
 
     id: str
@@ -60,6 +62,13 @@ class Chunk:
     def uri(self) -> str:
         """Where the original is found."""
         return str(self.metadata.get("uri", ""))
+
+    def page_at(self, offset: int) -> int | None:
+        """The page on which a character of this passage stands, by its offset in the document; None without pages."""
+        if "page" not in self.metadata:
+            return None
+        breaks = [int(start) for start in str(self.metadata.get("page_breaks", "")).split(",") if start]
+        return int(self.metadata["page"]) + bisect_right(breaks, offset)
 
     @property
     def context_text(self) -> str:

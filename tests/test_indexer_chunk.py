@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from indexer.chunk import Chunker
 from indexer.grouping import Atom, Joint, cheapest_groups, coalesced
 from indexer.outline import find_headings, heading_paths, plain_title
-from rag.datatypes import Chunk, Document
+from rag.datatypes import Chunk, Document, Span
 from rag.errors import ConfigError, ModelDamaged, ModelMissing
 
 
@@ -175,6 +175,10 @@ def test_pages_are_those_where_chunks_start(words_file: Path) -> None:
     starts = f"0,{len(pages[0])},{len(pages[0]) + 2}"
     chunks = Chunker(words_file, 16, 0).chunk(document(text, "a.pdf", format="pdf", pages=starts))
     assert [chunk.metadata["page"] for chunk in chunks] == [1, 3]
+    (whole,) = Chunker(words_file, 100, 0).chunk(document(text, "a.pdf", format="pdf", pages=starts))
+    assert whole.metadata["page_breaks"] == starts.removeprefix("0,")
+    assert [whole.page_at(at) for at in (0, len(pages[0]) - 1, len(pages[0]) + 2, len(text) - 1)] == [1, 1, 3, 3]
+    assert Chunk("c", "d", "x", Span(0, 1)).page_at(0) is None
 
 
 @pytest.mark.parametrize(("head", "tokens", "lines"), [("The items:", 58, 7), ("| x | y |\n| --- | --- |", 58, 6)])

@@ -546,6 +546,13 @@ def test_a_parser_that_hangs_is_killed(tmp_path: Path) -> None:
         assert not alive(pid)
 
 
+def test_a_parser_that_works_too_long_is_killed(tmp_path: Path) -> None:
+    rows = "".join(f"<tr><td rowspan=2>{n}</td><td>x</td></tr>" for n in range(20_000))
+    with Loader(seconds=0.5) as loader:
+        assert reason(loader, tmp_path, "a.html", f"<table>{rows}</table>") == "took longer than 0.5 s"
+        assert load(loader, tmp_path, "b.csv", "a,b\n1,2").title == "b"
+
+
 def test_a_worker_that_dies_between_files_is_replaced(tmp_path: Path) -> None:
     with Loader(command=fake()) as loader:
         pid = int(load(loader, tmp_path, "a.html", "x").text)

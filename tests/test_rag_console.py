@@ -30,6 +30,16 @@ def test_a_refusal_says_why_and_lists_what_comes_closest(capsys: pytest.CaptureF
     assert shown.err == "the answer found is too unsure\n"
 
 
+@pytest.mark.parametrize(
+    ("document_id", "where"),
+    [("a/talk.pptx", "slide 2"), ("x.zip/book.XLSX", "sheet 2"), ("report.pdf", "page 2")],
+)
+def test_slides_and_sheets_are_cited_as_such(document_id: str, where: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cited = Citation(1, document_id, "Title", "", f"{document_id}#0", Span(0, 3), "Ada", page=2)
+    console.print_answer(Answer("Ada", citations=(cited,)))
+    assert f"[1] Title, {where} {document_id}" in capsys.readouterr().out
+
+
 def test_what_is_not_attainable_has_words_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     target = RiskTarget(0.01, 0.95, attainable=False)
     console.print_answer(Answer("", verdict=Verdict.UNATTAINABLE, reason="not attainable", target=target))

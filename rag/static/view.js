@@ -137,7 +137,7 @@ export class Turn {
   card(citation) {
     const number = make("span", "number", String(citation.index));
     number.setAttribute("aria-hidden", "true");
-    const where = whereabouts(citation.passage?.headings, citation.page);
+    const where = whereabouts(citation.passage?.headings, citation);
     const span = `characters ${citation.span[0]}\u2013${citation.span[1]}`;
     const card = make(
       "li",
@@ -165,7 +165,7 @@ export class Turn {
 }
 
 function nearCard(near) {
-  const where = whereabouts(near.headings, near.page);
+  const where = whereabouts(near.headings, near);
   const how = near.dense === null ? `score ${near.score.toFixed(2)}` : `similarity ${near.dense.toFixed(2)}`;
   return make(
     "li",
@@ -177,8 +177,14 @@ function nearCard(near) {
   );
 }
 
-function whereabouts(headings, page) {
-  return [headings, page ? `page ${page}` : ""].filter(Boolean).join(DOT);
+function whereabouts(headings, found) {
+  return [headings, pageOf(found)].filter(Boolean).join(DOT);
+}
+
+/** "page 3" or, of a presentation, "slide 3", of a workbook, "sheet 3"; "" where it has none. */
+function pageOf({ document_id, page }) {
+  const name = /\.pp[ts][xm]$/i.test(document_id) ? "slide" : /\.xls[xm]$/i.test(document_id) ? "sheet" : "page";
+  return page ? `${name} ${page}` : "";
 }
 
 /** The quoted sentence within its passage, of which the far ends are shown on demand. */
@@ -235,7 +241,7 @@ function place(citation) {
 }
 
 function plain(content, citations) {
-  const sources = citations.map((c) => `[${c.index}] ${c.title}${c.page ? `, page ${c.page}` : ""} (${c.uri || c.document_id})`);
+  const sources = citations.map((c) => `[${c.index}] ${c.title}${c.page ? `, ${pageOf(c)}` : ""} (${c.uri || c.document_id})`);
   return [content, ...sources].join("\n");
 }
 
