@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from eval.cost import question_cost
 from eval.rows import Row
 from eval.systems import Endpoint, SystemRow
 from rag.config import Settings
+from rag.cost import question_cost
 from rag.datatypes import Usage
 
 # Room for instructions, worked examples and the question in the estimate of a first prompt; the shipped ones take some

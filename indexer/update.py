@@ -147,6 +147,7 @@ class Update:
             if self._old and self._nothing_differs(self._old, roots):
                 report.generation = self._old.generation
                 report.chunks = report.reused = self._old.manifest.counts.chunks
+                self._writer.confirm()
             else:
                 self._publish(folder, sorted(wanted), roots)
             checkpoint.discard(self._writer.directory)

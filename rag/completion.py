@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from rag.api import ChatRequest
+from rag.cost import Costs
 from rag.datatypes import Answer, Citation, FinishReason, Usage
 from rag.pipeline import AskOptions, said
 from rag.replies import (
@@ -16,6 +17,7 @@ from rag.replies import (
     AssistantMessage,
     ChatCompletion,
     Choice,
+    CostBody,
     Near,
     Passage,
     PromptTokensDetails,
@@ -70,7 +72,7 @@ def ending(answer: Answer, sent: str = "") -> Ending:
     return Ending(rest, annotations)
 
 
-def answer_fields(answer: Answer, waited: float) -> dict[str, Any]:
+def answer_fields(answer: Answer, waited: float, costs: Costs | None) -> dict[str, Any]:
     """Our own fields, as JSON values. `waited` seconds were spent in the queue."""
     fields = AnswerFields(
         citations=_sources(answer),
@@ -80,6 +82,8 @@ def answer_fields(answer: Answer, waited: float) -> dict[str, Any]:
         reason=answer.reason,
         confidence=answer.confidence,
         timings={"queue": waited, **answer.timings},
+        passages_read=answer.passages_read,
+        cost=CostBody(**asdict(costs.of(answer))) if costs is not None else None,
     )
     return fields.model_dump(mode="json")
 
@@ -94,7 +98,7 @@ def usage_body(usage: Usage) -> UsageBody:
     )
 
 
-def completion(answer: Answer, model: str, waited: float) -> ChatCompletion:
+def completion(answer: Answer, model: str, waited: float, costs: Costs | None = None) -> ChatCompletion:
     """The whole answer in one response."""
     content, annotations = ending(answer)
     return ChatCompletion(
@@ -108,7 +112,7 @@ def completion(answer: Answer, model: str, waited: float) -> ChatCompletion:
             )
         ],
         usage=usage_body(answer.usage),
-        **answer_fields(answer, waited),
+        **answer_fields(answer, waited, costs),
     )
 
 
@@ -118,6 +122,7 @@ class EventStream:
 
     model: str
     with_usage: bool
+    costs: Costs | None = None
     id: str = field(default_factory=lambda: _new_id())
     created: int = field(default_factory=lambda: int(time.time()))
     sent: str = ""
@@ -134,7 +139,7 @@ class EventStream:
     def finish(self, answer: Answer, annotations: Sequence[Annotation], waited: float) -> bytes:
         """The last choice: why it ended, the sources in full, and our own fields."""
         delta = {"annotations": [a.model_dump() for a in annotations]} if annotations else {}
-        return self._chunk(delta, _FINISHED[answer.finish_reason], **answer_fields(answer, waited))
+        return self._chunk(delta, _FINISHED[answer.finish_reason], **answer_fields(answer, waited, self.costs))
 
     def usage(self, usage: Usage) -> bytes:
         """The chunk without choices that `include_usage` asks for."""

@@ -214,7 +214,7 @@ class Closest:
 
     `text` is the sentence in it that says most of what was asked. `score` is the retrieval's, comparable within one
     question, `dense` the cosine similarity to the question, None where that was not computed. `headings` and `page` are
-    where the passage begins, "" and None where not known.
+    where the passage begins, "" and None where not known; `span` is the passage's place in the document.
     """
 
     document_id: str
@@ -225,6 +225,7 @@ class Closest:
     headings: str = ""
     page: int | None = None
     dense: float | None = None
+    span: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +235,9 @@ class Answer:
     `text` is the plain answer without citation marks (empty when abstaining), `confidence` the estimated
     probability that the answer is right (None where nothing estimated it), `signals` the numbers it came from,
     `reason` why the answer was withheld, `timings` seconds by stage, `retrieved` what the retriever returned,
-    best first, `evidence_tokens` how many prompt tokens the passages took. `target` is the promise under which it was
-    decided, None where there is none; `closest` are the documents that come closest to a question without an answer.
+    best first, `passages_read` how many of it the model read and `evidence_tokens` how many prompt tokens those took.
+    `target` is the promise under which it was decided, None where there is none; `closest` are the documents that come
+    closest to a question without an answer.
     """
 
     text: str
@@ -251,6 +253,7 @@ class Answer:
     finish_reason: FinishReason = "stop"
     target: RiskTarget | None = None
     closest: tuple[Closest, ...] = ()
+    passages_read: int = 0
 
     @property
     def abstained(self) -> bool:

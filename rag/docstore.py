@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rag.datatypes import Chunk, Document, Metadata, Span
-from rag.errors import IndexDamaged, InvalidRequest
+from rag.errors import IndexDamaged, InvalidRequest, UnknownDocument
 from rag.manifest import REBUILD_HINT
 
 _CHUNK = 'SELECT row, c.id, d.id, c.text, start, "end", c.metadata FROM chunks c JOIN documents d USING (number)'
@@ -72,10 +72,10 @@ class DocumentStore:
         ]
 
     def document(self, document_id: str) -> Document:
-        """Return a document with its text. Raises `InvalidRequest` where there is none of that id."""
+        """Return a document with its text. Raises `UnknownDocument` where there is none of that id."""
         rows = self._query("SELECT id, uri, title, text, metadata FROM documents WHERE id = ?", document_id)
         if not rows:
-            raise InvalidRequest(f"the index holds no document {document_id!r}")
+            raise UnknownDocument(f"the index holds no document {document_id!r}")
         ((found_id, uri, title, text, metadata),) = rows
         return Document(found_id, uri, title, text, _metadata(metadata))
 

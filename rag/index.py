@@ -90,7 +90,7 @@ class Index:
         return self.store.chunks(rows)
 
     def document(self, document_id: str) -> Document:
-        """Return a document with its text. Raises `InvalidRequest` where there is none of that id."""
+        """Return a document with its text. Raises `UnknownDocument` where there is none of that id."""
         return self.store.document(document_id)
 
     def documents(self) -> list[DocumentEntry]:

@@ -1,5 +1,6 @@
 """Responses of the HTTP endpoint: OpenAI's shapes, with smallhold's own fields beside them."""
 
+from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -84,6 +85,18 @@ class Near(BaseModel):
     text: str
     headings: str = ""
     page: int | None = None
+    span: tuple[int, int] | None = Field(None, description="Where that passage stands in the document.")
+
+
+class CostBody(BaseModel):
+    """US dollars, as the server's settings state the prices; null is unknown.
+
+    `baseline_dollars` is what the same tokens had cost at the prices of the model that the settings compare with.
+    """
+
+    dollars: float | None
+    baseline_dollars: float | None
+    baseline: str
 
 
 class Target(BaseModel):
@@ -106,6 +119,8 @@ class AnswerFields(BaseModel):
     reason: str = Field(description="Why the answer was withheld; empty where it was given.")
     confidence: float | None = Field(description="Estimated probability that the answer is right, where one was made.")
     timings: dict[str, float] = Field(description="Seconds by stage; `queue` was spent waiting for the model.")
+    passages_read: int = Field(description="Passages that the model read for this answer.")
+    cost: CostBody | None = Field(description="What it cost, where the server's settings state prices.")
 
 
 class AssistantMessage(BaseModel):
@@ -213,12 +228,38 @@ class DocumentRow(BaseModel):
 
 
 class DocumentList(BaseModel):
-    """A page of the index's documents; `total` counts all of them, `chunks` all passages."""
+    """A page of the index's documents; `total` counts all of them, `chunks` all passages, `bytes` their originals.
+
+    `changed` is when this index was made, `synced` when its folders were last compared with it.
+    """
 
     object: Literal["list"] = "list"
     data: list[DocumentRow]
     total: int
     chunks: int
+    bytes: int
+    changed: datetime | None
+    synced: datetime | None
+
+
+class DocumentText(BaseModel):
+    """A part of a document: `text` is what stands at `span`, of `length` characters (code points) in all."""
+
+    object: Literal["document"] = "document"
+    id: str
+    title: str
+    uri: str
+    length: int
+    span: tuple[int, int]
+    text: str
+
+
+class FeedbackKept(BaseModel):
+    """What was said of an answer is kept until then; null: it was taken back."""
+
+    object: Literal["feedback"] = "feedback"
+    id: str
+    kept_until: datetime | None
 
 
 class Health(BaseModel):
@@ -241,3 +282,4 @@ class Ready(BaseModel):
     code: str | None = None
     model: str | None = None
     embedder: str | None = None
+    feedback: bool = Field(False, description="Whether answers can be rated.")
