@@ -29,7 +29,7 @@ export function hitCard(hit) {
   const scores = [
     `score ${hit.score.toFixed(3)}`,
     hit.dense === null ? "" : `similarity ${hit.dense.toFixed(3)}`,
-    hit.lexical === null ? "" : `words ${hit.lexical.toFixed(2)}`,
+    hit.lexical === null ? "" : `keywords ${hit.lexical.toFixed(2)}`,
   ];
   return card(hit, hit.headings, make("blockquote", "quote passage", hit.text), scores.filter(Boolean).join(DOT));
 }
