@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eval.cost import Prices
 from eval.measurements import rightness
 from eval.results import Run, read_rows, read_run
 from eval.rows import Row
 from eval.statistics import Floats, Labels, clusters
 from eval.systems import SystemRow
+from rag.cost import Prices
 from rag.errors import DataError
 
 METRICS = ("f1", "right")

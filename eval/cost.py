@@ -1,10 +1,6 @@
-"""What a question costs: machine time at a price per machine-hour, tokens at a price per million, or both.
+"""Prices of endpoints from the table that the library genai-prices carries, and what a machine must do to be cheaper.
 
-An endpoint is billed by the token, a local model by the time it occupies the machine; an endpoint behind local
-retrieval may state both prices, and they add up. A machine is paid for while it idles too: its time costs as many times
-more as `utilisation` is below 1. A price that nobody stated makes the cost unknown, not zero.
-
-Prices of endpoints may come from the table that the library genai-prices carries: list prices, its lowest tier.
+The table has list prices; of a price in tiers its lowest is taken. What a question costs is in `rag.cost`.
 """
 
 from collections.abc import Mapping
@@ -13,53 +9,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from rag.datatypes import Usage
 from rag.errors import ConfigError
 
 TABLE = "genai:"
 
 HOURS_A_MONTH = 730
 _SECONDS_A_MONTH = HOURS_A_MONTH * 3600
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """US dollars per machine-hour and per million tokens. Cached prompt tokens cost like others unless stated.
-
-    `utilisation`, in (0, 1], is the share of its paid time in which the machine has something to do.
-    """
-
-    per_hour: float | None = None
-    per_million_prompt: float | None = None
-    per_million_cached: float | None = None
-    per_million_completion: float | None = None
-    utilisation: float = 1.0
-
-    @property
-    def by_token(self) -> bool:
-        """Whether tokens are paid for."""
-        return self.per_million_prompt is not None and self.per_million_completion is not None
-
-    @property
-    def stated(self) -> bool:
-        """Whether anything is known about the price."""
-        return self.by_token or self.per_hour is not None
-
-
-def question_cost(prices: Prices, *, seconds: float, usage: Usage, generated: bool) -> float | None:
-    """Return US dollars for one question; None where it cannot be known.
-
-    `seconds` are those for which the question has the machine to itself. `generated` says that the model ran: an
-    endpoint that then reports no tokens leaves the cost unknown.
-    """
-    if not prices.stated:
-        return None
-    by_time = seconds * (prices.per_hour or 0.0) / 3600 / prices.utilisation
-    if not prices.by_token:
-        return by_time
-    if generated and usage == Usage():
-        return None
-    return by_time + _token_cost(prices, usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +65,6 @@ def break_even(price_per_hour: float, price_per_question: float, seconds_per_que
         "capacity_a_month": capacity,
         "within_capacity": questions <= capacity,
     }
-
-
-def _token_cost(prices: Prices, usage: Usage) -> float:
-    assert prices.per_million_prompt is not None and prices.per_million_completion is not None
-    cached_price = prices.per_million_prompt if prices.per_million_cached is None else prices.per_million_cached
-    dollars = (
-        (usage.prompt - usage.cached) * prices.per_million_prompt
-        + usage.cached * cached_price
-        + usage.completion * prices.per_million_completion
-    )
-    return dollars / 1_000_000
 
 
 def _lookup(model: str, **provider: str) -> TablePrices | None:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from eval.cost import Prices
 from eval.energy import ACTIVE_WATTS, IDLE_WATTS, estimated_joules
 from eval.flops import Architecture, Locate, architectures, locate_weights, question_flops
 from eval.latency import first_token_seconds
@@ -30,6 +29,7 @@ from eval.statistics import (
     with_width,
 )
 from eval.systems import SystemRow
+from rag.cost import Prices
 
 RIGHT = "right"
 HUMAN = "human_right"

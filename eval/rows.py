@@ -6,10 +6,10 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from eval.cost import Prices, question_cost
 from eval.metrics import DEAR_METRICS, RANKED_DOCUMENTS, Sample, judge, judge_trust
 from eval.qaset import Question
 from eval.trust import Trust
+from rag.cost import Prices, question_cost
 from rag.datatypes import Answer, ScoredChunk, Usage, Verdict
 
 

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.cost import question_cost
 from eval.qaset import Question
 from eval.rows import Row
 from eval.systems import Endpoint, SystemRow
 from rag.config import Settings
+from rag.cost import question_cost
 from rag.datatypes import Usage
 
 # Room for instructions and worked examples in the estimate of a prompt, without passages and with them; the shipped

@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from eval.cost import TABLE, Prices, TablePrices, endpoint_prices, table_prices
+from eval.cost import TABLE, TablePrices, endpoint_prices, table_prices
 from eval.energy import ACTIVE_WATTS, IDLE_WATTS
 from eval.qaset import Question
 from rag.config import Settings
+from rag.cost import Prices
 from rag.datatypes import Answer, Message, ScoredChunk
 from rag.errors import ConfigError, UnknownModel
 

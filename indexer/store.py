@@ -180,6 +180,11 @@ class IndexWriter:
             self._remove_leftovers()
         return name
 
+    def confirm(self) -> None:
+        """Note, as the time of `CURRENT`, that the current generation is what its folders hold now."""
+        with self.guard():
+            os.utime(self.directory / CURRENT)
+
     @contextmanager
     def guard(self) -> Iterator[None]:
         """Translate what a disk can refuse while the index is written."""

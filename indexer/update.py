@@ -150,6 +150,7 @@ class Update:
             if self._old and self._nothing_differs(self._old, roots, labels):
                 report.generation = self._old.generation
                 report.chunks = report.reused = self._old.manifest.counts.chunks
+                self._writer.confirm()
             else:
                 self._publish(folder, sorted(wanted), roots, labels)
             report.unused_rules = _unused_rules(labels, wanted)

@@ -261,6 +261,21 @@ class EmbeddingsRequest(_Request):
         return [self.input] if isinstance(self.input, str) else self.input
 
 
+class FeedbackRequest(_Request):
+    """What somebody says of an answer; the last word counts."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"id": "chatcmpl-0123456789abcdef0123456789abcdef", "rating": "down", "comment": "Too old."}]
+        }
+    )
+
+    id: str = Field(max_length=100, description="The `id` of the completion.")
+    rating: Literal["up", "down"] | None = Field(description="null takes back what was said.")
+    comment: Text = Field("", max_length=2000)
+    right_answer: Text = Field("", max_length=2000, description="What would have been right, as the documents say it.")
+
+
 class SearchRequest(_Request):
     """A question to the index alone; no language model is asked."""
 

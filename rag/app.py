@@ -1,6 +1,6 @@
 """The HTTP application: OpenAI's endpoints over a pipeline, the chat page, and what operators ask for.
 
-    /v1/chat/completions  /v1/embeddings  /v1/models  /v1/search  /v1/documents    (rag.endpoints)
+    /v1/chat/completions  /v1/embeddings  /v1/models  /v1/search  /v1/documents  /v1/feedback    (rag.endpoints)
     /health  /ready  /metrics  /openapi.json  /
 
 A request passes `Measured` (figures), then `Guard` (Host, body, headers), `CORSMiddleware` where the settings name
@@ -9,6 +9,7 @@ origins, and `Access` (its API key), then its route. To serve it, let the server
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -22,8 +23,10 @@ from starlette.responses import JSONResponse, Response
 from rag import problems
 from rag.access import BEARER, Access, demands_key, is_known
 from rag.budget import Ledger, ledger_path
-from rag.config import ServerSettings
+from rag.config import FeedbackSettings, ServerSettings
 from rag.endpoints import Endpoints
+from rag.errors import FeedbackDamaged
+from rag.feedback import FeedbackBook
 from rag.guard import Guard, require_json
 from rag.keys import Keyring
 from rag.lanes import Lane
@@ -37,11 +40,24 @@ __all__ = ["IndexedDocument", "Service", "create_app"]
 # The page's files and their types. Listed, so that nothing else of the folder can be fetched.
 _PAGE = {
     "index.html": "text/html; charset=utf-8",
-    "style.css": "text/css; charset=utf-8",
-    "app.js": "text/javascript; charset=utf-8",
-    "client.js": "text/javascript; charset=utf-8",
-    "view.js": "text/javascript; charset=utf-8",
-    "icon.svg": "image/svg+xml",
+    **dict.fromkeys(("style.css", "parts.css"), "text/css; charset=utf-8"),
+    **dict.fromkeys(
+        (
+            "app.js",
+            "cards.js",
+            "chat.js",
+            "client.js",
+            "feedback.js",
+            "figures.js",
+            "history.js",
+            "library.js",
+            "make.js",
+            "reader.js",
+            "view.js",
+        ),
+        "text/javascript; charset=utf-8",
+    ),
+    **dict.fromkeys(("icon.svg", "thumb.svg"), "image/svg+xml"),
 }
 # What is answered without a key: that the server is there, and the page that asks for the key. No documents, no model.
 OPEN_PATHS = frozenset({"/health", "/ready", "/", *(f"/static/{name}" for name in _PAGE if name != "index.html")})
@@ -55,7 +71,13 @@ name the limit that a request goes past, 408 a body that did not come, 504 an an
 """
 
 
-def create_app(load: Callable[[], Service], settings: ServerSettings, *, at_once: int = 1) -> FastAPI:
+def create_app(
+    load: Callable[[], Service],
+    settings: ServerSettings,
+    *,
+    feedback: FeedbackSettings | None = None,
+    at_once: int = 1,
+) -> FastAPI:
     """Return the application. Started, it answers `/health` at once and calls `load` in a thread.
 
     `at_once` answers are written at the same time; the pipeline must be safe for as many threads.
@@ -64,6 +86,8 @@ def create_app(load: Callable[[], Service], settings: ServerSettings, *, at_once
     they keep saying what. `load` may raise any `SmallholdError`. While the model's process is down,
     `/ready` answers 503, too.
     At the end `pipeline.close()` is called if there is one.
+
+    Answers can be rated where `feedback` says so; what was kept for long enough is removed by the hour.
 
     Where the settings demand keys, every path but `OPEN_PATHS` needs one; `rag.access.check_keys` says whether there
     are any.
@@ -74,14 +98,18 @@ def create_app(load: Callable[[], Service], settings: ServerSettings, *, at_once
     chat = Lane("chat", waiting=settings.queue, workers=at_once, deadline=settings.deadline)
     lookup = Lane("lookup", waiting=4 * settings.queue, deadline=settings.deadline)
     ledger = Ledger(ledger_path(settings.keys))
-    operations = _Operations(loader, telemetry)
+    book = FeedbackBook(feedback.file, feedback.days) if feedback is not None and feedback.enabled else None
+    operations = _Operations(loader, telemetry, rated=book is not None)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         loader.start()
+        forgetting = asyncio.create_task(_forget_by_the_hour(book)) if book is not None else None
         try:
             yield
         finally:
+            if forgetting is not None:
+                forgetting.cancel()
             await chat.close()
             await lookup.close()
             await asyncio.to_thread(loader.close)
@@ -96,7 +124,7 @@ def create_app(load: Callable[[], Service], settings: ServerSettings, *, at_once
         docs_url=None,  # FastAPI's documentation pages load their scripts from elsewhere
         redoc_url=None,
     )
-    app.include_router(Endpoints(loader, chat, lookup, telemetry, ChatLimits.of(settings), ledger).router())
+    app.include_router(Endpoints(loader, chat, lookup, telemetry, ChatLimits.of(settings), ledger, book).router())
     operations.add_routes(app)
     problems.install(app)
     for lane in (chat, lookup):
@@ -119,11 +147,20 @@ def create_app(load: Callable[[], Service], settings: ServerSettings, *, at_once
     return app
 
 
+async def _forget_by_the_hour(book: FeedbackBook) -> None:
+    """Remove feedback whose time is over, however seldom anything is said."""
+    while True:
+        with contextlib.suppress(FeedbackDamaged):  # logged where it happened
+            await asyncio.to_thread(book.forget_old)
+        await asyncio.sleep(3600)
+
+
 class _Operations:
     """The routes that answer whether or not anything is loaded."""
 
-    def __init__(self, loader: Loader, telemetry: Telemetry) -> None:
+    def __init__(self, loader: Loader, telemetry: Telemetry, *, rated: bool) -> None:
         self._loader = loader
+        self._rated = rated
         self._telemetry = telemetry
         folder = resources.files("rag.static")
         self._page = {name: (folder.joinpath(name).read_bytes(), kind) for name, kind in _PAGE.items()}
@@ -156,7 +193,9 @@ class _Operations:
         if not known:
             return JSONResponse(body.model_dump())
         service = self._loader.service()
-        named = body.model_copy(update={"model": service.model, "embedder": service.embedder_model})
+        named = body.model_copy(
+            update={"model": service.model, "embedder": service.embedder_model, "feedback": self._rated}
+        )
         return JSONResponse(named.model_dump())
 
     def metrics(self) -> Response:  # in a thread: the model's process is asked for its figures

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from rag.abstain import Abstention, load_abstention
 from rag.cascade import Cascade, Member, Rule, make_rule
-from rag.config import Settings
+from rag.config import CostSettings, Settings
+from rag.cost import Costs, Prices
 from rag.datatypes import ScoredChunk
 from rag.embedder import SentenceEmbedder
 from rag.engine.ahead import ReadAhead, open_ahead
@@ -223,6 +224,21 @@ def _no_promise(fitted: Abstention, source: str, settings: Settings) -> str:
         return f"the estimate {source} was fitted without a test of what it keeps"
     changed = fitted.promise.broken_by(settings.model_dump(mode="json"))
     return f"the estimate {source} was tested with other settings: {changed}" if changed else ""
+
+
+def build_costs(settings: CostSettings) -> Costs | None:
+    """What answers cost; None where no price is stated. Raises `ConfigError` where only one of two prices is."""
+    here = Prices(settings.per_hour, settings.per_million_prompt, None, settings.per_million_completion)
+    there = Prices(None, settings.baseline_per_million_prompt, None, settings.baseline_per_million_completion)
+    for prices, names in ((here, "cost."), (there, "cost.baseline_")):
+        if (prices.per_million_prompt is None) != (prices.per_million_completion is None):
+            raise ConfigError(
+                f"only one of {names}per_million_prompt and {names}per_million_completion is set",
+                hint="Set both or none.",
+            )
+    if not here.stated and not there.stated:
+        return None
+    return Costs(here, there, settings.baseline or "baseline")
 
 
 @contextmanager

@@ -34,6 +34,7 @@ def _closest(asked: set[str], scored: ScoredChunk) -> Closest:
         headings=headings,
         page=int(page) if page is not None else None,
         dense=scored.dense,
+        span=chunk.span,
     )
 
 

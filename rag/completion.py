@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from rag.api import ChatRequest
+from rag.cost import Costs
 from rag.datatypes import Answer, AnswerSentence, Asked, Citation, FinishReason, Usage
 from rag.filter import View
 from rag.marks import marked
@@ -19,6 +20,7 @@ from rag.replies import (
     AssistantMessage,
     ChatCompletion,
     Choice,
+    CostBody,
     Near,
     Passage,
     PromptTokensDetails,
@@ -77,7 +79,7 @@ def ending(answer: Answer, sent: str = "") -> Ending:
     return Ending(rest, annotations)
 
 
-def answer_fields(answer: Answer, waited: float) -> dict[str, Any]:
+def answer_fields(answer: Answer, waited: float, costs: Costs | None) -> dict[str, Any]:
     """Our own fields, as JSON values. `waited` seconds were spent in the queue."""
     fields = AnswerFields(
         question=answer.question,
@@ -91,6 +93,8 @@ def answer_fields(answer: Answer, waited: float) -> dict[str, Any]:
         timings={"queue": waited, **answer.timings},
         answered_by=answer.model,
         asked=[_asked(asked) for asked in answer.asked],
+        passages_read=answer.passages_read,
+        cost=CostBody(**asdict(costs.of(answer))) if costs is not None else None,
     )
     return fields.model_dump(mode="json")
 
@@ -117,7 +121,7 @@ def usage_body(usage: Usage) -> UsageBody:
     )
 
 
-def completion(answer: Answer, model: str, waited: float) -> ChatCompletion:
+def completion(answer: Answer, model: str, waited: float, costs: Costs | None = None) -> ChatCompletion:
     """The whole answer in one response."""
     content, annotations = ending(answer)
     return ChatCompletion(
@@ -131,7 +135,7 @@ def completion(answer: Answer, model: str, waited: float) -> ChatCompletion:
             )
         ],
         usage=usage_body(answer.usage),
-        **answer_fields(answer, waited),
+        **answer_fields(answer, waited, costs),
     )
 
 
@@ -141,6 +145,7 @@ class EventStream:
 
     model: str
     with_usage: bool
+    costs: Costs | None = None
     id: str = field(default_factory=lambda: _new_id())
     created: int = field(default_factory=lambda: int(time.time()))
     sent: str = ""
@@ -157,7 +162,7 @@ class EventStream:
     def finish(self, answer: Answer, annotations: Sequence[Annotation], waited: float) -> bytes:
         """The last choice: why it ended, the sources in full, and our own fields."""
         delta = {"annotations": [a.model_dump() for a in annotations]} if annotations else {}
-        return self._chunk(delta, _FINISHED[answer.finish_reason], **answer_fields(answer, waited))
+        return self._chunk(delta, _FINISHED[answer.finish_reason], **answer_fields(answer, waited, self.costs))
 
     def usage(self, usage: Usage) -> bytes:
         """The chunk without choices that `include_usage` asks for."""

@@ -226,6 +226,33 @@ class ServerSettings(_Section):
     )
 
 
+class FeedbackSettings(_Section):
+    """What people may say of answers."""
+
+    enabled: bool = Field(False, description="Whether answers can be rated and commented on; what was rated is kept.")
+    file: Path = Field(Path(".smallhold/feedback.sqlite"), description="Where that is kept.")
+    days: int = Field(90, ge=1, le=3650, description="For how long it is kept.")
+
+
+class CostSettings(_Section):
+    """What answers are paid for with, to be shown beside them, and the model that they are compared with."""
+
+    per_hour: float | None = Field(None, ge=0, le=1e6, description="US dollars for an hour of this machine.")
+    per_million_prompt: float | None = Field(
+        None, ge=0, le=1e6, description="US dollars for a million prompt tokens, where `generator.endpoint` takes them."
+    )
+    per_million_completion: float | None = Field(
+        None, ge=0, le=1e6, description="The same for the tokens of answers; both or none."
+    )
+    baseline: str = Field("", max_length=100, description="Name of the model to compare with.")
+    baseline_per_million_prompt: float | None = Field(
+        None, ge=0, le=1e6, description="US dollars that it takes for a million prompt tokens."
+    )
+    baseline_per_million_completion: float | None = Field(
+        None, ge=0, le=1e6, description="The same for the tokens of answers; both or none."
+    )
+
+
 class Settings(BaseSettings):
     """All settings. Build one with `load_settings`."""
 
@@ -242,6 +269,8 @@ class Settings(BaseSettings):
     cascade: CascadeSettings = CascadeSettings()
     models: ModelSettings = ModelSettings()
     server: ServerSettings = ServerSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
+    cost: CostSettings = CostSettings()
 
     @classmethod
     def settings_customise_sources(

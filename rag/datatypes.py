@@ -240,7 +240,7 @@ class Closest:
 
     `text` is the sentence in it that says most of what was asked. `score` is the retrieval's, comparable within one
     question, `dense` the cosine similarity to the question, None where that was not computed. `headings` and `page` are
-    where the passage begins, "" and None where not known.
+    where the passage begins, "" and None where not known; `span` is the passage's place in the document.
     """
 
     document_id: str
@@ -251,6 +251,7 @@ class Closest:
     headings: str = ""
     page: int | None = None
     dense: float | None = None
+    span: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,11 +276,11 @@ class Answer:
     each of which stands in a passage that was retrieved. `confidence` is the estimated probability that the answer is
     right (None where nothing estimated it), `signals` the numbers it came from,
     `reason` why the answer was withheld, `timings` seconds by stage, `retrieved` what the retriever returned,
-    best first, `evidence_tokens` how many prompt tokens the passages took. `target` is the promise under which it was
-    decided, None where there is none; `closest` are the documents that come closest to a question without an answer.
-    Of a cascade `model` is the one that gave the answer and `asked` are all that were asked, in order; `usage` is what
-    they used together.
-    `question` is what was searched for and answered: the turn itself, or what `rag.followup` made of it.
+    best first, `passages_read` how many of it the model read and `evidence_tokens` how many prompt tokens those took.
+    `target` is the promise under which it was decided, None where there is none; `closest` are the documents that come
+    closest to a question without an answer. Of a cascade `model` is the one that gave the answer and `asked` are all
+    that were asked, in order; `usage` is what they used together. `question` is what was searched for and answered: the
+    turn itself, or what `rag.followup` made of it.
     """
 
     text: str
@@ -299,6 +300,7 @@ class Answer:
     model: str = ""
     asked: tuple[Asked, ...] = ()
     question: str = ""
+    passages_read: int = 0
 
     @property
     def abstained(self) -> bool:

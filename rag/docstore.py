@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rag.datatypes import Chunk, Document, Metadata, Span
-from rag.errors import IndexDamaged, InvalidRequest
+from rag.errors import IndexDamaged, InvalidRequest, UnknownDocument
 from rag.manifest import REBUILD_HINT
 from rag.protocols import IntArray
 
@@ -92,10 +92,10 @@ class DocumentStore:
         return np.array([number for (number,) in self._query("SELECT number FROM chunks ORDER BY row")], dtype=np.int64)
 
     def document(self, document_id: str) -> Document:
-        """Return a document with its text. Raises `InvalidRequest` where there is none of that id."""
+        """Return a document with its text. Raises `UnknownDocument` where there is none of that id."""
         rows = self._query("SELECT id, uri, title, text, metadata FROM documents WHERE id = ?", document_id)
         if not rows:
-            raise InvalidRequest(f"the index holds no document {document_id!r}")
+            raise UnknownDocument(f"the index holds no document {document_id!r}")
         ((found_id, uri, title, text, metadata),) = rows
         return Document(found_id, uri, title, text, _metadata(metadata))
 

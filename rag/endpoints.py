@@ -1,4 +1,4 @@
-"""The routes that need the model or the index: chat completions, embeddings, search, models, documents."""
+"""The routes that need the model or the index: chat completions, embeddings, search, models, documents, feedback."""
 
 import asyncio
 import base64
@@ -17,21 +17,26 @@ from starlette.responses import Response, StreamingResponse
 
 from rag import problems
 from rag.access import BEARER, key_of, view_of
-from rag.api import ChatRequest, EmbeddingsRequest, SearchRequest
+from rag.api import ChatRequest, EmbeddingsRequest, FeedbackRequest, SearchRequest
 from rag.budget import Ledger, charged
 from rag.completion import DONE, EventStream, ask_options, completion, ending, event
 from rag.datatypes import Answer, Delta, ScoredChunk
-from rag.errors import InvalidRequest, Overloaded, SmallholdError, UnknownModel
+from rag.errors import FeedbackOff, InvalidRequest, Overloaded, SmallholdError, UnknownDocument, UnknownModel
+from rag.feedback import FeedbackBook, Opinion
+from rag.filter import View
+from rag.keys import Key
 from rag.lanes import Job, JobCancelled, Lane
 from rag.limits import ChatLimits
 from rag.replies import (
     ChatCompletion,
     DocumentList,
     DocumentRow,
+    DocumentText,
     EmbeddingItem,
     EmbeddingList,
     EmbeddingUsage,
     ErrorBody,
+    FeedbackKept,
     Hit,
     ModelCard,
     ModelList,
@@ -47,6 +52,8 @@ T = TypeVar("T")
 ALIASES = ("smallhold", "default")
 EMBEDDED_AT_ONCE = 32  # texts between two looks at whether the client is still there
 MAX_LISTED = 1000
+MAX_ID = 4096  # characters of a document's id
+MAX_TEXT = 100_000  # characters of a document that are given at once
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody, "description": "The request cannot be honoured."},
@@ -60,11 +67,18 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 class Endpoints:
     """The routes as methods. `chat` is the lane of the language model, `lookup` that of all that is quick.
 
-    What they use in tokens is counted in `ledger`.
+    What they use in tokens is counted in `ledger`. `feedback` is None where none is taken.
     """
 
     def __init__(
-        self, loader: Loader, chat: Lane, lookup: Lane, telemetry: Telemetry, limits: ChatLimits, ledger: Ledger
+        self,
+        loader: Loader,
+        chat: Lane,
+        lookup: Lane,
+        telemetry: Telemetry,
+        limits: ChatLimits,
+        ledger: Ledger,
+        feedback: FeedbackBook | None = None,
     ) -> None:
         self._loader = loader
         self._chat = chat
@@ -72,6 +86,7 @@ class Endpoints:
         self._telemetry = telemetry
         self._limits = limits
         self._ledger = ledger
+        self._feedback = feedback
         self._watchers: set[asyncio.Task[None]] = set()
 
     def router(self) -> APIRouter:
@@ -84,6 +99,8 @@ class Endpoints:
         add("/v1/models", self.models, methods=["GET"], response_model=ModelList)
         add("/v1/models/{name:path}", self.model, methods=["GET"], response_model=ModelCard)
         add("/v1/documents", self.documents, methods=["GET"], response_model=DocumentList)
+        add("/v1/documents/text", self.document_text, methods=["GET"], response_model=DocumentText)
+        add("/v1/feedback", self.feedback, methods=["POST"], response_model=FeedbackKept)
         return router
 
     async def chat(self, request: Request, body: ChatRequest) -> Response:
@@ -103,12 +120,17 @@ class Endpoints:
         if not body.stream:
             answer = [delta.answer async for delta in deltas][-1]
             assert answer is not None  # _noting_figures saw to it
-            return _json(completion(answer, service.model, job.waited))
+            whole = completion(answer, service.model, job.waited, service.costs)
+            self._remember(whole.id, key, service, body, answer)
+            return _json(whole)
         # What goes wrong before the first delta, such as a prompt too long, still gets its status.
         first = await anext(deltas)
-        stream = EventStream(service.model, bool(body.stream_options and body.stream_options.include_usage))
+        with_usage = bool(body.stream_options and body.stream_options.include_usage)
+        stream = EventStream(service.model, with_usage, service.costs)
         return StreamingResponse(
-            self._events(stream, first, deltas, job),
+            self._events(
+                stream, first, deltas, job, lambda answer: self._remember(stream.id, key, service, body, answer)
+            ),
             media_type="text/event-stream",
             headers={"X-Accel-Buffering": "no"},
         )
@@ -172,8 +194,38 @@ class Endpoints:
                 data=[_row(document) for document in documents[offset : offset + limit]],
                 total=len(documents),
                 chunks=sum(document.chunks for document in documents),
+                bytes=sum(document.bytes for document in documents),
+                changed=service.changed,
+                synced=await asyncio.to_thread(service.synced),
             )
         )
+
+    async def document_text(
+        self,
+        request: Request,
+        id: Annotated[str, Query(min_length=1, max_length=MAX_ID)],
+        start: Annotated[int, Query(ge=0, le=1_000_000_000)] = 0,
+        length: Annotated[int, Query(ge=1, le=MAX_TEXT)] = 20_000,
+    ) -> Response:
+        """Return a part of a document's text, `length` characters from `start` on."""
+        service, view = self._loader.service(), view_of(request)
+        job = self._submit(request, self._lookup, lambda: iter([_part(service, id, start, length, view)]))
+        (part,) = [part async for part in job]
+        return _json(part)
+
+    async def feedback(self, request: Request, body: FeedbackRequest) -> Response:
+        """Keep what somebody says of an answer that this server gave, where its settings allow that."""
+        book, key = self._feedback, key_of(request)
+        if book is None:
+            raise FeedbackOff("this server takes no feedback", hint="The setting feedback.enabled allows it.")
+        said = Opinion(body.rating, body.comment, body.right_answer) if body.rating else None
+        job = self._submit(request, self._lookup, lambda: iter([book.rate(body.id, key, said)]))
+        (kept,) = [kept async for kept in job]
+        return _json(FeedbackKept(id=body.id, kept_until=kept))
+
+    def _remember(self, id_: str, key: Key | None, service: Service, body: ChatRequest, answer: Answer) -> None:
+        if self._feedback is not None:
+            self._feedback.remember(id_, key, service.model, body.question, body.history, answer)
 
     def _submit(self, request: Request, lane: Lane, work: Callable[[], Iterator[T]]) -> Job[T]:
         """Put work into a lane, to be cancelled when the client goes away."""
@@ -211,7 +263,12 @@ class Endpoints:
         self._telemetry.answered(answer, job.waited, first_text)
 
     async def _events(
-        self, stream: EventStream, first: Delta, rest: AsyncIterator[Delta], job: Job[Delta]
+        self,
+        stream: EventStream,
+        first: Delta,
+        rest: AsyncIterator[Delta],
+        job: Job[Delta],
+        remember: Callable[[Answer], None],
     ) -> AsyncIterator[bytes]:
         """The whole stream. Once it has begun, an error can only be told as an event; `[DONE]` then stays away."""
         yield stream.opening()
@@ -223,6 +280,7 @@ class Endpoints:
                     text, annotations = ending(delta.answer, stream.sent)
                     if text:
                         yield stream.text(text)
+                    remember(delta.answer)
                     yield stream.finish(delta.answer, annotations, job.waited)
                     if stream.with_usage:
                         yield stream.usage(delta.answer.usage)
@@ -284,6 +342,22 @@ def _hit(index: int, scored: ScoredChunk) -> Hit:
 
 def _row(document: IndexedDocument) -> DocumentRow:
     return DocumentRow(**dataclasses.asdict(document))
+
+
+def _part(service: Service, document_id: str, start: int, length: int, view: View) -> DocumentText:
+    if service.document is None:
+        raise UnknownDocument(f"there is no document {document_id!r}")
+    document = service.document(document_id, view)
+    text = document.text[start : start + length]
+    start = min(start, len(document.text))
+    return DocumentText(
+        id=document.id,
+        title=document.title,
+        uri=document.uri,
+        length=len(document.text),
+        span=(start, start + len(text)),
+        text=text,
+    )
 
 
 def _cards(service: Service) -> list[ModelCard]:

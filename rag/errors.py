@@ -5,6 +5,9 @@
     |   +-- ConfigError           400  exit 2   a setting is unknown or out of range
     |   +-- PromptTooLong         400  exit 2   question and answer do not fit the model's context
     |   +-- UnknownModel          404  exit 2   no model, or no evaluation system, of that name
+    |   +-- UnknownDocument       404  exit 2   the index holds no document of that id
+    |   +-- UnknownAnswer         404  exit 2   whoever rates it was given no answer of that id of late
+    |   +-- FeedbackOff           404  exit 2   this server takes no feedback
     |   +-- Unauthorized          401  exit 2   no API key came, or one that is not valid
     |   +-- LimitExceeded         400  exit 2   a request is larger than this server takes
     |   +-- DataError             400  exit 2   a QA set or other input file is malformed
@@ -22,6 +25,7 @@
     |   +-- EndpointFailed        503  exit 3   a remote model did not answer
     |   +-- KeysMissing           503  exit 3   a server that others can reach has no API key
     |   +-- KeysDamaged           503  exit 3   the file of the API keys cannot be read, or what they spent not kept
+    |   +-- FeedbackDamaged       503  exit 3   the file of the feedback cannot be read or written
     +-- Overloaded                429  exit 3   the queue is full: try again
     |   +-- BudgetSpent           429  exit 3   a key's tokens of the day are spent: try again tomorrow
     +-- DeadlinePassed            504  exit 3   an answer took longer than its caller allows
@@ -73,6 +77,27 @@ class UnknownModel(InvalidRequest):
 
     http_status = 404
     code = "model_not_found"
+
+
+class UnknownDocument(InvalidRequest):
+    """The index holds no document of that id."""
+
+    http_status = 404
+    code = "document_not_found"
+
+
+class UnknownAnswer(InvalidRequest):
+    """No answer of that id was given to whoever rates it, or too many have been given since."""
+
+    http_status = 404
+    code = "answer_not_found"
+
+
+class FeedbackOff(InvalidRequest):
+    """This server takes no feedback."""
+
+    http_status = 404
+    code = "feedback_off"
 
 
 class Unauthorized(InvalidRequest):
@@ -185,6 +210,12 @@ class KeysDamaged(Unavailable):
     """The file of the API keys cannot be read, or what its keys have spent cannot be kept."""
 
     code = "keys_damaged"
+
+
+class FeedbackDamaged(Unavailable):
+    """The file of the feedback cannot be read or written."""
+
+    code = "feedback_damaged"
 
 
 class Overloaded(SmallholdError):

@@ -6,7 +6,7 @@ from pathlib import Path
 from rag.catalogue import Catalogue
 from rag.datatypes import Chunk, Document
 from rag.docstore import DocumentEntry, DocumentStore
-from rag.errors import IndexDamaged, IndexIncompatible, InvalidRequest
+from rag.errors import IndexDamaged, IndexIncompatible, UnknownDocument
 from rag.filter import EVERYTHING, View
 from rag.lexical import LexicalIndex
 from rag.manifest import (
@@ -95,10 +95,10 @@ class Index:
     def document(self, document_id: str, view: View = EVERYTHING) -> Document:
         """Return a document with its text.
 
-        Raises `InvalidRequest` where there is none of that id, in the same words where the view leaves it out.
+        Raises `UnknownDocument` where there is none of that id, in the same words where the view leaves it out.
         """
         if view != EVERYTHING and not self.catalogue.sees(document_id, view):
-            raise InvalidRequest(f"the index holds no document {document_id!r}")
+            raise UnknownDocument(f"the index holds no document {document_id!r}")
         return self.store.document(document_id)
 
     def documents(self) -> list[DocumentEntry]:

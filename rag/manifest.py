@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -104,6 +104,14 @@ def read_current(directory: Path) -> str:
     if not _GENERATION.fullmatch(name):
         raise IndexDamaged(f"{path} names no generation", hint=REBUILD_HINT)
     return name
+
+
+def read_synced(directory: Path) -> datetime | None:
+    """Return when the index was last compared with its folders: the time of `CURRENT`; None where that is gone."""
+    try:
+        return datetime.fromtimestamp((directory / CURRENT).stat().st_mtime, UTC)
+    except OSError:
+        return None
 
 
 def read_manifest(generation: Path) -> Manifest:

@@ -321,6 +321,7 @@ class RagPipeline:
             answer,
             signals={**retrieval_signals(question, reading.passages), **decline_signal(reading.decline)},
             evidence_tokens=sum(other.tokens for other in readings if other.begun),
+            passages_read=sum(len(other.passages) for other in readings if other.begun),
             usage=used(readings),
         )
 

@@ -1,5 +1,6 @@
 """Responses of the HTTP endpoint: OpenAI's shapes, with smallhold's own fields beside them."""
 
+from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -94,6 +95,18 @@ class Near(BaseModel):
     text: str
     headings: str = ""
     page: int | None = None
+    span: tuple[int, int] | None = Field(None, description="Where that passage stands in the document.")
+
+
+class CostBody(BaseModel):
+    """US dollars, as the server's settings state the prices; null is unknown.
+
+    `baseline_dollars` is what the same tokens had cost at the prices of the model that the settings compare with.
+    """
+
+    dollars: float | None
+    baseline_dollars: float | None
+    baseline: str
 
 
 class Target(BaseModel):
@@ -132,6 +145,8 @@ class AnswerFields(BaseModel):
     timings: dict[str, float] = Field(description="Seconds by stage; `queue` was spent waiting for the model.")
     answered_by: str = Field("", description="Where a larger model helps out: which one gave the answer.")
     asked: list[AskedModel] = Field([], description="And all that were asked, in order; `usage` is theirs together.")
+    passages_read: int = Field(description="Passages that the model read for this answer.")
+    cost: CostBody | None = Field(description="What it cost, where the server's settings state prices.")
 
 
 class AssistantMessage(BaseModel):
@@ -242,12 +257,39 @@ class DocumentRow(BaseModel):
 
 
 class DocumentList(BaseModel):
-    """A page of the documents that the key may see; `total` counts all of these, `chunks` all their passages."""
+    """A page of the documents that the key may see; `total` counts all of these, `chunks` their passages, `bytes` their
+    originals.
+
+    `changed` is when this index was made, `synced` when its folders were last compared with it.
+    """
 
     object: Literal["list"] = "list"
     data: list[DocumentRow]
     total: int
     chunks: int
+    bytes: int
+    changed: datetime | None
+    synced: datetime | None
+
+
+class DocumentText(BaseModel):
+    """A part of a document: `text` is what stands at `span`, of `length` characters (code points) in all."""
+
+    object: Literal["document"] = "document"
+    id: str
+    title: str
+    uri: str
+    length: int
+    span: tuple[int, int]
+    text: str
+
+
+class FeedbackKept(BaseModel):
+    """What was said of an answer is kept until then; null: it was taken back."""
+
+    object: Literal["feedback"] = "feedback"
+    id: str
+    kept_until: datetime | None
 
 
 class Health(BaseModel):
@@ -270,3 +312,4 @@ class Ready(BaseModel):
     code: str | None = None
     model: str | None = None
     embedder: str | None = None
+    feedback: bool = Field(False, description="Whether answers can be rated.")

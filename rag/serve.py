@@ -13,6 +13,7 @@ from rag.app import create_app
 from rag.build import (
     build_abstention,
     build_cascade,
+    build_costs,
     build_embedder,
     build_large,
     build_pipeline,
@@ -32,6 +33,7 @@ from rag.filter import View
 from rag.guard import is_loopback
 from rag.index import Index
 from rag.lazy import LazyModel
+from rag.manifest import read_synced
 from rag.pipeline import RagPipeline
 from rag.remote import EndpointGenerator
 from rag.service import IndexedDocument, Service
@@ -41,7 +43,12 @@ def run_server(settings: Settings) -> None:
     """Serve until interrupted. Raises `Unavailable` where the address cannot be had or API keys are missing."""
     check_keys(settings.server)
     with _listen(settings.server) as listener:
-        app = create_app(lambda: load_service(settings), settings.server, at_once=settings.generator.sequences)
+        app = create_app(
+            lambda: load_service(settings),
+            settings.server,
+            feedback=settings.feedback,
+            at_once=settings.generator.sequences,
+        )
         url = _url(settings.server.host, listener.getsockname()[1])
         err.print(f"smallhold at [bold]{url}[/]  (Ctrl-C ends it; ready when {url}/ready says so)")
         if not is_loopback(settings.server.host):
@@ -78,6 +85,10 @@ def load_service(settings: Settings) -> Service:
         documents=lambda view: left(documents, index, view),
         keeper=_Keepers(generator, large) if isinstance(generator, GuardedGenerator) else None,
         prefixes=None if isinstance(generator, EndpointGenerator) else generator.prefixes,
+        document=index.document,
+        changed=index.manifest.created,
+        synced=lambda: read_synced(settings.index.dir),
+        costs=build_costs(settings.cost),
     )
 
 

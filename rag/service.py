@@ -5,9 +5,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal, Protocol
 
-from rag.datatypes import Delta, Message, PrefixCounters, ScoredChunk
+from rag.cost import Costs
+from rag.datatypes import Delta, Document, Message, PrefixCounters, ScoredChunk
 from rag.errors import ModelDied, SmallholdError, Unavailable
 from rag.filter import EVERYTHING, View
 from rag.pipeline import AskOptions
@@ -64,7 +66,9 @@ class Service:
 
     `embedder` is called from another thread than `pipeline`, which may be embedding at that moment.
     `counter` counts in the embedder's tokens; `documents` is called for every listing, so that it stays current, and
-    returns those that a view leaves.
+    returns those that a view leaves. `document` returns one with its text, or raises `UnknownDocument`, also where the
+    view leaves it out; `changed` is when the index was made, `synced` when it was last compared with its folders.
+    `costs` says what an answer costs, None where nobody stated a price.
     `keeper` is None where the model runs in this process, `prefixes` where no model of ours runs. The latter may take a
     second.
     """
@@ -78,6 +82,10 @@ class Service:
     loaded_at: float = field(default_factory=time.time)
     keeper: Keeper | None = None
     prefixes: Callable[[], PrefixCounters] | None = None
+    document: Callable[[str, View], Document] | None = None
+    changed: datetime | None = None
+    synced: Callable[[], datetime | None] = lambda: None
+    costs: Costs | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from eval.cost import Prices, break_even, endpoint_prices, question_cost, table_prices
+from eval.cost import break_even, endpoint_prices, table_prices
 from eval.systems import SystemRow
+from rag.cost import Prices, question_cost
 from rag.datatypes import Usage
 from rag.errors import ConfigError
 

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.cost import Prices
 from eval.flops import Architecture
 from eval.measurements import _ALL, RIGHT, Measurements
 from eval.results import RunSystem
 from eval.scale import equivalent_scale, fit_logistic
+from rag.cost import Prices
 
 QUESTIONS = 400
 

@@ -4,18 +4,21 @@ import base64
 import contextlib
 import dataclasses
 import json
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 import httpx
 import numpy as np
 import pytest
 import uvicorn
 
-from rag.app import IndexedDocument, Service, create_app
+from rag.app import OPEN_PATHS, IndexedDocument, Service, create_app
 from rag.config import ServerSettings
+from rag.cost import Costs, Prices
 from rag.datatypes import (
     Answer,
     AnswerSentence,
@@ -23,6 +26,7 @@ from rag.datatypes import (
     Citation,
     Closest,
     Delta,
+    Document,
     Message,
     PrefixCounters,
     PrefixTier,
@@ -32,7 +36,15 @@ from rag.datatypes import (
     Usage,
     Verdict,
 )
-from rag.errors import ConfigError, IndexMissing, InvalidRequest, ModelDied, PromptTooLong, SmallholdError
+from rag.errors import (
+    ConfigError,
+    IndexMissing,
+    InvalidRequest,
+    ModelDied,
+    PromptTooLong,
+    SmallholdError,
+    UnknownDocument,
+)
 from rag.filter import EVERYTHING, View
 from rag.pipeline import ABSTENTION_TEXT, UNATTAINABLE_TEXT, AskOptions, RagPipeline
 from rag.prompt import Prompt
@@ -105,7 +117,24 @@ class WordLengths:
 
 def service(pipeline: Script | RagPipeline) -> Service:
     documents = [IndexedDocument(f"{i}.md", f"Title {i}", f"docs/{i}.md", chunks=i, bytes=100 * i) for i in range(5)]
-    return Service(pipeline, WordLengths(), WordLengths(), "small-1b", "mini-embed", lambda _: documents, 1_700_000_000)
+    return Service(
+        pipeline,
+        WordLengths(),
+        WordLengths(),
+        "small-1b",
+        "mini-embed",
+        lambda _: documents,
+        1_700_000_000,
+        document=document,
+        changed=datetime(2026, 3, 5, 12, tzinfo=UTC),
+        synced=lambda: datetime(2026, 3, 6, 12, tzinfo=UTC),
+    )
+
+
+def document(id_: str, view: View) -> Document:
+    if id_ != "ferry.md":
+        raise UnknownDocument(f"the index holds no document {id_!r}")
+    return Document(id_, "docs/ferry.md", "Ferry", "\U00010900" * 100 + TEXT)
 
 
 def listening() -> socket.socket:
@@ -116,10 +145,10 @@ def listening() -> socket.socket:
 
 
 @contextlib.contextmanager
-def serving(load, *, ready: bool = True, graceful: int = 5, **settings) -> Iterator[httpx.Client]:
+def serving(load, *, ready: bool = True, graceful: int = 5, feedback=None, **settings) -> Iterator[httpx.Client]:
     """Run the application on a free port in a thread; `load` is a function, or a pipeline to make a service of."""
     loader = load if callable(load) else lambda: service(load)
-    app = create_app(loader, ServerSettings(**settings))
+    app = create_app(loader, ServerSettings(**settings), feedback=feedback)
     listener = listening()
     config = uvicorn.Config(app, log_level="critical", ws="none", timeout_graceful_shutdown=graceful)
     server = uvicorn.Server(config)
@@ -346,7 +375,9 @@ def test_an_abstention_is_the_fixed_sentence_without_marks():
 
 
 def test_a_refusal_says_what_comes_closest_and_under_which_promise():
-    near = Closest("ferry.md", "Ferry", "docs/ferry.md", 0.75, "It carries no <b>cars</b>.", "Times", 2, 0.5)
+    near = Closest(
+        "ferry.md", "Ferry", "docs/ferry.md", 0.75, "It carries no <b>cars</b>.", "Times", 2, 0.5, CHUNK.span
+    )
     target = RiskTarget(0.2, 0.95, attainable=True)
     refused = dataclasses.replace(ABSTAINED, closest=(near, Closest("b.md", "B", "", 0.5, "B.")), target=target)
     with serving(Script(Delta(answer=refused))) as client:
@@ -361,6 +392,7 @@ def test_a_refusal_says_what_comes_closest_and_under_which_promise():
                 "text": "It carries no <b>cars</b>.",
                 "headings": "Times",
                 "page": 2,
+                "span": [100, 150],
             },
             {
                 "document_id": "b.md",
@@ -371,6 +403,7 @@ def test_a_refusal_says_what_comes_closest_and_under_which_promise():
                 "text": "B.",
                 "headings": "",
                 "page": None,
+                "span": None,
             },
         ]
         assert body["risk_target"] == {"risk": 0.2, "confidence": 0.95, "attainable": True}
@@ -1002,6 +1035,67 @@ def test_models_and_documents_are_listed(client):
         assert error(client.get(f"/v1/documents?{query}"), 400)["param"] == query.partition("=")[0]
 
 
+def test_a_list_of_documents_tells_their_size_and_the_last_sync(client):
+    page = client.get("/v1/documents", params={"limit": 1}).json()
+    assert (page["bytes"], page["changed"], page["synced"]) == (1000, "2026-03-05T12:00:00Z", "2026-03-06T12:00:00Z")
+
+
+def test_a_part_of_a_document_is_counted_in_code_points(client):
+    def part(**query) -> dict:
+        return client.get("/v1/documents/text", params={"id": "ferry.md", **query}).json()
+
+    assert part(start=100, length=30) == {
+        "object": "document",
+        "id": "ferry.md",
+        "title": "Ferry",
+        "uri": "docs/ferry.md",
+        "length": 150,
+        "span": [100, 130],
+        "text": TEXT[:30],
+    }
+    assert part()["span"] == [0, 150]
+    assert part(start=140, length=100)["span"] == [140, 150]
+    assert (part(start=900)["span"], part(start=900)["text"]) == ([150, 150], "")
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code"),
+    [
+        ({"id": "other.md"}, 404, "document_not_found"),
+        ({"id": "../ferry.md"}, 404, "document_not_found"),
+        ({}, 400, "invalid_request"),
+        ({"id": ""}, 400, "invalid_request"),
+        ({"id": "x" * 4097}, 400, "invalid_request"),
+        ({"id": "ferry.md", "start": -1}, 400, "invalid_request"),
+        ({"id": "ferry.md", "length": 0}, 400, "invalid_request"),
+        ({"id": "ferry.md", "length": 100_001}, 400, "invalid_request"),
+    ],
+)
+def test_a_document_that_cannot_be_given_is_refused(client, query, status, code):
+    assert error(client.get("/v1/documents/text", params=query), status)["code"] == code
+
+
+def test_answers_tell_their_passages_and_their_cost_beside_the_baseline():
+    # 1.5 s at 2 dollars an hour; 40 prompt tokens and 3 of the answer at 30 and 60 dollars a million.
+    costs = Costs(Prices(per_hour=2.4), Prices(None, 30.0, None, 60.0), "Large")
+    answered = dataclasses.replace(ANSWER, timings={"total": 1.5}, passages_read=2)
+    script = Script(Delta(answer=answered))
+    with serving(lambda: dataclasses.replace(service(script), costs=costs)) as client:
+        whole = ask(client).json()
+        assert whole["passages_read"] == 2
+        assert whole["cost"] == {
+            "dollars": pytest.approx(0.001),
+            "baseline_dollars": pytest.approx(0.00138),
+            "baseline": "Large",
+        }
+        last = events(ask(client, stream=True))[-1]
+        assert (last["passages_read"], last["cost"]) == (2, whole["cost"])
+
+
+def test_without_prices_nothing_is_said_of_cost(client):
+    assert ask(client).json()["cost"] is None
+
+
 def test_metrics_count_what_happened():
     with serving(Script()) as client:
         before = {name: metric(client, name) for name in ('smallhold_requests_total{route="/health",status="200"}',)}
@@ -1081,9 +1175,10 @@ def test_abstentions_are_counted():
 def test_the_page_is_whole_and_asks_for_nothing_from_elsewhere(client):
     page = client.get("/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    files = {path: client.get(path) for path in ("/static/app.js", "/static/client.js", "/static/view.js")}
-    files["/static/style.css"] = client.get("/static/style.css")
-    files["/static/icon.svg"] = client.get("/static/icon.svg")
+    files = {path: client.get(path) for path in sorted(OPEN_PATHS) if path.startswith("/static/")}
+    assert len(files) > 10
+    used = set(re.findall(r"/static/[a-z]+\.[a-z]+", page.text + "".join(f.text for f in files.values())))
+    assert used == set(files)  # all that is asked for is there, and nothing else
     assert {path: f.status_code for path, f in files.items()} == dict.fromkeys(files, 200)
     assert files["/static/app.js"].headers["content-type"] == "text/javascript; charset=utf-8"
     for text in (page.text, *(f.text for f in files.values())):

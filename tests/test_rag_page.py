@@ -8,15 +8,18 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import uvicorn
 
 from rag.app import IndexedDocument, Service, create_app
-from rag.config import ServerSettings
-from rag.datatypes import Answer, Chunk, Citation, Closest, Delta, Message, ScoredChunk, Span, Usage, Verdict
-from rag.errors import EndpointFailed, IndexMissing
+from rag.config import FeedbackSettings, ServerSettings
+from rag.cost import Costs, Prices
+from rag.datatypes import Answer, Chunk, Citation, Closest, Delta, Document, Message, ScoredChunk, Span, Usage, Verdict
+from rag.errors import EndpointFailed, IndexMissing, UnknownDocument
+from rag.feedback import FeedbackBook, Opinion
 from rag.filter import EVERYTHING, View
 from rag.keys import create_key, revoke_key
 from rag.pipeline import AskOptions
@@ -60,8 +63,9 @@ def answer(text: str, *sources: tuple[Chunk, Citation]) -> Answer:
         text,
         tuple(citation for _, citation in sources),
         usage=Usage(prompt=310, cached=120, completion=1 + len(text.split())),
-        timings={"retrieve": 0.02, "read": 0.4, "generate": 1.4},
+        timings={"retrieve": 0.02, "read": 0.4, "generate": 1.4, "total": 1.8},
         retrieved=tuple(ScoredChunk(source, 1.0) for source, _ in sources),
+        passages_read=len(sources),
     )
 
 
@@ -95,8 +99,9 @@ ANSWERS = {
                 "Crossing > Times",
                 3,
                 0.412,
+                TIMES.span,
             ),
-            Closest("evil.html", EVIL, "javascript:window.hacked=1", 0.2, EVIL, EVIL),
+            Closest("evil.html", EVIL, "javascript:window.hacked=1", 0.2, EVIL, EVIL, span=ATTACK.span),
         ),
     ),
     "long": answer("and so on " * 400),
@@ -129,7 +134,22 @@ class Scripted:
             raise
 
     def retrieve(self, question: str, history: Sequence[Message] = (), view: View = EVERYTHING) -> list[ScoredChunk]:
-        return []
+        if "nothing" in question:
+            return []
+        return [ScoredChunk(TIMES, 0.8125, dense=0.654, lexical=7.25), ScoredChunk(ATTACK, 0.2, lexical=1.5)]
+
+
+# The texts of the documents: what stands before and after their passages is filled up.
+TEXTS = {
+    source.document_id: "\U00010900" * 500 + "a" * 500 + source.text + "z" * after
+    for source, after in ((TIMES, 70_000), (CALENDAR, 0), (NOTE, 10), (ATTACK, 100))
+}
+
+
+def document(id_: str, view: View) -> Document:
+    if id_ not in TEXTS:
+        raise UnknownDocument(f"the index holds no document {id_!r}")
+    return Document(id_, f"docs/{id_}", id_, TEXTS[id_])
 
 
 class Served:
@@ -140,6 +160,9 @@ class Served:
         self.pipeline = Scripted()
         self.load_now = threading.Event()
         self.load_error: Exception | None = None
+        self.fillers = 0
+        self.costs: Costs | None = None
+        self.feedback: FeedbackSettings | None = None
 
     def load(self) -> Service:
         assert self.load_now.wait(30)
@@ -147,15 +170,27 @@ class Served:
             raise self.load_error
         titles = ["The north ferry", "Letter of 1902", "Norrin head", "Kelp loaf", EVIL]
         rows = [IndexedDocument(f"{i}.md", title, f"docs/{i}.md", 9 + i, 4000) for i, title in enumerate(titles)]
+        rows += [IndexedDocument(f"x{i}.md", f"Filler {i}", "", 0, 0) for i in range(self.fillers)]
         unused = None  # the page neither embeds nor counts
-        return Service(self.pipeline, unused, unused, "qwen2.5-coder-0.5b-instruct", "all-MiniLM-L6-v2", lambda _: rows)
+        return Service(
+            self.pipeline,
+            unused,
+            unused,
+            "qwen2.5-coder-0.5b-instruct",
+            "all-MiniLM-L6-v2",
+            lambda _: rows,
+            document=document,
+            changed=datetime(2026, 3, 5, 12, tzinfo=UTC),
+            synced=lambda: datetime(2026, 3, 6, 13, 30, tzinfo=UTC),
+            costs=self.costs,
+        )
 
 
 @contextlib.contextmanager
 def running(served: Served, **settings) -> Iterator[Served]:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    app = create_app(served.load, ServerSettings(**settings))
+    app = create_app(served.load, ServerSettings(**settings), feedback=served.feedback)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none", timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -268,7 +303,10 @@ def test_an_answer_streams_and_shows_its_sources(page, served):
     expect(link).to_have_attribute("rel", "noopener noreferrer")
     figures = turn.locator(".figures p")
     expect(figures).to_have_text(
-        re.compile(r"^\d\.\d s · first words after \d\.\d s · 10 tokens, 9 per second · qwen2.5-coder-0.5b-instruct$")
+        re.compile(
+            r"^\d\.\d s · first words after \d\.\d s · 10 tokens, 9 per second · 2 passages read · "
+            r"qwen2.5-coder-0.5b-instruct$"
+        )
     )
     expect(page.locator("#announcer")).to_have_text("At six in the morning, on Sundays at eight. [1] [2] 2 sources.")
     shoot(page, "desktop-light-answer")
@@ -426,6 +464,12 @@ def test_the_keyboard_is_enough(page, served):
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog").locator("mark")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(turn.get_by_role("button", name="Open in the document").first).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
     expect(turn.get_by_role("button", name="Show less")).to_be_focused()
     # And an answer under way is stopped by Escape.
     served.pipeline.pace = 0.02
@@ -438,6 +482,268 @@ def test_the_keyboard_is_enough(page, served):
     page.keyboard.press("Control+Home")
     page.keyboard.type("x")
     expect(page.get_by_label("Your question")).to_have_value("x")
+
+
+def test_shortcuts_need_two_modifiers_and_work_from_anywhere(page):
+    ask(page, "ferry?")
+    finished(page)
+    page.keyboard.press("Alt+Shift+H")
+    expect(page.get_by_role("dialog", name="Earlier chats")).to_be_visible()
+    page.keyboard.press("Alt+Shift+N")  # not from within a dialog
+    expect(page.locator(".turn")).to_have_count(1)
+    page.keyboard.press("Escape")
+    page.get_by_role("link", name="Documents").click()
+    expect(page.get_by_role("heading", name="Documents", exact=True)).to_be_focused()
+    page.keyboard.press("Alt+Shift+N")
+    expect(page.locator(".turn")).to_have_count(0)
+    expect(page.get_by_label("Your question")).to_be_focused()
+
+
+def test_a_source_opens_its_document_at_the_quoted_span(page):
+    ask(page, "ferry?")
+    finished(page).get_by_role("button", name="Open in the document").first.click()
+    reader = page.get_by_role("dialog", name="The north ferry")
+    mark = reader.locator("mark")
+    expect(mark).to_have_text(SENTENCE)  # behind 500 characters that JavaScript counts as two
+    expect(mark).to_be_focused()
+    expect(mark).to_be_in_viewport()
+    expect(reader.locator("#reader-note")).to_have_text("")
+    text = reader.locator("#reader-text")
+    whole = TEXTS[TIMES.document_id]
+    shown = text.text_content()
+    assert whole.startswith(shown)
+    assert len(shown) < len(whole)
+    expect(reader.get_by_role("button", name="Show what comes before")).to_be_hidden()
+    shoot(page, "desktop-light-reader")
+    for _ in range(4):
+        reader.get_by_role("button", name="Show what comes after").click()
+        expect(reader.get_by_role("region")).to_be_focused()
+        assert len(text.text_content()) > len(shown)
+        shown = text.text_content()
+    expect(reader.get_by_role("button", name="Show what comes after")).to_be_hidden()
+    assert text.text_content() == whole
+    reader.get_by_role("button", name="Close").click()
+    expect(reader).to_be_hidden()
+
+
+def test_what_comes_before_is_added_without_a_jump(page, monkeypatch):
+    late = chunk("late.txt", LETTER, "Late")
+    far = Span(30_000, 30_000 + len(LETTER))
+    monkeypatch.setitem(TEXTS, "late.txt", "b" * 30_000 + LETTER + "c" * 10)
+    found = Citation(1, "late.txt", "Late", "", late.id, far, LETTER)
+    monkeypatch.setitem(ANSWERS, "late", Answer("Late.", (found,)))
+    ask(page, "late?")
+    finished(page).get_by_role("button", name="Open in the document").click()
+    mark = page.get_by_role("dialog").locator("mark")
+    expect(mark).to_be_in_viewport()
+    page.locator("#reader-body").evaluate("e => e.scrollTop = 0")
+    page.get_by_role("button", name="Show what comes before").click()
+    expect(page.locator("#reader-body")).to_be_focused()
+    assert len(page.locator("#reader-text").text_content()) > 25_000
+    assert page.locator("#reader-body").evaluate("e => e.scrollTop") > 500
+    page.get_by_role("button", name="Show what comes before").click()
+    expect(page.get_by_role("button", name="Show what comes before")).to_be_hidden()
+    assert page.locator("#reader-text").text_content() == TEXTS["late.txt"]
+    expect(mark).to_have_text(LETTER)
+
+
+def test_a_document_that_changed_or_went_is_told(page, monkeypatch):
+    ask(page, "ferry?")
+    turn = finished(page)
+    monkeypatch.setitem(TEXTS, TIMES.document_id, "Another text. " * 200)
+    turn.get_by_role("button", name="Open in the document").first.click()
+    expect(page.locator("#reader-note")).to_contain_text("another one since it was quoted")
+    page.keyboard.press("Escape")
+    monkeypatch.delitem(TEXTS, TIMES.document_id)
+    turn.get_by_role("button", name="Open in the document").first.click()
+    expect(page.locator("#reader-note")).to_contain_text("The index holds no document 'ferry-north.md'.")
+    expect(page.locator("#reader-text")).to_have_text("")
+
+
+def test_markup_in_documents_stays_text_everywhere(page):
+    ask(page, "evil?")
+    finished(page).get_by_role("button", name="Open in the document").click()
+    reader = page.get_by_role("dialog")
+    expect(reader.get_by_role("heading")).to_have_text(EVIL)
+    expect(reader.locator("mark")).to_have_text(EVIL)
+    expect(reader.locator("a, img, script")).to_have_count(0)
+    page.keyboard.press("Escape")
+    page.get_by_role("link", name="Documents").click()
+    page.get_by_label("Search the passages").fill(EVIL)
+    page.keyboard.press("Enter")
+    expect(page.locator("#hits .source-title").nth(1)).to_have_text(EVIL)
+    expect(page.get_by_role("button", name=EVIL)).to_be_visible()
+    page.get_by_role("button", name="History").click()
+    expect(page.get_by_role("dialog").get_by_role("button", name="evil?", exact=True)).to_be_visible()
+    expect(page.locator("main img, main script, dialog img, dialog script")).to_have_count(0)
+    assert page.evaluate("window.hacked") is None
+
+
+def test_the_documents_are_listed_with_sizes_and_the_last_sync(browser):
+    served = Served()
+    served.fillers = 230
+    served.load_now.set()
+    with running(served), opened(browser, served, timezone_id="UTC") as page:
+        page.get_by_role("link", name="Documents").click()
+        expect(page.get_by_label("Your question")).to_be_hidden()
+        facts = page.locator("#facts")
+        expect(facts).to_contain_text("Documents235")
+        expect(facts).to_contain_text("Passages55")
+        expect(facts).to_contain_text("Size20 kB")
+        expect(facts).to_contain_text("Last sync6 March 2026 at 13:30")
+        rows = page.locator("#rows tr")
+        expect(rows).to_have_count(100)
+        expect(rows.first).to_have_text("The north ferrydocs/0.md94.0 kB")
+        shoot(page, "desktop-light-documents")
+        more = page.get_by_role("button", name="Show more")
+        more.click()
+        expect(rows).to_have_count(200)
+        expect(rows.nth(100).get_by_role("button")).to_be_focused()
+        more.click()
+        expect(rows).to_have_count(235)
+        expect(more).to_be_hidden()
+        page.reload()  # the address says which view it is
+        expect(rows).to_have_count(100)
+        page.go_back()
+        expect(page.get_by_label("Your question")).to_be_visible()
+
+
+def test_a_search_shows_passages_with_their_scores(page, served):
+    page.get_by_role("link", name="Documents").click()
+    page.get_by_label("Search the passages").fill("first ferry")
+    page.get_by_role("button", name="Search").click()
+    hits = page.locator("#hits .source")
+    expect(hits).to_have_count(2)
+    expect(page.locator("#found")).to_have_text(re.compile(r"^2 passages, best first, in \d+ ms\."))
+    expect(hits.first.locator(".source-uri")).to_have_text(
+        "ferry-north.md · score 0.813 · similarity 0.654 · keywords 7.25"
+    )
+    expect(hits.nth(1).locator(".source-uri")).to_have_text("evil.html · score 0.200 · keywords 1.50")
+    assert served.pipeline.asked == []
+    hits.first.get_by_role("button", name="Open in the document").click()
+    assert page.get_by_role("dialog").locator("mark").text_content() == FERRY
+    page.keyboard.press("Escape")
+    shoot(page, "desktop-light-search")
+    page.get_by_label("Search the passages").fill("nothing")
+    page.keyboard.press("Enter")
+    expect(page.locator("#found")).to_have_text("No passage was found.")
+    expect(hits).to_have_count(0)
+
+
+def test_figures_run_while_the_answer_comes_and_tell_the_cost_beside_the_baseline(browser):
+    served = Served()
+    # 1.8 s at 2 dollars an hour; 310 and 10 tokens at 30 and 60 dollars a million.
+    served.costs = Costs(Prices(per_hour=2.0), Prices(None, 30.0, None, 60.0), "Large")
+    served.load_now.set()
+    served.pipeline.pace = 0.1
+    with running(served), opened(browser, served) as page:
+        ask(page, "ferry?")
+        live = page.locator(".live")
+        expect(live).to_have_text(re.compile(r"^\d\.\d s · first words after \d\.\d s · about \d+ tokens per second$"))
+        seen = live.inner_text()
+        page.wait_for_timeout(200)
+        assert live.inner_text() != seen
+        figures = finished(page).locator("footer.figures p")
+        expect(figures).to_contain_text("2 passages read · cost $0.001 · Large $0.0099, 9.9 times as much · qwen2.5")
+        expect(live).to_have_count(0)
+
+
+def test_chats_are_kept_in_the_browser_until_they_are_deleted(page, served):
+    ask(page, "ferry?")
+    finished(page)
+    ask(page, "Where is the gold?")
+    finished(page, 2)
+    page.get_by_role("button", name="New chat").click()
+    ask(page, "glyph?")
+    finished(page)
+    page.reload()  # the tab shows what it showed
+    expect(page.locator(".asked")).to_have_text(["glyph?"])
+    page.get_by_role("button", name="History").click()
+    earlier = page.get_by_role("dialog", name="Earlier chats")
+    expect(earlier.locator(".title")).to_have_text(["glyph?", "ferry?"])
+    expect(earlier.locator("li").last).to_contain_text("2 questions")
+    shoot(page, "desktop-light-history")
+    earlier.get_by_role("button", name="ferry?", exact=True).click()
+    expect(page.locator(".asked")).to_have_text(["ferry?", "Where is the gold?"])
+    expect(page.locator(".source").first.locator("mark")).to_have_text(SENTENCE)
+    expect(page.locator(".abstention-text")).to_have_text("The documents do not say.")
+    ask(page, "And then?")  # it goes on where it was
+    finished(page, 3)
+    assert [m.content for m in served.pipeline.asked[-1][1]][::2] == ["ferry?", "Where is the gold?"]
+    page.get_by_role("button", name="History").click()
+    earlier.get_by_role("button", name="Delete: ferry?").click()
+    expect(page.locator(".turn")).to_have_count(0)
+    expect(earlier.locator(".title")).to_have_text(["glyph?"])
+    earlier.get_by_role("button", name="Delete all").click()
+    expect(earlier.get_by_text("There are none yet.")).to_be_visible()
+    assert page.evaluate("localStorage.length") == 0
+
+
+def test_kept_chats_are_bounded_and_what_is_damaged_is_dropped(page):
+    kept = """n => {
+      const reply = {content: "x".repeat(n), annotations: [], citations: [], closest: [], verdict: "answered"};
+      const chat = (i) => ({id: `c${i}`, at: i, turns: [{question: `q${i}`, reply, figures: []}]});
+      localStorage.setItem("smallhold-chats", JSON.stringify(Array.from({length: 40}, (_, i) => chat(40 - i))));
+    }"""
+    count = "JSON.parse(localStorage.getItem('smallhold-chats')).length"
+    page.evaluate(kept, 10)
+    ask(page, "ferry?")
+    finished(page)
+    assert page.evaluate(count) == 30
+    page.evaluate(kept, 100_000)
+    ask(page, "ferry?")
+    finished(page, 2)
+    assert 10 <= page.evaluate(count) <= 15
+    assert page.evaluate("localStorage.getItem('smallhold-chats').length") <= 1_500_000
+    for damaged in ("{", '{"a": 1}', "[null]", '[{"id": "c", "at": 1, "turns": [{"question": "q", "reply": {}}]}]'):
+        page.evaluate("v => localStorage.setItem('smallhold-chats', v)", damaged)
+        page.get_by_role("button", name="History").click()
+        for title in page.locator("#chats .title").all():
+            title.click()
+        if page.locator("#chats").is_visible():
+            page.keyboard.press("Escape")
+        ask(page, "ferry?")
+        finished(page, page.locator(".turn").count())
+
+
+def test_answers_are_rated_where_the_server_takes_it(browser, tmp_path):
+    served = Served()
+    served.feedback = FeedbackSettings(enabled=True, file=tmp_path / "feedback.sqlite")
+    served.load_now.set()
+    book = FeedbackBook(served.feedback.file, 90)
+    with running(served), opened(browser, served) as page:
+        ask(page, "ferry?")
+        turn = finished(page)
+        down = turn.get_by_role("button", name="Not helpful")
+        assert book.read() == []  # nothing is kept before a thumb is pressed
+        down.click()
+        expect(turn.get_by_role("status")).to_contain_text("kept on the server until")
+        expect(down).to_have_attribute("aria-pressed", "true")
+        (kept,) = book.read()
+        assert (kept.question, kept.answer, kept.cited) == (
+            "ferry?",
+            ANSWERS["ferry"].text,
+            ("ferry-north.md", "letters/1902.txt"),
+        )
+        assert kept.opinion == Opinion("down")
+        shoot(page, "desktop-light-feedback")
+        turn.get_by_label("What would have been right?").fill("At seven.")
+        turn.get_by_label("Comment").fill("<b>Too early</b>")
+        turn.get_by_role("button", name="Send").click()
+        expect(turn.get_by_label("Comment")).to_be_hidden()
+        assert [one.opinion for one in book.read()] == [Opinion("down", "<b>Too early</b>", "At seven.")]
+        down.click()
+        expect(turn.get_by_role("status")).to_have_text("Taken back: nothing is kept.")
+        assert book.read() == []
+        turn.get_by_role("button", name="Helpful", exact=True).click()
+        expect(turn.get_by_label("Comment")).to_be_visible()
+        expect(turn.get_by_label("What would have been right?")).to_have_count(0)
+        assert [one.opinion.rating for one in book.read()] == ["up"]
+
+
+def test_nothing_is_rated_where_the_server_does_not_take_it(page):
+    ask(page, "ferry?")
+    expect(finished(page).get_by_role("button", name="Helpful", exact=True)).to_have_count(0)
 
 
 def test_an_empty_question_is_not_asked(page, served):
@@ -512,12 +818,21 @@ def test_where_a_key_is_needed_the_page_asks_for_it_and_keeps_it_until_the_tab_i
         page.reload()
         expect(page.locator("#state")).to_have_attribute("data-status", "ready")
         expect(field).to_be_hidden()
-        assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+        # The key is in no place that outlives the tab; what it was answered is kept under its id.
+        assert page.evaluate("[Object.keys(localStorage), document.cookie]") == [[f"smallhold-chats-{key[4:12]}"], ""]
+        assert key not in page.evaluate("JSON.stringify(localStorage)")
         revoke_key(keys, "reader")
         ask(page, "ferry?")
-        expect(finished(page).locator(".problem-text")).to_have_text("This API key was revoked.")
+        expect(finished(page, 2).locator(".problem-text")).to_have_text("This API key was revoked.")
         expect(field).to_be_focused()
-        assert page.evaluate("sessionStorage.length") == 0
+        assert page.evaluate("sessionStorage.getItem('smallhold-key')") is None
+        # And another key does not see them.
+        field.fill(create_key(keys, "other").text)
+        page.get_by_role("button", name="Use").click()
+        expect(page.locator("#state")).to_have_attribute("data-status", "ready")
+        expect(page.locator(".turn")).to_have_count(0)
+        page.get_by_role("button", name="History").click()
+        expect(page.get_by_text("There are none yet.")).to_be_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -534,6 +849,19 @@ def test_the_phone_shows_everything_without_sideways_scrolling(browser, served, 
         for button in page.get_by_role("button").all():
             assert button.bounding_box()["height"] >= 32
         shoot(page, f"phone-{scheme}-whole", whole=True)
+        page.get_by_role("button", name="Open in the document").first.click()
+        expect(page.get_by_role("dialog").locator("mark")).to_be_in_viewport()
+        shoot(page, f"phone-{scheme}-reader")
+        page.get_by_role("button", name="Close").click()
+        page.get_by_role("button", name="History").click()
+        shoot(page, f"phone-{scheme}-history")
+        page.keyboard.press("Escape")
+        page.get_by_role("link", name="Documents").click()
+        page.get_by_label("Search the passages").fill("ferry")
+        page.get_by_role("button", name="Search").click()
+        expect(page.locator("#hits .source")).to_have_count(2)
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        shoot(page, f"phone-{scheme}-documents", whole=True)
 
 
 def test_dark_follows_the_system(browser, served):
@@ -558,8 +886,17 @@ def test_text_stands_out_from_its_ground(browser, served, scheme):
         served.pipeline.failures = 1
         ask(page, "ferry?")
         finished(page, 3)
-        low = page.evaluate(CONTRAST)
-        assert low == []
+        assert page.evaluate(CONTRAST) == []
+        page.get_by_role("button", name="Open in the document").first.click()
+        expect(page.get_by_role("dialog").locator("mark")).to_be_focused()
+        assert page.evaluate(CONTRAST) == []
+        page.keyboard.press("Escape")
+        page.get_by_role("link", name="Documents").click()
+        expect(page.locator("#rows tr")).to_have_count(5)
+        page.get_by_label("Search the passages").fill("ferry")
+        page.keyboard.press("Enter")
+        expect(page.locator("#hits .source")).to_have_count(2)
+        assert page.evaluate(CONTRAST) == []
 
 
 # Lists the texts whose colour differs too little from the first opaque background behind them.

@@ -1,37 +1,27 @@
-// The conversation: what was asked, what is under way, whether the server is ready, and whether it wants a key.
+// The page around its views: whether the server is ready, whether it wants a key, which view is shown, and shortcuts.
 
-import { ask, documents, hasKey, readiness, useKey } from "/static/client.js";
-import { make, Turn } from "/static/view.js";
+import { Chat } from "/static/chat.js";
+import { documents, hasKey, readiness, useKey } from "/static/client.js";
+import { Library } from "/static/library.js";
+import { count, make } from "/static/make.js";
 
-const KEPT_TURNS = 10; // earlier questions and answers sent along
 const LISTED_TITLES = 4;
 const POLL_LOADING = 1000; // ms
 const POLL_BROKEN = 5000;
-
-const byId = (id) => document.getElementById(id);
-const composer = byId("composer");
-const question = byId("question");
-const send = byId("send");
-const turns = byId("turns");
-
-let history = [];
-let ready = false;
-let model = "";
-let running = null; // the AbortController of the answer under way
-let asked = 0;
-let polling = 0;
-
-function announce(text) {
-  byId("announcer").textContent = text;
-}
-
-// Readiness
-
 const STATES = {
   loading: "Loading the model",
   failed: "Not ready",
   unreachable: "No connection",
 };
+
+const byId = (id) => document.getElementById(id);
+const chat = new Chat({ onTrouble: () => poll() });
+const library = new Library();
+
+let ready = false;
+let polling = 0;
+
+// Readiness
 
 async function poll({ refused = false } = {}) {
   clearTimeout(polling);
@@ -46,23 +36,26 @@ async function poll({ refused = false } = {}) {
     byId("state").dataset.status = "failed";
     setText("state-text", "An API key is needed");
     showNotice(null);
-    showSend();
+    chat.setReady(false, state);
     return; // goes on when a key is given
   }
   const wasReady = ready;
   ready = state.status === "ready";
   byId("state").dataset.status = state.status;
   if (ready) {
-    model = state.model;
-    setText("state-text", model);
-    byId("state").title = `Ready: ${model}, passages found with ${state.embedder}`;
-    if (!wasReady) describeIndex();
+    setText("state-text", state.model);
+    byId("state").title = `Ready: ${state.model}, passages found with ${state.embedder}`;
   } else {
     setText("state-text", STATES[state.status] ?? "Not ready");
     polling = setTimeout(() => poll(), state.status === "loading" ? POLL_LOADING : POLL_BROKEN);
   }
   showNotice(ready || state.status === "loading" ? null : state);
-  showSend();
+  chat.setReady(ready, state);
+  if (ready && !wasReady) {
+    chat.restore();
+    describeIndex();
+    if (!byId("documents-view").hidden) library.show();
+  }
 }
 
 /** Set the text only where it changes, so that a live region is not read out again. */
@@ -89,161 +82,54 @@ byId("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   useKey(byId("key").value.trim());
   byId("key").value = "";
-  poll().then(() => (byId("key-form").hidden ? question : byId("key")).focus());
+  poll().then(() => (byId("key-form").hidden ? byId("question") : byId("key")).focus());
 });
 
 async function describeIndex() {
-  const index = await documents(LISTED_TITLES);
+  const index = await documents(LISTED_TITLES).catch(() => null);
   if (!index) return;
-  const count = (n, one) => `${n.toLocaleString("en")} ${one}${n === 1 ? "" : "s"}`;
   const titles = index.data.map((row) => row.title).join(", ");
   const more = index.total > index.data.length ? " and others" : "";
   const total = `${count(index.total, "document")} in ${count(index.chunks, "passage")}`;
   byId("welcome-index").replaceChildren(make("strong", "", total), titles ? `${titles}${more}` : "");
 }
 
-// Asking
+// Views
 
-async function start(text) {
-  byId("welcome").hidden = true;
-  const turn = new Turn(++asked, text);
-  turns.append(turn.element);
-  turn.element.scrollIntoView({ block: "start" });
-  await run(turn, text);
-}
-
-async function run(turn, text) {
-  running = new AbortController();
-  const mine = running;
-  showSend();
-  announce("Reading the documents");
-  const began = performance.now();
-  const reply = { content: "", annotations: [], citations: [], sentences: [], closest: [], verdict: "answered", reason: "", timings: {} };
-  const clock = { began, first: null, usage: null };
-  try {
-    for await (const chunk of ask([...history, { role: "user", content: text }], mine.signal)) {
-      take(chunk, reply, clock, turn);
-    }
-    turn.finish(reply, figures(reply, clock));
-    remember(text, reply.content);
-    announce(spoken(reply));
-  } catch (problem) {
-    if (mine.signal.aborted) {
-      turn.stop(figures(reply, clock));
-      announce("Stopped");
-    } else {
-      turn.fail(problem, () => retry(turn, text));
-      announce(`${problem.message} ${problem.hint ?? ""}`);
-      if (!problem.status || problem.status === 503 || problem.status === 401) poll();
-    }
-  } finally {
-    if (running === mine) running = null;
-    showSend();
+function showView({ moved = true } = {}) {
+  const listing = location.hash === "#documents";
+  byId("chat-view").hidden = listing;
+  byId("composer").hidden = listing;
+  byId("documents-view").hidden = !listing;
+  for (const [id, current] of [["to-chat", !listing], ["to-documents", listing]]) {
+    if (current) byId(id).setAttribute("aria-current", "page");
+    else byId(id).removeAttribute("aria-current");
   }
+  document.title = listing ? "Documents · smallhold" : "smallhold";
+  if (listing && ready) library.show();
+  if (location.hash === "#question") byId("question").focus();
+  if (!moved) return;
+  scrollTo(0, listing ? 0 : document.documentElement.scrollHeight);
+  if (listing) byId("documents-title").focus({ preventScroll: true });
 }
 
-/** Add one chunk of the stream to the reply. */
-function take(chunk, reply, clock, turn) {
-  if (chunk.usage) clock.usage = chunk.usage;
-  const choice = chunk.choices[0];
-  if (!choice) return;
-  const piece = choice.delta.content ?? "";
-  if (piece && clock.first === null) clock.first = performance.now();
-  reply.content += piece;
-  if (choice.finish_reason) {
-    const { citations, sentences, closest, verdict, reason, timings } = chunk;
-    Object.assign(reply, { citations, sentences, closest, verdict, reason, timings, annotations: choice.delta.annotations ?? [] });
-  }
-  turn.write(piece);
-}
+addEventListener("hashchange", () => showView());
 
-function figures(reply, clock) {
-  const seconds = (ms) => `${(ms / 1000).toFixed(1)} s`;
-  const parts = [seconds(performance.now() - clock.began)];
-  if (clock.first !== null && reply.verdict === "answered") parts.push(`first words after ${seconds(clock.first - clock.began)}`);
-  const tokens = clock.usage?.completion_tokens;
-  if (tokens) parts.push(`${tokens} tokens${rate(tokens, reply.timings)}`);
-  parts.push(model);
-  return parts;
-}
-
-/** Tokens per second of writing alone: `read` is the share of `generate` that went into reading the prompt. */
-function rate(tokens, timings) {
-  const writing = (timings.generate ?? 0) - (timings.read ?? 0);
-  return tokens > 1 && writing > 0 ? `, ${((tokens - 1) / writing).toFixed(0)} per second` : "";
-}
-
-function spoken(reply) {
-  const n = reply.citations.length;
-  return `${reply.content} ${n === 0 ? "" : n === 1 ? "One source." : `${n} sources.`}`;
-}
-
-function remember(text, content) {
-  history.push({ role: "user", content: text }, { role: "assistant", content });
-  history = history.slice(-2 * KEPT_TURNS);
-}
-
-function retry(turn, text) {
-  if (running) return;
-  const next = new Turn(turn.number, text);
-  turn.element.replaceWith(next.element);
-  question.focus();
-  run(next, text);
-}
-
-function newChat() {
-  running?.abort();
-  history = [];
-  turns.replaceChildren();
-  byId("welcome").hidden = false;
-  announce("New chat");
-  question.focus();
-}
-
-// The composer
-
-function showSend() {
-  send.textContent = running ? "Stop" : "Ask";
-  send.classList.toggle("stopping", Boolean(running));
-  send.disabled = !running && (!ready || !question.value.trim());
-}
-
-function grow() {
-  question.style.height = "auto";
-  question.style.height = `${question.scrollHeight}px`;
-}
-
-composer.addEventListener("submit", (event) => {
-  event.preventDefault();
-  if (running) {
-    running.abort();
-    return;
-  }
-  const text = question.value.trim();
-  if (!text || !ready) return;
-  question.value = "";
-  grow();
-  if (matchMedia("(pointer: fine)").matches) question.focus();
-  else question.blur(); // a touch keyboard would cover the answer
-  start(text);
-});
-
-question.addEventListener("input", () => {
-  grow();
-  showSend();
-});
-
-question.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  if (!running) composer.requestSubmit();
-});
-
+// From anywhere. With Alt and Shift, so that no letter that is typed does anything.
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") running?.abort();
+  const open = document.querySelector("dialog[open]");
+  if (event.key === "Escape" && !open) chat.stop();
+  if (!event.altKey || !event.shiftKey || event.ctrlKey || event.metaKey || open) return;
+  const does = { KeyN: () => chat.begin(), KeyH: () => chat.showEarlier() }[event.code];
+  if (!does) return;
+  event.preventDefault();
+  if (location.hash === "#documents") {
+    location.hash = "#chat";
+    showView({ moved: false }); // now: what is hidden cannot be focused
+  }
+  does();
 });
 
-byId("new-chat").addEventListener("click", newChat);
-
+showView({ moved: false });
 poll();
-if (matchMedia("(pointer: fine)").matches) question.focus();
+if (matchMedia("(pointer: fine)").matches && !byId("composer").hidden) byId("question").focus();

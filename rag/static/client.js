@@ -38,22 +38,35 @@ export async function readiness() {
   }
 }
 
-/** Return the first titles of the index and the counts of all, or null where they cannot be had. */
-export async function documents(limit) {
-  try {
-    const response = await fetch(`/v1/documents?limit=${limit}`, { headers: authorization() });
-    return response.ok ? await response.json() : null;
-  } catch {
-    return null;
-  }
+/** The id of the key in use, "" without one. It is no secret: it tells whose chats are whose in this browser. */
+export function keyId() {
+  return /^shk-([0-9a-f]{8})-/.exec(sessionStorage.getItem(KEY) ?? "")?.[1] ?? "";
+}
+
+/** Return a page of the index's documents, and the counts of all. Throws Problem. */
+export function documents(limit, offset = 0) {
+  return json(`/v1/documents?limit=${limit}&offset=${offset}`);
+}
+
+/** Return a part of a document's text. Positions count code points. Throws Problem. */
+export function documentText(id, start, length) {
+  return json(`/v1/documents/text?id=${encodeURIComponent(id)}&start=${start}&length=${length}`);
+}
+
+/** Return the passages nearest to a query, with their scores. Throws Problem. */
+export function search(query, k) {
+  return json("/v1/search", { query, k });
+}
+
+/** Say something of an answer; `rating` null takes it back. Throws Problem. */
+export function rate(id, rating, comment = "", rightAnswer = "") {
+  return json("/v1/feedback", { id, rating, comment, right_answer: rightAnswer });
 }
 
 /** Yield the chunks of a streamed answer. Throws Problem, or AbortError when `signal` fires. */
 export async function* ask(messages, signal) {
-  const response = await send(
-    { model: "default", messages, stream: true, stream_options: { include_usage: true } },
-    signal,
-  );
+  const wanted = { model: "default", messages, stream: true, stream_options: { include_usage: true } };
+  const response = await request("/v1/chat/completions", wanted, signal);
   let done = false;
   for await (const data of events(response.body)) {
     if (data === "[DONE]") {
@@ -67,13 +80,19 @@ export async function* ask(messages, signal) {
   if (!done) throw new Problem("The answer broke off.", { hint: "The server may have been stopped. Try again." });
 }
 
-async function send(body, signal) {
+async function json(path, body) {
+  return (await request(path, body)).json();
+}
+
+/** Ask the server: POST where there is a body. Throws Problem, or AbortError when `signal` fires. */
+async function request(path, body, signal) {
   let response;
   try {
-    response = await fetch("/v1/chat/completions", {
-      method: "POST",
-      headers: { "Content-Type": "application/json", ...authorization() },
-      body: JSON.stringify(body),
+    response = await fetch(path, {
+      method: body ? "POST" : "GET",
+      headers: { ...(body ? { "Content-Type": "application/json" } : {}), ...authorization() },
+      body: body && JSON.stringify(body),
+      cache: "no-store",
       signal,
     });
   } catch (error) {
