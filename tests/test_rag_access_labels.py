@@ -95,8 +95,15 @@ def load(index: Index) -> Service:
         max_tokens=500,
     )
     documents = listed(index)
-    embedder = WordEmbedder()
-    return Service(pipeline, embedder, Reader(), "small-1b", "words", lambda view: left(documents, index, view))
+    return Service(
+        pipeline,
+        WordEmbedder(),
+        Reader(),
+        "small-1b",
+        "words",
+        lambda view: left(documents, index, view),
+        document=index.document,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +170,22 @@ def test_documents_that_are_hidden_are_not_listed_nor_counted(client, people, wh
     assert page.json()["total"] == page.json()["chunks"] == len(page.json()["data"]) == 20 * len(people[who].sees)
     row = next(row for row in page.json()["data"] if row["id"] == "open/opensecret-03.md")
     assert (row["type"], row["date"], row["tags"]) == ("markdown", "2024-04-01", [])
+
+
+@pytest.mark.parametrize("who", ["hr", "none", "board", "every"])
+def test_the_text_of_a_hidden_document_is_told_as_missing(client, people, who) -> None:
+    def ask(id_: str) -> httpx.Response:
+        return client.get("/v1/documents/text", params={"id": id_}, headers=people[who].headers)
+
+    missing = ask("none.md")
+    assert missing.status_code == 404
+    for folder in FOLDERS:
+        id_ = document(folder, 3).id
+        told = ask(id_)
+        if folder in people[who].sees:
+            assert told.json()["text"] == document(folder, 3).text
+        else:
+            assert (told.status_code, told.text.replace(id_, "none.md")) == (404, missing.text)
 
 
 @pytest.mark.parametrize("wrong", WRONG)
