@@ -1,8 +1,8 @@
 """Long answers: a reader's phrase, sentences composed from evidence, or a model that writes over those sentences.
 
-    python benchmarks/long_answers.py DATA/long-answers
-    python benchmarks/long_answers.py DATA/conversations --limit 20 --writer qwen2.5-coder-0.5b-instruct
-    python benchmarks/long_answers.py DATA/long-answers --no-models --limit 100 --words 40 60 100
+    python benchmarks/long_answers.py                                     the example set, which expects phrases
+    python benchmarks/long_answers.py DATA/long-answers --words 60 100 --writer qwen2.5-coder-0.5b-instruct
+    python benchmarks/long_answers.py DATA/conversations --no-models --words 60 100
 
 Answerable questions from the first half of each set, nothing withheld: ROUGE-L and cosine similarity to the best right
 answer, words, seconds without retrieval, and the share of citations that lie in a relevant document. `lead` is the
@@ -16,19 +16,22 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.retrieval import open_corpus
 from eval.metrics import mean
 from eval.qaset import Question, load_qaset
 from eval.scorers import rouge_l, similarity
-from rag.build import build_embedder, build_generator, build_pipeline, build_retriever, model_store
+from indexer.chunk import Chunker
+from indexer.sync import build
+from rag.build import build_embedder, build_generator, build_pipeline, build_retriever, model_store, open_index
 from rag.compose import PASSAGES, compose
 from rag.config import Settings, load_settings
 from rag.datatypes import Message, Sampling, ScoredChunk
 from rag.embedder import SentenceEmbedder
 from rag.evidence import standalone_question
 from rag.form import asks_at_length
-from rag.pipeline import AskOptions
+from rag.pipeline import AskOptions, RagPipeline
 from rag.protocols import Generator
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "qa"
 
 _WRITER = "Answer the question in two or three sentences, from the text alone."
 _TOKENS_A_WORD = 1.5
@@ -81,7 +84,10 @@ def find(folder: Path, settings: Settings, embedder: SentenceEmbedder, options: 
     qaset = load_qaset(folder)
     half = qaset.questions[: len(qaset.questions) // 2]
     wanted = [q for q in half if q.answerable and q.answers and (not options.long or asks_at_length(q.question))]
-    with open_corpus(qaset, settings, embedder, options.cache) as index:
+    chunker = Chunker(embedder.tokenizer_file, settings.chunk.tokens, settings.chunk.overlap)
+    directory = options.cache / f"{qaset.corpus_digest[:16]}-{settings.chunk.tokens}-{settings.chunk.overlap}"
+    build(directory, qaset.documents(), embedder=embedder, chunker=chunker)
+    with open_index(settings, embedder, directory) as index:
         retriever = build_retriever(settings, index, embedder)
         for question in wanted[: options.limit]:
             query = standalone_question(question.question, question.history)
@@ -126,10 +132,10 @@ def composed(case: Case, words: int, embedder: SentenceEmbedder) -> Said:
     return Said(answer.text, [citation.document_id for citation in answer.cited.citations])
 
 
-def phrase(pipeline: object, case: Case) -> Said:
+def phrase(pipeline: RagPipeline, case: Case) -> Said:
     """Return the product's short answer."""
     options = AskOptions(abstain=False, words=0)
-    answer = pipeline.answer(case.question.question, case.question.history, options)  # type: ignore[attr-defined]
+    answer = pipeline.answer(case.question.question, case.question.history, options)
     return Said(answer.text, [citation.document_id for citation in answer.citations])
 
 
@@ -167,12 +173,14 @@ def report(name: str, cases: Sequence[Case], answering: Answering, embedder: Sen
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="+", type=Path, metavar="QA_SET", help="folders of QA sets with long answers")
+    parser.add_argument(
+        "sets", nargs="*", type=Path, metavar="QA_SET", default=[EXAMPLE], help="folders of QA sets with long answers"
+    )
     parser.add_argument("--limit", type=int, default=20, help="questions of each set (%(default)s)")
     parser.add_argument("--words", type=int, nargs="+", default=[100], help="lengths to compare (%(default)s)")
     parser.add_argument("--long", action="store_true", help="only questions that ask for more than a phrase")
     parser.add_argument(
-        "--writer", nargs="*", default=["qwen2.5-coder-0.5b-instruct"], help="models that write (%(default)s)"
+        "--writer", nargs="*", default=[], help="models of the registry that write over the composed sentences"
     )
     parser.add_argument("--no-models", action="store_true", help="leave out what asks a language model")
     parser.add_argument("--cache", type=Path, default=Path(".smallhold/bench"), help="where embedded corpora are kept")
