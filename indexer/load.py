@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
@@ -126,8 +126,14 @@ class Loader:
 
     @property
     def version(self) -> str:
-        """Names what decides the text of a given file: this code's version and those of the parsers."""
-        return " ".join([str(_VERSION), *(f"{name} {version(name)}" for name in _LIBRARIES)])
+        """Names what decides the text of a given file: this code's version and those of the parsers.
+
+        Raises `Unavailable` where one is not installed.
+        """
+        try:
+            return " ".join([str(_VERSION), *(f"{name} {version(name)}" for name in _LIBRARIES)])
+        except PackageNotFoundError as error:
+            raise _not_installed(error.name or "") from error
 
     @property
     def suffixes(self) -> frozenset[str]:
@@ -211,7 +217,7 @@ class Loader:
         if "error" in answer:
             raise UnreadableDocument(answer["error"])
         if "missing" in answer:
-            raise Unavailable(f"a parser is not installed: {answer['missing']}", hint="Run `make install` again.")
+            raise _not_installed(answer["missing"])
         return answer
 
 
@@ -221,6 +227,10 @@ class _OpenArchive:
     folder: tempfile.TemporaryDirectory[str]
     files: dict[str, Path] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+def _not_installed(what: str) -> Unavailable:
+    return Unavailable(f"a parser is not installed: {what}", hint="Run `make install` again.")
 
 
 def _check_file(path: Path, limit: int) -> None:

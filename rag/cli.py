@@ -80,8 +80,8 @@ def index(
 ) -> None:
     """Build or update the index of a folder of documents.
 
-    Reads text, Markdown, RST, HTML, PDF, DOCX, PPTX, XLSX, CSV, JSON, EPUB, notebooks, mail, source code, and zip and
-    tar archives of these. Only what is new or changed is embedded; what is gone from the folder is removed. Documents
+    Reads text, Markdown, RST, HTML, PDF, DOCX, PPTX, XLSX, CSV, JSON, EPUB, notebooks, mail, source code, and archives
+    (zip, tar) of these. Only what is new or changed is embedded; what is gone from the folder is removed. Documents
     that cannot be read are listed with the reason, the rest goes on, and the exit code is 1.
     Interrupt it whenever you like: the old index stays whole, and the next run goes on where this one stopped.
 
