@@ -498,6 +498,9 @@ def test_shortcuts_need_two_modifiers_and_work_from_anywhere(page):
     page.keyboard.press("Alt+Shift+N")
     expect(page.locator(".turn")).to_have_count(0)
     expect(page.get_by_label("Your question")).to_be_focused()
+    page.get_by_role("link", name="Documents").click()
+    page.get_by_role("button", name="New chat").click()
+    expect(page.get_by_label("Your question")).to_be_focused()
 
 
 def test_a_source_opens_its_document_at_the_quoted_span(page):
@@ -636,7 +639,7 @@ def test_figures_run_while_the_answer_comes_and_tell_the_cost_beside_the_baselin
     # 1.8 s at 2 dollars an hour; 310 and 10 tokens at 30 and 60 dollars a million.
     served.costs = Costs(Prices(per_hour=2.0), Prices(None, 30.0, None, 60.0), "Large")
     served.load_now.set()
-    served.pipeline.pace = 0.1
+    served.pipeline.pace = 0.6  # six seconds, of which a busy machine may lose some
     with running(served), opened(browser, served) as page:
         ask(page, "ferry?")
         live = page.locator(".live")
@@ -668,6 +671,10 @@ def test_chats_are_kept_in_the_browser_until_they_are_deleted(page, served):
     expect(page.locator(".asked")).to_have_text(["ferry?", "Where is the gold?"])
     expect(page.locator(".source").first.locator("mark")).to_have_text(SENTENCE)
     expect(page.locator(".abstention-text")).to_have_text("The documents do not say.")
+    page.get_by_role("link", name="Documents").click()
+    page.get_by_role("button", name="History").click()
+    earlier.get_by_role("button", name="ferry?", exact=True).click()  # from any view
+    expect(page.locator(".asked")).to_have_text(["ferry?", "Where is the gold?"])
     ask(page, "And then?")  # it goes on where it was
     finished(page, 3)
     assert [m.content for m in served.pipeline.asked[-1][1]][::2] == ["ferry?", "Where is the gold?"]
