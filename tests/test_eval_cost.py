@@ -6,8 +6,10 @@ import pytest
 
 from eval.cost import break_even, endpoint_prices, table_prices
 from eval.systems import SystemRow
-from rag.cost import Prices, question_cost
-from rag.datatypes import Usage
+from rag.build import build_costs
+from rag.config import CostSettings
+from rag.cost import Cost, Costs, Prices, question_cost
+from rag.datatypes import Answer, Usage
 from rag.errors import ConfigError
 
 USAGE = Usage(prompt=1500, cached=500, completion=200)
@@ -53,6 +55,26 @@ def test_an_idle_machine_costs_as_much() -> None:
     assert cost(Prices(per_hour=0.08, utilisation=0.25)) == pytest.approx(0.0008)
     both = Prices(per_hour=0.08, per_million_prompt=2.0, per_million_completion=8.0, utilisation=0.5)
     assert cost(both) == pytest.approx(0.0004 + 0.0046)
+
+
+def test_an_answer_is_compared_with_its_tokens_at_another_price() -> None:
+    # 9 s are 1/400 of an hour; 1500 x 30 + 200 x 60 = 57,000 per million.
+    costs = Costs(Prices(per_hour=0.08), Prices(None, 30.0, None, 60.0), "large")
+    answer = Answer("x", usage=USAGE, timings={"generate": 8.0, "total": 9.0}, passages_read=1)
+    assert costs.of(answer) == Cost(pytest.approx(0.0002), pytest.approx(0.057), "large")
+    # An endpoint that tells no tokens leaves the baseline unknown; where the model was not asked, it costs nothing.
+    assert costs.of(Answer("x", passages_read=1)) == Cost(0.0, None, "large")
+    assert costs.of(Answer("")) == Cost(0.0, 0.0, "large")
+
+
+def test_costs_are_told_only_where_a_price_is_stated() -> None:
+    assert build_costs(CostSettings(baseline="large")) is None
+    here = build_costs(CostSettings(per_hour=1.0))
+    assert here is not None
+    assert here.of(Answer("", timings={"total": 36.0})) == Cost(pytest.approx(0.01), None, "baseline")
+    for one in ("per_million_prompt", "baseline_per_million_completion"):
+        with pytest.raises(ConfigError, match="only one of cost"):
+            build_costs(CostSettings(**{one: 1.0}))
 
 
 def test_the_price_table_knows_a_model_with_its_date() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from rag.errors import DataError, IndexDamaged, IndexIncompatible, InvalidReques
 from rag.filter import View, parse_filter
 from rag.index import Index
 from rag.labels import LabelRule
-from rag.manifest import CURRENT, GENERATIONS, VECTORS
+from rag.manifest import CURRENT, GENERATIONS, VECTORS, read_synced
 from rag.protocols import FloatArray
 
 
@@ -173,6 +174,18 @@ def test_nothing_changed_is_nothing_done(tmp_path: Path, write: Write) -> None:
     assert (run.report.unchanged, run.report.chunks, run.report.reused) == (["a.txt"], 1, 1)
     assert (run.loader.loaded, run.chunker.chunked, run.embedder.embedded) == ([], [], [])
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "index" / GENERATIONS).rglob("*")}
+
+
+def test_a_sync_that_finds_nothing_new_is_told_by_the_time_of_the_index(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    assert read_synced(tmp_path / "index") is None
+    Run(tmp_path, "docs")
+    os.utime(tmp_path / "index" / CURRENT, (0, 0))
+    began = time.time() - 1
+    Run(tmp_path, "docs")
+    synced = read_synced(tmp_path / "index")
+    assert synced is not None
+    assert began <= synced.timestamp() <= time.time() + 1
 
 
 def test_only_what_is_new_in_a_changed_file_is_embedded(tmp_path: Path, write: Write) -> None:

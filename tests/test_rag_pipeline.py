@@ -93,6 +93,7 @@ def test_only_the_window_around_the_nearest_sentence_is_read_and_its_place_is_ci
     answer = pipeline(generator, ListRetriever(MILL), window=5).answer("When did it burn?")
     assert generator.asked[0][-1].content == "[T] It burned in 1902.\nQ: When did it burn?"
     assert answer.evidence_tokens == 5
+    assert answer.passages_read == 1
     assert [(c.text, c.span) for c in answer.citations] == [("It burned in 1902.", (128, 146))]
     assert answer.retrieved == (MILL,)
 

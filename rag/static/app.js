@@ -15,7 +15,7 @@ const STATES = {
 };
 
 const byId = (id) => document.getElementById(id);
-const chat = new Chat({ onTrouble: () => poll() });
+const chat = new Chat({ onTrouble: () => poll(), onShow: () => toChat() });
 const library = new Library();
 
 let ready = false;
@@ -113,6 +113,12 @@ function showView({ moved = true } = {}) {
   if (listing) byId("documents-title").focus({ preventScroll: true });
 }
 
+function toChat() {
+  if (location.hash !== "#documents") return;
+  location.hash = "#chat";
+  showView({ moved: false }); // now: what is hidden cannot be focused
+}
+
 addEventListener("hashchange", () => showView());
 
 // From anywhere. With Alt and Shift, so that no letter that is typed does anything.
@@ -120,13 +126,9 @@ document.addEventListener("keydown", (event) => {
   const open = document.querySelector("dialog[open]");
   if (event.key === "Escape" && !open) chat.stop();
   if (!event.altKey || !event.shiftKey || event.ctrlKey || event.metaKey || open) return;
-  const does = { KeyN: () => chat.begin(), KeyH: () => chat.showEarlier() }[event.code];
+  const does = { KeyN: () => chat.showNew(), KeyH: () => chat.showEarlier() }[event.code];
   if (!does) return;
   event.preventDefault();
-  if (location.hash === "#documents") {
-    location.hash = "#chat";
-    showView({ moved: false }); // now: what is hidden cannot be focused
-  }
   does();
 });
 

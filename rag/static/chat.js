@@ -18,10 +18,14 @@ function announce(text) {
   byId("announcer").textContent = text;
 }
 
-/** The view with the questions. `onTrouble` is called where an answer failed in a way that concerns the server. */
+/**
+ * The view with the questions. `onTrouble` is called where an answer failed in a way that concerns the server, `onShow`
+ * before a chat is shown that may be hidden behind another view.
+ */
 export class Chat {
-  constructor({ onTrouble }) {
+  constructor({ onTrouble, onShow }) {
     this.onTrouble = onTrouble;
+    this.onShow = onShow;
     this.ready = false;
     this.model = "";
     this.rated = false; // whether the server takes feedback
@@ -83,6 +87,12 @@ export class Chat {
     byId("welcome").hidden = false;
     announce("New chat");
     question.focus();
+  }
+
+  /** Begin a new chat, from whatever is shown. */
+  showNew() {
+    this.onShow();
+    this.begin();
   }
 
   /** Stop the answer under way. */
@@ -168,6 +178,7 @@ export class Chat {
     const title = String(chat.turns[0].question);
     const open = button(title, () => {
       byId("chats").close();
+      this.onShow();
       this.open(chat);
     }, "title");
     const remove = button("Delete", () => {
@@ -217,7 +228,7 @@ export class Chat {
       event.preventDefault();
       if (!this.running) this.submit();
     });
-    byId("new-chat").addEventListener("click", () => this.begin());
+    byId("new-chat").addEventListener("click", () => this.showNew());
     byId("open-chats").addEventListener("click", () => this.showEarlier());
     byId("chats-close").addEventListener("click", () => byId("chats").close());
     byId("chats-clear").addEventListener("click", () => {

@@ -5,7 +5,7 @@ import { button, make } from "/static/make.js";
 
 let forms = 0; // so that every field has an id of its own
 
-/** Thumbs for the answer of this id. Nothing is sent before one is pressed. */
+/** Thumbs for the answer of this id, what follows them, and a line of news. Nothing is sent before one is pressed. */
 export function opinion(id) {
   const number = ++forms;
   const said = make("p", "said");
@@ -62,7 +62,7 @@ export function opinion(id) {
     };
   }
 
-  return make("div", "opinion", group, details, said);
+  return [group, details, said];
 }
 
 function field(kind, label, id) {

@@ -2,7 +2,7 @@
 
 import { documents, search } from "/static/client.js";
 import { hitCard } from "/static/cards.js";
-import { button, count, make, moment, size } from "/static/make.js";
+import { button, count, make, moment, size, whereabouts } from "/static/make.js";
 import { openDocument } from "/static/reader.js";
 
 const ROWS = 100;
@@ -80,7 +80,7 @@ function fact(name, value) {
 function documentRow(row) {
   const open = button(row.title || row.id, () => openDocument({ ...row, document_id: row.id, span: [0, 0] }), "title");
   open.setAttribute("aria-haspopup", "dialog");
-  const name = make("th", "", open, make("span", "source-uri", row.uri || row.id));
+  const name = make("th", "", open, make("span", "source-uri", whereabouts({ ...row, document_id: row.id })));
   name.scope = "row";
   const amount = (text) => make("td", "amount", text);
   return make("tr", "", name, amount(row.chunks.toLocaleString("en")), amount(size(row.bytes)));

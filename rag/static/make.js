@@ -18,9 +18,14 @@ export function button(label, onClick, className = "small") {
   return made;
 }
 
-/** Only web addresses become links: a file: link would not open, and a document may not bring a javascript: one. */
+/** Where a source is found, in words: of files of the server's the path within what was indexed. */
+export function whereabouts(source) {
+  return !source.uri || /^file:/i.test(source.uri) ? source.document_id : source.uri;
+}
+
+/** The same as an element. Only web addresses become links: a document may not bring a javascript: one. */
 export function place(source) {
-  const uri = source.uri || source.document_id;
+  const uri = whereabouts(source);
   if (!/^https?:\/\//i.test(uri)) return uri;
   const link = make("a", "", uri);
   link.href = uri;
@@ -56,7 +61,7 @@ export function dollars(amount) {
   return `$${amount.toLocaleString("en", digits)}`;
 }
 
-/** "5 March 2026, 14:05", in the reader's own time zone. */
+/** "5 Mar 2026, 14:05", in the reader's own time zone. */
 export function moment(iso) {
-  return new Date(iso).toLocaleString("en-GB", { dateStyle: "long", timeStyle: "short" });
+  return new Date(iso).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
 }

@@ -2,7 +2,7 @@
 
 import { nearCard, sourceCard } from "/static/cards.js";
 import { sentence } from "/static/client.js";
-import { DOT, button, make } from "/static/make.js";
+import { DOT, button, make, whereabouts } from "/static/make.js";
 import { opinion } from "/static/feedback.js";
 
 /** One question with what became of it. */
@@ -47,15 +47,14 @@ export class Turn {
       this.showAbstention(content, reason);
       if (closest.length) this.element.append(nearby(closest));
     }
-    this.element.append(footer(answered ? plain(content, citations) : "", figures));
-    if (id) this.element.append(opinion(id));
+    this.footer(answered ? plain(content, citations) : "", figures, id);
   }
 
   /** Leave what was written and say that it was stopped. */
   stop(figures) {
     this.settle();
     this.answer.append(make("p", "stopped", "Stopped."));
-    this.element.append(footer(this.text.textContent, figures));
+    this.footer(this.text.textContent, figures);
   }
 
   /** Say what went wrong; `retry` asks again. */
@@ -64,6 +63,14 @@ export class Turn {
     const hint = problem.hint ? make("p", "problem-hint", problem.hint) : "";
     const again = button("Try again", retry, "");
     this.answer.append(make("div", "problem", make("p", "problem-text", problem.message), hint, again));
+  }
+
+  /** The figures, a button to copy `text` where there is any, and thumbs where it can be rated. */
+  footer(text, figures, id = "") {
+    const copy = text ? button("Copy answer", (pressed) => copyText(pressed, text)) : "";
+    const [thumbs, ...details] = id ? opinion(id) : [""];
+    const actions = make("div", "actions", copy, thumbs);
+    this.element.append(make("footer", "figures", make("p", "", figures.filter(Boolean).join(DOT)), actions, ...details));
   }
 
   settle() {
@@ -125,14 +132,8 @@ function nearby(closest) {
   return make("section", "sources closest", heading, make("ul", "sources-list", ...closest.map((near) => nearCard(near))));
 }
 
-/** The figures, and a button to copy `text` where there is any. */
-function footer(text, figures) {
-  const said = make("p", "", figures.filter(Boolean).join(DOT));
-  return make("footer", "figures", said, text ? button("Copy answer", (pressed) => copyText(pressed, text)) : "");
-}
-
 function plain(content, citations) {
-  const sources = citations.map((c) => `[${c.index}] ${c.title}${c.page ? `, page ${c.page}` : ""} (${c.uri || c.document_id})`);
+  const sources = citations.map((c) => `[${c.index}] ${c.title}${c.page ? `, page ${c.page}` : ""} (${whereabouts(c)})`);
   return [content, ...sources].join("\n");
 }
 
