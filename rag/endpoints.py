@@ -136,8 +136,8 @@ class Endpoints:
     async def search(self, request: Request, body: SearchRequest) -> Response:
         """Find passages; the language model is not asked."""
         service = self._loader.service()
+        began = time.perf_counter()  # before the job is there: else its wait may be longer than the whole
         job = self._submit(request, self._lookup, lambda: iter([service.pipeline.retrieve(body.query)]))
-        began = time.perf_counter()
         (found,) = [found async for found in job]
         timings = {"queue": job.waited, "retrieve": time.perf_counter() - began - job.waited}
         self._telemetry.stages(timings)
