@@ -160,7 +160,7 @@ class Endpoints:
         """Find passages; the language model is not asked."""
         service = self._loader.service()
         view = view_of(request, body.filter)
-        began = time.perf_counter()
+        began = time.perf_counter()  # before the job is there: else its wait may be longer than the whole
         job = self._submit(request, self._lookup, lambda: iter([service.pipeline.retrieve(body.query, view=view)]))
         (found,) = [found async for found in job]
         timings = {"queue": job.waited, "retrieve": time.perf_counter() - began - job.waited}
