@@ -424,5 +424,5 @@ def test_threads_share_the_answers_and_have_clocks_of_their_own(cache: AnswerCac
     other = Thread(target=save)
     other.start()
     other.join()
-    assert cache.get("key") == saved
+    assert cache.get("key") == SavedAnswer(saved)
     assert theirs[0] is not mine and generator.clock is mine

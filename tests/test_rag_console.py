@@ -59,6 +59,7 @@ def test_the_same_as_json() -> None:
         "headings": "Works > Slip",
         "page": 3,
         "dense": 0.412,
+        "span": None,
     }
     target = RiskTarget(0.2, 0.95, attainable=True)
     given = console.answer_json("Who?", Answer("Ada", target=target))

@@ -66,7 +66,17 @@ def test_or_it_is_somewhere_else(made: list[tuple[Any, ...]], tmp_path: Path) ->
 
 
 def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, generator: Any) -> serve.Service:
-    parts = SimpleNamespace(embed=lambda texts: None, documents=list, close=lambda: None, stream=None, retrieve=None)
+    parts = SimpleNamespace(
+        embed=lambda texts: None,
+        documents=list,
+        document=None,
+        store=SimpleNamespace(descriptions=list),
+        catalogue=SimpleNamespace(rows=lambda view: None),
+        manifest=SimpleNamespace(created=None),
+        close=lambda: None,
+        stream=None,
+        retrieve=None,
+    )
     for name in ("build_embedder", "open_index", "build_pipeline", "build_retriever"):
         monkeypatch.setattr(serve, name, lambda *args: parts)
     monkeypatch.setattr(serve, "build_served_generator", lambda *args: generator)
