@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Protocol
 
 from indexer.embedding import IndexEmbedder
+from indexer.merge import MERGE_POLICY, MergePolicy
 from indexer.scan import FoundFile, RootPlan, Scan, find_files, plan_roots, printable
 from indexer.store import IndexWriter
 from indexer.update import DocumentChunker, Progress, Source, SyncReport, Update
+from rag.catalog import Original
 from rag.datatypes import Document
-from rag.docstore import Original
 from rag.errors import DataError, IndexMissing, InvalidRequest
-from rag.index import Index
+from rag.index import Generation
 from rag.manifest import describe_file, read_roots
 
 _OTHER_DIR = "Name another folder for the index with --index."
@@ -54,6 +55,7 @@ def sync(
     rebuild: bool = False,
     remove: Sequence[Path] = (),
     allow_empty: bool = False,
+    policy: MergePolicy = MERGE_POLICY,
     progress: Progress | None = None,
 ) -> SyncReport:
     """Add `roots` (folders or files) to an index, or bring them up to date; drop the roots in `remove`.
@@ -68,17 +70,17 @@ def sync(
     """
     report, tell = SyncReport(), progress or _silent
     with IndexWriter(index_dir) as writer, _old_generation(index_dir, embedder, rebuild) as old:
-        if old and len(old.documents()) and not old.manifest.roots:
+        if old and old.manifest.counts.documents and not old.manifest.roots:
             raise InvalidRequest(f"the index in {index_dir} was built from records, not from files", hint=_OTHER_DIR)
         known = old.manifest.roots if old else read_roots(index_dir) if rebuild else {}
-        before = {entry.id: entry.original.root for entry in old.documents()} if old else {}
+        before = {entry.id: entry.original.root for _, _, entry in old.entries()} if old else {}
         plan = _plan(index_dir, known, before, roots, remove, rebuild)
         keep = {id_: root for id_, root in before.items() if root in plan.labels and root not in plan.sync}
         with report.timed("scan"):
             scan = find_files(plan, loader.suffixes, index_dir.resolve(), keep)
             sources = _file_sources(scan, loader, report, tell)
         had_documents = {*before.values()} if old else {*known}
-        Update(writer, old, embedder=embedder, chunker=chunker, progress=tell, report=report).run(
+        Update(writer, old, embedder=embedder, chunker=chunker, policy=policy, progress=tell, report=report).run(
             sources,
             keep,
             plan.labels,
@@ -94,6 +96,7 @@ def build(
     embedder: IndexEmbedder,
     chunker: DocumentChunker,
     rebuild: bool = False,
+    policy: MergePolicy = MERGE_POLICY,
     progress: Progress | None = None,
 ) -> SyncReport:
     """Make an index hold exactly these records, such as the corpus of a QA set. Equal records cost nothing again.
@@ -106,16 +109,18 @@ def build(
             raise InvalidRequest(f"the index in {index_dir} was built from files, not from records", hint=_OTHER_DIR)
         with report.timed("scan"):
             sources = _record_sources(documents)
-        update = Update(writer, old, embedder=embedder, chunker=chunker, progress=progress or _silent, report=report)
-        update.run(sources, (), {}, _accept)
+        tell = progress or _silent
+        Update(writer, old, embedder=embedder, chunker=chunker, policy=policy, progress=tell, report=report).run(
+            sources, (), {}, _accept
+        )
     return report
 
 
 @contextmanager
-def _old_generation(index_dir: Path, embedder: IndexEmbedder, rebuild: bool) -> Iterator[Index | None]:
+def _old_generation(index_dir: Path, embedder: IndexEmbedder, rebuild: bool) -> Iterator[Generation | None]:
     """Open the generation to start from; None for a new index, and for one that is built again whatever its state."""
     try:
-        old = None if rebuild else Index.open(index_dir, embedder.fingerprint)
+        old = None if rebuild else Generation.open(index_dir, embedder.fingerprint)
     except IndexMissing:
         old = None
     try:

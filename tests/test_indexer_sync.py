@@ -13,7 +13,7 @@ from indexer.update import SyncReport
 from rag.datatypes import Chunk, Document, Span
 from rag.errors import DataError, IndexDamaged, IndexIncompatible, InvalidRequest, UnreadableDocument
 from rag.index import Index
-from rag.manifest import CURRENT, GENERATIONS, VECTORS
+from rag.manifest import CATALOG, CURRENT, GENERATIONS, SEGMENTS
 from rag.protocols import FloatArray
 
 
@@ -144,9 +144,8 @@ def test_progress_tells_every_stage_to_its_end(tmp_path: Path, write: Write) -> 
     assert Run(tmp_path, "docs").stages == [
         *[("scan", 0, 2), ("scan", 1, 2), ("scan", 2, 2)],
         *[("read", 0, 2), ("read", 1, 2), ("read", 2, 2)],
-        *[("write", 0, 3), ("write", 1, 3)],
         *[("embed", 0, 3), ("embed", 3, 3)],
-        *[("write", 2, 3), ("write", 3, 3)],
+        *[("write", 0, 3), ("write", 1, 3), ("write", 2, 3), ("write", 3, 3)],
     ]
 
 
@@ -261,8 +260,8 @@ def test_a_folder_that_may_not_be_listed_is_reported(
     write("docs/secret/b.txt", "mine")
     scandir = os.scandir
 
-    def guarded(path: str) -> object:
-        if Path(path).name == "secret":
+    def guarded(path: str | int) -> object:
+        if isinstance(path, str) and Path(path).name == "secret":
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 
@@ -448,7 +447,7 @@ def test_a_damaged_index_is_built_again_on_demand(tmp_path: Path, write: Write, 
     write("docs/a.txt", "alpha")
     Run(tmp_path, "docs")
     generation = tmp_path / "index" / GENERATIONS / "000001"
-    (generation / VECTORS).write_bytes(b"")
+    (tmp_path / "index" / SEGMENTS / "000001" / CATALOG).write_bytes(b"")
     if manifest_too:
         (generation / "manifest.json").write_bytes(b"{")
     with pytest.raises(IndexDamaged):
