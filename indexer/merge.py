@@ -49,7 +49,7 @@ class MergePolicy:
 
     def _tier(self, live: int) -> int:
         """-1 for small segments, 0 for up to `factor` times as large, and so on."""
-        return -1 if live <= self.small else math.ceil(math.log(live / max(self.small, 1), self.factor)) - 1
+        return -1 if live <= self.small else max(0, math.ceil(math.log(live / max(self.small, 1), self.factor)) - 1)
 
 
 MERGE_POLICY = MergePolicy()

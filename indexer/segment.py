@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,8 @@ import numpy as np
 from indexer.postings import merge_postings
 from rag.catalog import Original
 from rag.datatypes import Chunk, Document
+from rag.docstore import DocumentStore
+from rag.lexical import Analyzer
 from rag.manifest import (
     CATALOG,
     LEXICAL,
@@ -23,6 +25,8 @@ from rag.manifest import (
     SegmentInfo,
     describe_file,
 )
+from rag.postings import Postings
+from rag.protocols import FloatArray
 from rag.segment import Segment
 from rag.vectors import FlatVectors
 
@@ -124,10 +128,21 @@ class StoreWriter:
                 self._catalog.close()
 
 
-def describe_segment(folder: Path, documents: int, chunks: int) -> SegmentInfo:
-    """Return what a manifest says of a segment whose files are all written. Raises `OSError`."""
-    files = {name: describe_file(folder / name) for name in sorted(SEGMENT_FILES)}
-    return SegmentInfo(name=folder.name, documents=documents, chunks=chunks, files=files)
+def finish_segment(writer: StoreWriter, vectors_nd: FloatArray) -> SegmentInfo:
+    """Write vectors and terms of the chunks that a closed writer has written, and describe the segment.
+
+    Raises `OSError`.
+    """
+    FlatVectors.build(vectors_nd).save(writer.folder / VECTORS)
+    return finish_lexical(writer.folder, writer.documents, writer.chunks)
+
+
+def finish_lexical(folder: Path, documents: int, chunks: int) -> SegmentInfo:
+    """Write the terms of a segment that has all else, and describe it. Raises `OSError`."""
+    analyzer = Analyzer()
+    with closing(DocumentStore(folder / STORE)) as store:
+        Postings.build(analyzer.terms(chunk.context_text) for chunk in store.all_chunks()).save(folder / LEXICAL)
+    return _describe(folder, documents, chunks)
 
 
 def merge_segments(parts: Sequence[Part], staging: Path, name: str, dimension: int) -> SegmentInfo:
@@ -143,7 +158,12 @@ def merge_segments(parts: Sequence[Part], staging: Path, name: str, dimension: i
     blocks = (block for part, rows in zip(parts, kept, strict=True) for block in part.segment.vectors.blocks(rows))
     FlatVectors.gather(blocks, dimension).save(writer.folder / VECTORS)
     merge_postings([part.segment.postings for part in parts], live).save(writer.folder / LEXICAL)
-    return describe_segment(writer.folder, writer.documents, writer.chunks)
+    return _describe(writer.folder, writer.documents, writer.chunks)
+
+
+def _describe(folder: Path, documents: int, chunks: int) -> SegmentInfo:
+    files = {name: describe_file(folder / name) for name in sorted(SEGMENT_FILES)}
+    return SegmentInfo(name=folder.name, documents=documents, chunks=chunks, files=files)
 
 
 def _new_database(path: Path, schema: str) -> sqlite3.Connection:

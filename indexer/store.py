@@ -41,11 +41,13 @@ class IndexWriter:
     """The exclusive right to write an index directory; use it as a context manager.
 
     Entering raises `IndexLocked` where another process writes, `InvalidRequest` where the directory is someone
-    else's, and removes what a killed writer left behind. Leaving an unpublished run leaves the old index untouched.
+    else's, and removes what a killed writer left behind,
+    unless `keep_leftovers`, which a repair wants to look at. Leaving an unpublished run leaves the old index untouched.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, keep_leftovers: bool = False) -> None:
         self.directory = directory
+        self._keep_leftovers = keep_leftovers
         self._lock = FileLock(directory / LOCK)
 
     def __enter__(self) -> "IndexWriter":
@@ -54,7 +56,8 @@ class IndexWriter:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._acquire()
             try:
-                self._remove_leftovers()
+                if not self._keep_leftovers:
+                    self._remove_leftovers()
             except BaseException:
                 self._lock.release()
                 raise
@@ -68,6 +71,7 @@ class IndexWriter:
         """Give a hidden folder to write segments into; it is removed with what `publish` has not taken."""
         with self.guard():
             folder = self.directory / _STAGING
+            shutil.rmtree(folder, ignore_errors=True)
             (folder / SEGMENTS).mkdir(parents=True)
         try:
             yield folder

@@ -12,18 +12,15 @@ from indexer import checkpoint
 from indexer.compact import counts, infos, tidied
 from indexer.embedding import IndexEmbedder, chunk_vectors
 from indexer.merge import MergePolicy
-from indexer.segment import Part, StoreWriter, describe_segment
+from indexer.segment import Part, StoreWriter, finish_segment
 from indexer.store import IndexWriter
 from rag.catalog import DocumentEntry, Original
 from rag.datatypes import Chunk, Document
 from rag.docstore import DocumentStore
 from rag.errors import UnreadableDocument, UnsupportedFormat
 from rag.index import Generation
-from rag.lexical import Analyzer
-from rag.manifest import LEXICAL, SEGMENTS, STORE, VECTORS, ChunkerInfo, EmbedderInfo
-from rag.postings import Postings
+from rag.manifest import SEGMENTS, STORE, ChunkerInfo, EmbedderInfo
 from rag.segment import Segment
-from rag.vectors import FlatVectors
 
 Progress = Callable[[str, int, int], None]
 """Told the stage (`scan`, `read`, `embed` or `write`), how many of its steps are done, and how many there are."""
@@ -227,18 +224,13 @@ class Update:
     def _new_segment(self, folder: Path, incoming: StoreWriter) -> Segment:
         """Complete the incoming segment: vectors and terms for its chunks."""
         report = self._report
-        with closing(DocumentStore(incoming.folder / STORE)) as store:
-            with report.timed("embed"):
-                vectors_nd, report.embedded = chunk_vectors(
-                    store, self._old, self._embedder, self._writer.directory, self._embed_progress
-                )
-            self._progress("write", 0, 3)
-            with report.timed("write"):
-                FlatVectors.build(vectors_nd).save(incoming.folder / VECTORS)
-                analyzer = Analyzer()
-                terms = (analyzer.terms(chunk.context_text) for chunk in store.all_chunks())
-                Postings.build(terms).save(incoming.folder / LEXICAL)
-                info = describe_segment(incoming.folder, incoming.documents, incoming.chunks)
+        with closing(DocumentStore(incoming.folder / STORE)) as store, report.timed("embed"):
+            vectors_nd, report.embedded = chunk_vectors(
+                store, self._old, self._embedder, self._writer.directory, self._embed_progress
+            )
+        self._progress("write", 0, 3)
+        with report.timed("write"):
+            info = finish_segment(incoming, vectors_nd)
         return Segment(folder, info, self._embedder.dimension)
 
     def _embed_progress(self, done: int, total: int) -> None:

@@ -44,7 +44,17 @@ class Generation:
         Raises `IndexMissing`, `IndexDamaged` naming the file, and `IndexIncompatible` where the format or the embedder
         is another.
         """
-        name = read_current(directory)
+        return cls.named(directory, read_current(directory), embedder_fingerprint, before)
+
+    @classmethod
+    def named(
+        cls,
+        directory: Path,
+        name: str,
+        embedder_fingerprint: str | None = None,
+        before: "Generation | None" = None,
+    ) -> "Generation":
+        """The same of another generation than the current one."""
         folder = directory / GENERATIONS / name
         manifest = read_manifest(folder)
         if embedder_fingerprint is not None:
@@ -156,7 +166,11 @@ class Index:
 
     def documents(self) -> list[DocumentEntry]:
         """Return every document without its text, ordered by id."""
-        return sorted(entry for _, _, entry in self._parts.entries())
+        return sorted(self.documents_by_row())
+
+    def documents_by_row(self) -> list[DocumentEntry]:
+        """Return every document without its text, in the order of their rows: `chunks` rows each."""
+        return [entry for _, _, entry in self._parts.entries()]
 
 
 def _live(segment: Segment, deleted: Collection[int]) -> BoolArray | None:
