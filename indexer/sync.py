@@ -16,13 +16,14 @@ from typing import Protocol
 from indexer.embedding import IndexEmbedder
 from indexer.merge import MERGE_POLICY, MergePolicy
 from indexer.scan import FoundFile, RootPlan, Scan, find_files, plan_roots, printable
+from indexer.stamps import Stamps, discard
 from indexer.store import IndexWriter
 from indexer.update import DocumentChunker, Progress, Source, SyncReport, Update
 from rag.catalog import Original
 from rag.datatypes import Document
 from rag.errors import DataError, IndexMissing, InvalidRequest
 from rag.index import Generation
-from rag.manifest import describe_file, read_roots
+from rag.manifest import read_roots
 
 _OTHER_DIR = "Name another folder for the index with --index."
 
@@ -76,9 +77,14 @@ def sync(
         before = {entry.id: entry.original.root for _, _, entry in old.entries()} if old else {}
         plan = _plan(index_dir, known, before, roots, remove, rebuild)
         keep = {id_: root for id_, root in before.items() if root in plan.labels and root not in plan.sync}
+        if rebuild:
+            discard(index_dir)
         with report.timed("scan"):
             scan = find_files(plan, loader.suffixes, index_dir.resolve(), keep)
-            sources = _file_sources(scan, loader, report, tell)
+            stamps = Stamps(index_dir)
+            sources = _file_sources(scan, loader, stamps, report, tell)
+            with writer.guard():
+                stamps.save([root for root in plan.labels if root not in plan.sync])
         had_documents = {*before.values()} if old else {*known}
         Update(writer, old, embedder=embedder, chunker=chunker, policy=policy, progress=tell, report=report).run(
             sources,
@@ -147,7 +153,9 @@ def _plan(
     return plan
 
 
-def _file_sources(scan: Scan, loader: DocumentLoader, report: SyncReport, progress: Progress) -> list[Source]:
+def _file_sources(
+    scan: Scan, loader: DocumentLoader, stamps: Stamps, report: SyncReport, progress: Progress
+) -> list[Source]:
     report.skipped += scan.skipped
     report.failed += scan.failed
     version = loader.version
@@ -155,16 +163,16 @@ def _file_sources(scan: Scan, loader: DocumentLoader, report: SyncReport, progre
     for done, file in enumerate(scan.files):
         progress("scan", done, len(scan.files))
         try:
-            sources.append(_file_source(file, loader, version))
+            sources.append(_file_source(file, loader, stamps, version))
         except OSError as error:
             report.failed.append((printable(file.path), error.strerror or "it cannot be read"))
     progress("scan", len(scan.files), len(scan.files))
     return sources
 
 
-def _file_source(file: FoundFile, loader: DocumentLoader, version: str) -> Source:
+def _file_source(file: FoundFile, loader: DocumentLoader, stamps: Stamps, version: str) -> Source:
     # The checksum is taken before the file is read: what changes in between is found changed by the next run.
-    found = describe_file(file.path)
+    found = stamps.describe(file.path)
     uri = file.path.as_uri()
     original = Original(file.root, found.sha256, found.bytes, version)
     read = partial(loader.load_file, file.path, file.document_id, uri)

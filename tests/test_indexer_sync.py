@@ -2,12 +2,14 @@
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import indexer.stamps
 from indexer.sync import build, sync
 from indexer.update import SyncReport
 from rag.datatypes import Chunk, Document, Span
@@ -551,3 +553,65 @@ def test_files_and_records_do_not_mix(tmp_path: Path, write: Write) -> None:
     make(other, record("a", "alpha"))
     with pytest.raises(InvalidRequest, match="built from records"):
         Run(other, "../docs")
+
+
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the source files that are hashed from now on."""
+    found: list[str] = []
+    describe = indexer.stamps.describe_file
+    monkeypatch.setattr(indexer.stamps, "describe_file", lambda path: found.append(path.name) or describe(path))
+    return found
+
+
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is a minute ahead from now on, so that what is written now has settled."""
+    now = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now() + 60_000_000_000)
+
+
+def test_files_that_were_not_touched_are_not_hashed(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("docs/a.txt", "alpha")
+    write("docs/b.txt", "beta")
+    write("notes/c.txt", "gamma")
+    later(monkeypatch)
+    Run(tmp_path, "docs", "notes")
+    hashed = reads(monkeypatch)
+    assert not Run(tmp_path).report.published
+    assert hashed == []
+    write("docs/a.txt", "omega")  # as long as before
+    os.utime(tmp_path / "docs/b.txt")
+    run = Run(tmp_path, "docs")
+    assert (hashed, run.report.changed) == (["a.txt", "b.txt"], ["a.txt"])
+    hashed.clear()
+    Run(tmp_path)  # the stamps of notes have outlived a run without them
+    assert hashed == []
+    Run(tmp_path, rebuild=True)
+    assert hashed == ["a.txt", "b.txt", "c.txt"]
+
+
+def test_a_file_that_was_written_just_now_is_hashed_again(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been written twice within one tick of the clock."""
+    write("docs/a.txt", "alpha")
+    Run(tmp_path, "docs")
+    hashed = reads(monkeypatch)
+    Run(tmp_path)
+    assert hashed == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{", b'{"PATH": 1}', b'{"PATH": {"times": TIMES, "bytes": 5, "sha256": "x"}}']
+)
+def test_damaged_stamps_cost_only_time(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    path = write("docs/a.txt", "alpha")
+    Run(tmp_path, "docs")
+    times = f"[{path.stat().st_mtime_ns}, {path.stat().st_ctime_ns}]".encode()
+    (tmp_path / "index/.stamps").write_bytes(content.replace(b"PATH", bytes(path)).replace(b"TIMES", times))
+    hashed = reads(monkeypatch)
+    assert not Run(tmp_path).report.published
+    assert hashed == ["a.txt"]
