@@ -1,4 +1,4 @@
-"""The command line, `smallhold index|warm|ask|chat|serve|keys|calibrate|eval|models|doctor`.
+"""The command line, `smallhold index|store|warm|ask|chat|serve|keys|calibrate|eval|models|doctor`.
 
 Parts are imported when a command needs them, so that `--help` is instant.
 """
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rag import cli_keys, cli_models
+from rag import cli_keys, cli_models, cli_store
 from rag.config import Settings, load_settings
 from rag.errors import ConfigError, SmallholdError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_keys.app, name="keys")
+app.add_typer(cli_store.app, name="store")
 app.command("doctor")(cli_models.doctor)
 
 IndexDir = Annotated[Path | None, typer.Option("--index", help="The index directory. (default: .smallhold/index)")]
@@ -79,9 +80,9 @@ def index(
 ) -> None:
     """Build or update the index of a folder of documents.
 
-    Reads text, Markdown, RST, HTML, PDF, DOCX, PPTX, XLSX, CSV, JSON, EPUB, notebooks, mail, source code, and zip and tar
-    archives of these. Only what is new or changed is embedded; what is gone from the folder is removed. Documents that
-    cannot be read are listed with the reason, the rest goes on, and the exit code is 1.
+    Reads text, Markdown, RST, HTML, PDF, DOCX, PPTX, XLSX, CSV, JSON, EPUB, notebooks, mail, source code, and zip and
+    tar archives of these. Only what is new or changed is embedded; what is gone from the folder is removed. Documents
+    that cannot be read are listed with the reason, the rest goes on, and the exit code is 1.
     Interrupt it whenever you like: the old index stays whole, and the next run goes on where this one stopped.
 
     With --labels, rules give documents access labels, which the server's keys are held to (docs/filters.md). They stay
