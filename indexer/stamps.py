@@ -1,5 +1,6 @@
 """The checksums of source files that have not been touched since, so that a run need not read them all."""
 
+import json
 import os
 import time
 from collections.abc import Collection
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from rag.checksums import read_json, write_json
+from rag.checksums import read_json
 from rag.manifest import FileInfo, describe_file
 
 _NAME = ".stamps"
@@ -49,7 +50,9 @@ class Stamps:
         kept = {path: stamp for path, stamp in self._known.items() if path.startswith(below) or path in others}
         stamps = kept | self._seen
         if stamps != self._known:
-            write_json(self._path, stamps)
+            beside = self._path.with_suffix(".tmp")
+            beside.write_text(json.dumps(stamps), encoding="utf-8")
+            beside.replace(self._path)
 
 
 def discard(directory: Path) -> None:

@@ -123,8 +123,9 @@ class Update:
         self._policy = policy
         self._progress = progress
         self._report = report
-        self._places = {entry.id: (segment, number) for segment, number, entry in old.entries()} if old else {}
-        self._before = {entry.id: entry for _, _, entry in old.entries()} if old else {}
+        entries = old.entries() if old else []
+        self._places = {entry.id: (segment, number) for segment, number, entry in entries}
+        self._before = {entry.id: entry for _, _, entry in entries}
         self._same_cut = old is not None and old.manifest.chunker.fingerprint == chunker.fingerprint
 
     def run(

@@ -80,6 +80,10 @@ class Catalog(ReadOnlyDatabase):
             for found_id, title, uri, chunks, size, root, digest, loader in rows
         ]
 
+    def __len__(self) -> int:
+        ((documents,),) = self.query("SELECT count(*) FROM documents")
+        return int(documents)
+
     def live_rows(self, deleted: Collection[int]) -> BoolArray:
         """Return for each row of the segment whether its document is not among the deleted ones."""
         chunks = np.array([n for (n,) in self.query("SELECT chunks FROM documents ORDER BY number")], np.int64)

@@ -81,7 +81,7 @@ class Segment:
         """Verify and open every part. Raises `IndexDamaged` where one is damaged or does not fit the others."""
         self.verify()
         counts = (self.info.documents, self.info.chunks)
-        if self.store.counts() != counts or len(self.catalog.entries()) != counts[0]:
+        if self.store.counts() != counts or len(self.catalog) != counts[0]:
             self._disagree()
         _ = self.vectors, self.postings
 

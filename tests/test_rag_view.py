@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import compress, repeat
 from pathlib import Path
@@ -20,6 +20,7 @@ from rag.index import Index
 from rag.labels import LabelRule
 from rag.retrieve import DenseRetriever, FusedRetriever, LexicalRetriever
 from tests.conftest import WordEmbedder
+from tests.test_indexer_segments import NEVER
 from tests.test_rag_retrieve import WholeChunker
 
 WORDS = "mill river stone ferry harbour salt lake budget audit report hare dairy moor grass island crown".split()
@@ -69,11 +70,26 @@ def known() -> list[Known]:
     return [made(chance, number) for number in range(200)]
 
 
-@pytest.fixture(scope="module")
-def index(known: list[Known], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
+def open_to_all(document: Document) -> Document:
+    """An earlier state of a document, which everybody may see and any filter on its tags, date or title may find."""
+    return replace(document, title="Mill River", text=" ".join(WORDS), metadata={"tags": "\n".join(TAGS)})
+
+
+@pytest.fixture(scope="module", params=["one segment", "segments with deletions"])
+def index(
+    request: pytest.FixtureRequest, known: list[Known], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Index]:
+    """The documents, added at once; or in five runs, each of which changes what the one before has added."""
     folder = tmp_path_factory.mktemp("view") / "index"
-    build(folder, [k.document for k in known], embedder=WordEmbedder(), chunker=WholeChunker(), labels=RULES)
+    documents = [k.document for k in known]
+    gone = [replace(open_to_all(document), id=f"open/{number}.pdf") for number, document in enumerate(documents[:20])]
+    states = [[*documents[:end], *map(open_to_all, documents[end : end + 50]), *gone] for end in (0, 50, 100, 150)]
+    for state in states if request.param == "segments with deletions" else ():
+        build(folder, state, embedder=WordEmbedder(), chunker=WholeChunker(), labels=RULES, policy=NEVER)
+    build(folder, documents, embedder=WordEmbedder(), chunker=WholeChunker(), labels=RULES, policy=NEVER)
     with Index.open(folder) as opened:
+        sizes = [segment.chunks for segment in opened.manifest.segments]
+        assert sizes == ([200] if request.param == "one segment" else [100, 100, 100, 50])
         yield opened
 
 
@@ -139,7 +155,7 @@ def test_a_thousand_keys_and_filters_leave_what_they_allow_and_the_best_of_it(kn
     cosines = {q: {s.chunk.document_id: s.score for s in dense.retrieve(q, 200)} for q in questions}
     order = [entry.id for entry in index.documents_by_row()]
     empty = full = 0
-    for _ in range(1000):
+    for _ in range(500):  # for each of two indexes
         held = None if chance.random() < 0.1 else frozenset(chance.sample([*LABELS, "none"], chance.randint(0, 3)))
         wanted = random_filter(chance)
         view = View(parse_filter(json.dumps(wanted)), held)
