@@ -44,7 +44,7 @@ class OracleRetriever:
     def retrieve(self, question: str, k: int, view: View = EVERYTHING) -> list[ScoredChunk]:
         """Return at most `k` chunks, best first; `score` lies in [0, 1], `dense` and `lexical` are both set."""
         rows = np.array([row for document in self.relevant for row in self._rows.get(document, ())], dtype=np.int64)
-        allowed_n = self._index.catalogue.rows(view)
+        allowed_n = self._index.masks.rows(view)
         rows = rows if allowed_n is None else rows[allowed_n[rows]]
         if k <= 0 or not len(rows):
             return []

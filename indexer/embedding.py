@@ -1,4 +1,4 @@
-"""Vectors for the chunks of a new generation: taken from earlier work where their text is the same, else made."""
+"""Vectors for the chunks of a new segment: taken from earlier work where their text is the same, else made."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -9,7 +9,7 @@ import numpy as np
 
 from indexer.checkpoint import Checkpoint
 from rag.docstore import DocumentStore
-from rag.index import Index
+from rag.index import Generation
 from rag.protocols import Embedder, FloatArray
 
 # Texts between two checkpoints: 5 to 15 seconds of work on two cores, also the step of the progress bar.
@@ -26,7 +26,7 @@ class IndexEmbedder(Embedder, Protocol):
 
 def chunk_vectors(
     store: DocumentStore,
-    old: Index | None,
+    old: Generation | None,
     embedder: IndexEmbedder,
     directory: Path,
     progress: Callable[[int, int], None],
@@ -46,8 +46,8 @@ def chunk_vectors(
         done = 0
         progress(done, len(missing))
         for window in _windows(store, [rows[0] for rows in missing.values()]):
-            texts = [chunk.context_text for chunk in store.chunks(window)]
-            found_nd = embedder.embed(texts)
+            chunks = store.chunks(window)
+            found_nd = embedder.embed([chunks[row].context_text for row in window])
             checkpoint.add([keys[row] for row in window], found_nd)
             for row, vector_d in zip(window, found_nd, strict=True):
                 vectors_nd[missing[keys[row]]] = vector_d
@@ -56,16 +56,16 @@ def chunk_vectors(
     return vectors_nd, done
 
 
-def _reuse(keys: list[bytes], old: Index | None, vectors_nd: FloatArray) -> dict[bytes, list[int]]:
+def _reuse(keys: list[bytes], old: Generation | None, vectors_nd: FloatArray) -> dict[bytes, list[int]]:
     """Fill in what the old generation has, and return the rows of every other key."""
-    old_rows = {key: row for row, key in enumerate(old.store.contexts())} if old else {}
-    known = [row for row, key in enumerate(keys) if key in old_rows]
-    if old and known:
-        vectors_nd[known] = old.vectors.rows([old_rows[keys[row]] for row in known])
     missing: dict[bytes, list[int]] = {}
     for row, key in enumerate(keys):
-        if key not in old_rows:
-            missing.setdefault(key, []).append(row)
+        missing.setdefault(key, []).append(row)
+    for segment in old.segments if old else ():
+        found = segment.catalog.find(missing)
+        # Only where something is found are the vectors opened, which has them compared with their checksum.
+        for key, vector_d in zip(found, segment.vectors.rows([*found.values()]) if found else (), strict=True):
+            vectors_nd[missing.pop(key)] = vector_d
     return missing
 
 
@@ -74,7 +74,7 @@ def _windows(store: DocumentStore, rows: list[int]) -> Iterator[list[int]]:
     length: dict[int, int] = {}
     for start in range(0, len(rows), _WINDOW):
         part = rows[start : start + _WINDOW]
-        length.update(zip(part, (len(chunk.context_text) for chunk in store.chunks(part)), strict=True))
+        length.update((row, len(chunk.context_text)) for row, chunk in store.chunks(part).items())
     ordered = sorted(rows, key=lambda row: -length[row])
     for start in range(0, len(ordered), _WINDOW):
         yield ordered[start : start + _WINDOW]

@@ -3,113 +3,52 @@
 import json
 import os
 import shutil
-import sqlite3
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from rag.datatypes import Chunk, Document
-from rag.docstore import Original
 from rag.errors import IndexLocked, InvalidRequest, SmallholdError, Unavailable
 from rag.labels import LabelRule
 from rag.manifest import (
     CURRENT,
-    FILES,
+    DELETED,
     FORMAT_VERSION,
     GENERATIONS,
     LOCK,
     MANIFEST,
+    MANIFEST_SUM,
+    SEGMENTS,
     ChunkerInfo,
     Counts,
     EmbedderInfo,
     Manifest,
+    SegmentInfo,
     describe_file,
+    manifest_sum,
     read_current,
+    read_manifest,
 )
 
 _STAGING = ".staging"
 _NEXT = f".{CURRENT}"
-
-_SCHEMA = """
-CREATE TABLE documents (
-    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, uri TEXT NOT NULL, title TEXT NOT NULL,
-    root TEXT NOT NULL, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL, loader TEXT NOT NULL,
-    chunks INTEGER NOT NULL, metadata TEXT NOT NULL, text TEXT NOT NULL
-);
-CREATE TABLE chunks (
-    row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, number INTEGER NOT NULL REFERENCES documents,
-    start INTEGER NOT NULL, "end" INTEGER NOT NULL, context BLOB NOT NULL, metadata TEXT NOT NULL, text TEXT NOT NULL
-);
-CREATE INDEX chunks_by_document ON chunks (number);
-"""
-
-
-def context_key(chunk: Chunk) -> bytes:
-    """Return the SHA-256 of what is embedded for a chunk: equal keys, equal vectors."""
-    return sha256(chunk.context_text.encode()).digest()
-
-
-class StoreWriter:
-    """Writes a new `store.sqlite`. Documents and chunks are numbered from 0 in the order they are added."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.documents = 0
-        self.chunks = 0
-        with _as_os_error(path):
-            self._connection = sqlite3.connect(path, isolation_level=None)
-            # No journal: the file is thrown away unless it is finished, and synced by the publisher.
-            self._connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _SCHEMA)
-            self._connection.execute("BEGIN")
-
-    def add(self, document: Document, chunks: Sequence[Chunk], original: Original) -> None:
-        """Add a document and its chunks. Raises `OSError` on a full disk."""
-        root, digest, size, loader = original
-        with _as_os_error(self._path):
-            self._connection.execute(
-                "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    *(self.documents, document.id, document.uri, document.title, root, digest, size, loader),
-                    *(len(chunks), _json(document.metadata), document.text),
-                ),
-            )
-            self._connection.executemany(
-                "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (row, c.id, self.documents, c.span.start, c.span.end, context_key(c), _json(c.metadata), c.text)
-                    for row, c in enumerate(chunks, self.chunks)
-                ],
-            )
-        self.documents += 1
-        self.chunks += len(chunks)
-
-    def __enter__(self) -> "StoreWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with _as_os_error(self._path):
-            try:
-                if kind is None:
-                    self._connection.execute("COMMIT")
-            finally:
-                self._connection.close()
 
 
 class IndexWriter:
     """The exclusive right to write an index directory; use it as a context manager.
 
     Entering raises `IndexLocked` where another process writes, `InvalidRequest` where the directory is someone
-    else's, and removes what a killed writer left behind. Leaving an unpublished run leaves the old index untouched.
+    else's, and removes what a killed writer left behind,
+    unless `keep_leftovers`, which a repair wants to look at. Leaving an unpublished run leaves the old index untouched.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, keep_leftovers: bool = False) -> None:
         self.directory = directory
+        self._keep_leftovers = keep_leftovers
         self._lock = FileLock(directory / LOCK)
 
     def __enter__(self) -> "IndexWriter":
@@ -118,7 +57,8 @@ class IndexWriter:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._acquire()
             try:
-                self._remove_leftovers()
+                if not self._keep_leftovers:
+                    self._remove_leftovers()
             except BaseException:
                 self._lock.release()
                 raise
@@ -129,31 +69,44 @@ class IndexWriter:
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """Give a hidden folder to write a generation into; it is removed unless `publish` has taken it."""
+        """Give a hidden folder to write segments into; it is removed with what `publish` has not taken."""
         with self.guard():
             folder = self.directory / _STAGING
-            folder.mkdir()
+            shutil.rmtree(folder, ignore_errors=True)
+            (folder / SEGMENTS).mkdir(parents=True)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def new_segment(self, folder: Path) -> str:
+        """Return a name that no segment has, published or in the staged `folder`."""
+        names = [path.name for parent in (self.directory, folder) for path in _numbered(parent / SEGMENTS)]
+        return f"{max(map(int, names), default=0) + 1:06d}"
+
     def publish(
         self,
         folder: Path,
         *,
+        segments: Sequence[SegmentInfo],
+        deleted: Mapping[str, Collection[int]],
         embedder: EmbedderInfo,
         chunker: ChunkerInfo,
         roots: Mapping[str, str],
+        labels: Sequence[LabelRule],
         counts: Counts,
-        labels: Sequence[LabelRule] = (),
     ) -> str:
-        """Make a staged folder the current generation, remove all others, and return its name.
+        """Make segments, published ones and some of the staged `folder`, the current generation, and return its name.
 
-        The switch is the replacement of `CURRENT`: a crash before it leaves the old generation current, one after it
-        the new one. Everything is on disk before the switch. Raises `Unavailable` where the disk refuses.
+        `deleted` holds the numbers of deleted documents by the segment's name. The switch is the replacement of
+        `CURRENT`: a crash before it leaves the old generation current, one after it the new one. Everything is on disk
+        before the switch; what no generation needs is removed after it. Raises `Unavailable` where the disk refuses.
         """
         with self.guard():
+            generation = folder / "generation"
+            generation.mkdir()
+            numbers = {name: sorted(found) for name, found in sorted(deleted.items()) if found}
+            (generation / DELETED).write_text(json.dumps(numbers) + "\n", encoding="ascii")
             manifest = Manifest(
                 format_version=FORMAT_VERSION,
                 created=datetime.now(UTC).replace(microsecond=0),
@@ -163,20 +116,20 @@ class IndexWriter:
                 roots=dict(roots),
                 labels=tuple(labels),
                 counts=counts,
-                files={name: describe_file(folder / name) for name in sorted(FILES)},
+                segments=list(segments),
+                deleted=describe_file(generation / DELETED),
             )
-            (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            _sync_tree(folder)
+            content = (manifest.model_dump_json(indent=2) + "\n").encode()
+            (generation / MANIFEST).write_bytes(content)
+            (generation / MANIFEST_SUM).write_bytes(manifest_sum(content).encode("ascii"))
+            self._place_segments(folder, [segment.name for segment in segments])
+            _sync_tree(generation)
             name = self._next_name()
             generations = self.directory / GENERATIONS
             generations.mkdir(exist_ok=True)
-            folder.rename(generations / name)
+            generation.rename(generations / name)
             _sync(generations)
-            temporary = self.directory / _NEXT
-            temporary.write_text(name + "\n", encoding="ascii")
-            _sync(temporary)
-            temporary.replace(self.directory / CURRENT)
-            _sync(self.directory)
+            self._switch(name)
             self._remove_leftovers()
         return name
 
@@ -184,6 +137,29 @@ class IndexWriter:
         """Note, as the time of `CURRENT`, that the current generation is what its folders hold now."""
         with self.guard():
             os.utime(self.directory / CURRENT)
+
+    def switch(self, name: str) -> None:
+        """Make a generation that is there already the current one, and remove what it does not need."""
+        with self.guard():
+            self._switch(name)
+            self._remove_leftovers()
+
+    def _place_segments(self, folder: Path, names: Collection[str]) -> None:
+        """Move the staged segments that are among `names` to the published ones, on disk when this returns."""
+        segments = self.directory / SEGMENTS
+        segments.mkdir(exist_ok=True)
+        for path in sorted((folder / SEGMENTS).iterdir()):
+            if path.name in names:
+                _sync_tree(path)
+                path.rename(segments / path.name)
+        _sync(segments)
+
+    def _switch(self, name: str) -> None:
+        temporary = self.directory / _NEXT
+        temporary.write_text(name + "\n", encoding="ascii")
+        _sync(temporary)
+        temporary.replace(self.directory / CURRENT)
+        _sync(self.directory)
 
     @contextmanager
     def guard(self) -> Iterator[None]:
@@ -209,33 +185,43 @@ class IndexWriter:
         path.write_text(f"{os.getpid()}\n", encoding="ascii")
 
     def _next_name(self) -> str:
-        numbers = [int(path.name) for path in self._generations()]
+        numbers = [int(path.name) for path in _numbered(self.directory / GENERATIONS)]
         with suppress(SmallholdError):
             numbers.append(int(read_current(self.directory)))
         return f"{max(numbers, default=0) + 1:06d}"
 
-    def _generations(self) -> list[Path]:
-        folder = self.directory / GENERATIONS
-        return [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
-
     def _remove_leftovers(self) -> None:
+        """Remove what the current generation does not need: nothing, where it cannot be told what it needs."""
         (self.directory / _NEXT).unlink(missing_ok=True)
         if (self.directory / _STAGING).exists():
             shutil.rmtree(self.directory / _STAGING)
         try:
             current = read_current(self.directory)
+            needed = {segment.name for segment in read_manifest(self.directory / GENERATIONS / current).segments}
         except SmallholdError:
-            return  # Nothing says which generation counts: the next publication settles it.
-        for path in self._generations():
+            return  # `repair` may need it all, and the next publication settles it.
+        for path in _numbered(self.directory / GENERATIONS):
             if path.name != current:
                 shutil.rmtree(path)
+        for path in _numbered(self.directory / SEGMENTS):
+            if path.name not in needed:
+                shutil.rmtree(path)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """The generations or segments in a folder; what someone else has put there is left alone."""
+    return [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
 
 
 def _refuse_foreign(directory: Path) -> None:
     """A mistyped `--index` must not fill someone's folder, nor take it for an index."""
     if (directory / CURRENT).exists() or not directory.is_dir():
         return
-    others = [p.name for p in directory.iterdir() if p.name not in {GENERATIONS, LOCK} and not p.name.startswith(".")]
+    others = [
+        p.name
+        for p in directory.iterdir()
+        if p.name not in {GENERATIONS, SEGMENTS, LOCK} and not p.name.startswith(".")
+    ]
     if others:
         raise InvalidRequest(
             f"{directory} is no index, and holds other things ({others[0]!r})",
@@ -265,15 +251,3 @@ def _program_version() -> str:
         return version("smallhold")
     except PackageNotFoundError:
         return "uninstalled"
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
-
-
-@contextmanager
-def _as_os_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise OSError(f"{path}: {error}") from error

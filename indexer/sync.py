@@ -16,15 +16,17 @@ from typing import Protocol
 from indexer import describe
 from indexer.embedding import IndexEmbedder
 from indexer.load import Contents, Member, member_address
+from indexer.merge import MERGE_POLICY, MergePolicy
 from indexer.scan import FoundFile, RootPlan, Scan, find_files, plan_roots, printable
+from indexer.stamps import Stamps, discard
 from indexer.store import IndexWriter
 from indexer.update import DocumentChunker, Progress, Source, SyncReport, Update
+from rag.catalog import Original
 from rag.datatypes import Document
-from rag.docstore import Original
 from rag.errors import DataError, IndexMissing, InvalidRequest, UnreadableDocument
-from rag.index import Index
+from rag.index import Generation
 from rag.labels import LabelRule
-from rag.manifest import describe_file, read_label_rules, read_roots
+from rag.manifest import read_label_rules, read_roots
 
 _OTHER_DIR = "Name another folder for the index with --index."
 
@@ -62,6 +64,7 @@ def sync(
     remove: Sequence[Path] = (),
     allow_empty: bool = False,
     labels: Sequence[LabelRule] | None = None,
+    policy: MergePolicy = MERGE_POLICY,
     progress: Progress | None = None,
 ) -> SyncReport:
     """Add `roots` (folders or files) to an index, or bring them up to date; drop the roots in `remove`.
@@ -77,18 +80,23 @@ def sync(
     """
     report, tell = SyncReport(), progress or _silent
     with IndexWriter(index_dir) as writer, _old_generation(index_dir, embedder, rebuild) as old:
-        if old and len(old.documents()) and not old.manifest.roots:
+        if old and old.manifest.counts.documents and not old.manifest.roots:
             raise InvalidRequest(f"the index in {index_dir} was built from records, not from files", hint=_OTHER_DIR)
         known = old.manifest.roots if old else read_roots(index_dir) if rebuild else {}
-        before = {entry.id: entry.original.root for entry in old.documents()} if old else {}
+        before = {entry.id: entry.original.root for _, _, entry in old.entries()} if old else {}
         rules = _rules(index_dir, old, labels)
         plan = _plan(index_dir, known, before, roots, remove, rebuild)
         keep = {id_: root for id_, root in before.items() if root in plan.labels and root not in plan.sync}
+        if rebuild:
+            discard(index_dir)
         with report.timed("scan"):
             scan = find_files(plan, loader.suffixes, index_dir.resolve(), keep)
-            sources = _file_sources(scan, loader, report, tell)
+            stamps = Stamps(index_dir)
+            sources = _file_sources(scan, loader, stamps, report, tell)
+            with writer.guard():
+                stamps.save([root for root in plan.labels if root not in plan.sync])
         had_documents = {*before.values()} if old else {*known}
-        Update(writer, old, embedder=embedder, chunker=chunker, progress=tell, report=report).run(
+        Update(writer, old, embedder=embedder, chunker=chunker, policy=policy, progress=tell, report=report).run(
             sources,
             keep,
             plan.labels,
@@ -106,6 +114,7 @@ def build(
     chunker: DocumentChunker,
     rebuild: bool = False,
     labels: Sequence[LabelRule] | None = None,
+    policy: MergePolicy = MERGE_POLICY,
     progress: Progress | None = None,
 ) -> SyncReport:
     """Make an index hold exactly these records, such as the corpus of a QA set. Equal records cost nothing again.
@@ -119,16 +128,18 @@ def build(
             raise InvalidRequest(f"the index in {index_dir} was built from files, not from records", hint=_OTHER_DIR)
         with report.timed("scan"):
             sources = _record_sources(documents)
-        update = Update(writer, old, embedder=embedder, chunker=chunker, progress=progress or _silent, report=report)
-        update.run(sources, (), {}, _rules(index_dir, old, labels), _accept)
+        tell = progress or _silent
+        Update(writer, old, embedder=embedder, chunker=chunker, policy=policy, progress=tell, report=report).run(
+            sources, (), {}, _rules(index_dir, old, labels), _accept
+        )
     return report
 
 
 @contextmanager
-def _old_generation(index_dir: Path, embedder: IndexEmbedder, rebuild: bool) -> Iterator[Index | None]:
+def _old_generation(index_dir: Path, embedder: IndexEmbedder, rebuild: bool) -> Iterator[Generation | None]:
     """Open the generation to start from; None for a new index, and for one that is built again whatever its state."""
     try:
-        old = None if rebuild else Index.open(index_dir, embedder.fingerprint)
+        old = None if rebuild else Generation.open(index_dir, embedder.fingerprint)
     except IndexMissing:
         old = None
     try:
@@ -138,7 +149,7 @@ def _old_generation(index_dir: Path, embedder: IndexEmbedder, rebuild: bool) -> 
             old.close()
 
 
-def _rules(index_dir: Path, old: Index | None, given: Sequence[LabelRule] | None) -> Sequence[LabelRule]:
+def _rules(index_dir: Path, old: Generation | None, given: Sequence[LabelRule] | None) -> Sequence[LabelRule]:
     """Return the label rules from now on. Raises `InvalidRequest` where none are given and the old ones are lost."""
     if given is not None:
         return given
@@ -162,7 +173,9 @@ def _plan(
     return plan
 
 
-def _file_sources(scan: Scan, loader: DocumentLoader, report: SyncReport, progress: Progress) -> list[Source]:
+def _file_sources(
+    scan: Scan, loader: DocumentLoader, stamps: Stamps, report: SyncReport, progress: Progress
+) -> list[Source]:
     report.skipped += scan.skipped
     report.failed += scan.failed
     version = f"{loader.version}, described {describe.VERSION}"
@@ -172,7 +185,7 @@ def _file_sources(scan: Scan, loader: DocumentLoader, report: SyncReport, progre
         try:
             contents = loader.unpack(file.path)
             if contents is None:
-                sources.append(_file_source(file, loader, version))
+                sources.append(_file_source(file, loader, stamps, version))
             else:
                 sources += _member_sources(file, contents, version)
                 report.skipped += [(f"{printable(file.path)}/{name}", reason) for name, reason in contents.skipped]
@@ -184,9 +197,9 @@ def _file_sources(scan: Scan, loader: DocumentLoader, report: SyncReport, progre
     return sources
 
 
-def _file_source(file: FoundFile, loader: DocumentLoader, version: str) -> Source:
+def _file_source(file: FoundFile, loader: DocumentLoader, stamps: Stamps, version: str) -> Source:
     # The checksum is taken before the file is read: what changes in between is found changed by the next run.
-    found = describe_file(file.path)
+    found = stamps.describe(file.path)
     uri = file.path.as_uri()
     original = Original(file.root, found.sha256, found.bytes, version)
     read = partial(_read, loader, file, uri)

@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Protocol
 
 from indexer import checkpoint
+from indexer.compact import counts, infos, tidied
 from indexer.embedding import IndexEmbedder, chunk_vectors
-from indexer.store import IndexWriter, StoreWriter
+from indexer.merge import MergePolicy
+from indexer.segment import Part, StoreWriter, finish_segment
+from indexer.store import IndexWriter
+from rag.catalog import DocumentEntry, Original
 from rag.datatypes import Chunk, Document
-from rag.docstore import DocumentEntry, DocumentStore, Original
+from rag.docstore import DocumentStore
 from rag.errors import UnreadableDocument, UnsupportedFormat
-from rag.index import Index
+from rag.index import Generation
 from rag.labels import Labeller, LabelRule
-from rag.lexical import LexicalIndex
-from rag.manifest import LEXICAL, STORE, VECTORS, ChunkerInfo, Counts, EmbedderInfo
-from rag.vectors import FlatVectors
-
-_INCOMING = "incoming.sqlite"
+from rag.manifest import SEGMENTS, STORE, ChunkerInfo, EmbedderInfo
+from rag.segment import Segment
 
 Progress = Callable[[str, int, int], None]
 """Told the stage (`scan`, `read`, `embed` or `write`), how many of its steps are done, and how many there are."""
@@ -107,10 +108,11 @@ class Update:
     def __init__(
         self,
         writer: IndexWriter,
-        old: Index | None,
+        old: Generation | None,
         *,
         embedder: IndexEmbedder,
         chunker: DocumentChunker,
+        policy: MergePolicy,
         progress: Progress,
         report: SyncReport,
     ) -> None:
@@ -118,9 +120,12 @@ class Update:
         self._old = old
         self._embedder = embedder
         self._chunker = chunker
+        self._policy = policy
         self._progress = progress
         self._report = report
-        self._before = {entry.id: entry for entry in old.documents()} if old else {}
+        entries = old.entries() if old else []
+        self._places = {entry.id: (segment, number) for segment, number, entry in entries}
+        self._before = {entry.id: entry for _, _, entry in entries}
         self._same_cut = old is not None and old.manifest.chunker.fingerprint == chunker.fingerprint
 
     def run(
@@ -140,19 +145,21 @@ class Update:
         fresh = [source for source in sources if not source.is_among(self._before)]
         untouched = [*keep, *report.unchanged]
         with self._writer.guard(), self._writer.staging() as folder:
-            with report.timed("read"), StoreWriter(folder / _INCOMING) as incoming:
-                self._read(fresh, incoming)
+            name = self._writer.new_segment(folder)
+            with report.timed("read"), StoreWriter(folder / SEGMENTS / name) as incoming:
+                self._read(sorted(fresh, key=lambda source: source.id), incoming)
                 check({*report.unchanged, *report.added, *report.changed})
                 if self._old and not self._same_cut:
                     self._cut_again(self._old, untouched, incoming)
             wanted = {*untouched, *report.added, *report.changed}
             report.removed = [document_id for document_id in self._before if document_id not in wanted]
             if self._old and self._nothing_differs(self._old, roots, labels):
-                report.generation = self._old.generation
+                report.generation = self._old.name
                 report.chunks = report.reused = self._old.manifest.counts.chunks
                 self._writer.confirm()
             else:
-                self._publish(folder, sorted(wanted), roots, labels)
+                kept = wanted.intersection(self._places) - {*report.changed} if self._same_cut else set()
+                self._publish(folder, incoming, kept, roots, labels)
             report.unused_rules = _unused_rules(labels, wanted)
             checkpoint.discard(self._writer.directory)
 
@@ -171,60 +178,74 @@ class Update:
                 (report.changed if source.id in self._before else report.added).append(source.id)
         self._progress("read", len(fresh), len(fresh))
 
-    def _cut_again(self, old: Index, document_ids: Sequence[str], incoming: StoreWriter) -> None:
+    def _cut_again(self, old: Generation, document_ids: Sequence[str], incoming: StoreWriter) -> None:
         """Cut documents anew, from the text in the old generation, for a chunker that has changed."""
         for document_id in document_ids:
-            document = old.document(document_id)
-            incoming.add(document, self._chunker.chunk(document), self._before[document_id].original)
+            segment, _ = self._places[document_id]
+            found = old.segments[segment].store.document(document_id)
+            assert found is not None
+            incoming.add(found[1], self._chunker.chunk(found[1]), self._before[document_id].original)
 
-    def _nothing_differs(self, old: Index, roots: Mapping[str, str], labels: Sequence[LabelRule]) -> bool:
+    def _nothing_differs(self, old: Generation, roots: Mapping[str, str], labels: Sequence[LabelRule]) -> bool:
         report, manifest = self._report, old.manifest
         same_documents = not (report.added or report.changed or report.removed)
         return self._same_cut and same_documents and (manifest.roots, manifest.labels) == (dict(roots), tuple(labels))
 
     def _publish(
-        self, folder: Path, document_ids: Sequence[str], roots: Mapping[str, str], labels: Sequence[LabelRule]
+        self,
+        folder: Path,
+        incoming: StoreWriter,
+        kept: Collection[str],
+        roots: Mapping[str, str],
+        labels: Sequence[LabelRule],
     ) -> None:
+        """Publish the old documents that are `kept` and the incoming ones."""
         report = self._report
+        parts = self._old_parts(kept)
+        if incoming.documents:
+            parts.append(Part(self._new_segment(folder, incoming), frozenset()))
+        self._progress("write", 1, 3)
         with report.timed("write"):
-            self._progress("write", 0, 3)
-            self._write_store(folder, document_ids)
-            self._progress("write", 1, 3)
-        with closing(DocumentStore(folder / STORE)) as store:
-            with report.timed("embed"):
-                vectors_nd, report.embedded = chunk_vectors(
-                    store, self._old, self._embedder, self._writer.directory, self._embed_progress
-                )
-            with report.timed("write"):
-                FlatVectors.build(vectors_nd).save(folder / VECTORS)
-                LexicalIndex.build(chunk.context_text for chunk in store.all_chunks()).save(folder / LEXICAL)
-                self._progress("write", 2, 3)
-            documents, report.chunks = store.counts()
-        with report.timed("write"):
+            dimension = self._embedder.dimension
+            parts = tidied(self._writer, folder, parts, self._policy, incoming.chunks, dimension)
+            self._progress("write", 2, 3)
+            found = counts(parts)
             report.generation = self._writer.publish(
                 folder,
+                segments=infos(parts),
+                deleted={part.segment.info.name: part.deleted for part in parts},
                 embedder=_embedder_info(self._embedder),
                 chunker=_chunker_info(self._chunker),
                 roots=roots,
                 labels=labels,
-                counts=Counts(documents=documents, chunks=report.chunks),
+                counts=found,
             )
             self._progress("write", 3, 3)
         report.published = True
+        report.chunks = found.chunks
         report.reused = report.chunks - report.embedded
 
-    def _write_store(self, folder: Path, document_ids: Sequence[str]) -> None:
-        """Merge the documents just read with those of the old generation. Rows follow the order of ids."""
-        with closing(DocumentStore(folder / _INCOMING)) as incoming, StoreWriter(folder / STORE) as store:
-            read = {entry.id: entry for entry in incoming.documents()}
-            for document_id in document_ids:
-                if document_id in read:
-                    entry, origin = read[document_id], incoming
-                else:
-                    assert self._old is not None
-                    entry, origin = self._before[document_id], self._old.store
-                store.add(origin.document(document_id), origin.chunks_of(document_id), entry.original)
-        (folder / _INCOMING).unlink()
+    def _old_parts(self, kept: Collection[str]) -> list[Part]:
+        """The segments of the old generation, with what is deleted in the next one."""
+        if not self._old:
+            return []
+        gone: list[set[int]] = [set(numbers) for numbers in self._old.deleted]
+        for document_id, (segment, number) in self._places.items():
+            if document_id not in kept:
+                gone[segment].add(number)
+        return [Part(segment, frozenset(numbers)) for segment, numbers in zip(self._old.segments, gone, strict=True)]
+
+    def _new_segment(self, folder: Path, incoming: StoreWriter) -> Segment:
+        """Complete the incoming segment: vectors and terms for its chunks."""
+        report = self._report
+        with closing(DocumentStore(incoming.folder / STORE)) as store, report.timed("embed"):
+            vectors_nd, report.embedded = chunk_vectors(
+                store, self._old, self._embedder, self._writer.directory, self._embed_progress
+            )
+        self._progress("write", 0, 3)
+        with report.timed("write"):
+            info = finish_segment(incoming, vectors_nd)
+        return Segment(folder, info, self._embedder.dimension)
 
     def _embed_progress(self, done: int, total: int) -> None:
         self._progress("embed", done, total)

@@ -1,4 +1,4 @@
-"""The command line, `smallhold index|warm|ask|chat|serve|keys|feedback|calibrate|eval|models|doctor`.
+"""The command line, `smallhold index|store|warm|ask|chat|serve|keys|feedback|calibrate|eval|models|doctor`.
 
 Parts are imported when a command needs them, so that `--help` is instant.
 """
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rag import cli_feedback, cli_keys, cli_models
+from rag import cli_feedback, cli_keys, cli_models, cli_store
 from rag.config import Settings, load_settings
 from rag.errors import ConfigError, SmallholdError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_feedback.app, name="feedback")
+app.add_typer(cli_store.app, name="store")
 app.command("doctor")(cli_models.doctor)
 
 IndexDir = Annotated[Path | None, typer.Option("--index", help="The index directory. (default: .smallhold/index)")]

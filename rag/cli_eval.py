@@ -193,7 +193,8 @@ def _chunker(settings: Settings, embedder: "SentenceEmbedder") -> "Chunker":
 def _published(index: Path) -> tuple[str, ...]:
     """Return what an index directory holds at the moment: the checksums of its files. Raises `IndexMissing`."""
     manifest = read_manifest(index / GENERATIONS / read_current(index))
-    return tuple(f"{name} {info.sha256}" for name, info in sorted(manifest.files.items()))
+    files = [(name, info) for segment in manifest.segments for name, info in sorted(segment.files.items())]
+    return tuple(f"{name} {info.sha256}" for name, info in [*files, ("deleted", manifest.deleted)])
 
 
 def _fingerprint(row: "SystemRow", settings: Settings, index: Sequence[str]) -> str:

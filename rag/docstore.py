@@ -1,132 +1,164 @@
-"""Documents and chunks of an index generation: the reading side of `store.sqlite`."""
+"""Documents and chunks of an index generation: the reading side of the segments' `store.sqlite`."""
 
 import json
-import sqlite3
-import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
+from rag.catalog import DocumentEntry, Original, ReadOnlyDatabase
 from rag.datatypes import Chunk, Document, Metadata, Span
-from rag.errors import IndexDamaged, InvalidRequest, UnknownDocument
-from rag.manifest import REBUILD_HINT
+from rag.errors import UnknownDocument
 from rag.protocols import IntArray
+from rag.rows import Rows
+
+__all__ = ["DocumentEntry", "DocumentStore", "Original", "SegmentedStore"]
 
 _CHUNK = 'SELECT row, c.id, d.id, c.text, start, "end", c.metadata FROM chunks c JOIN documents d USING (number)'
+_PAGE = 1000
 
 
-class Original(NamedTuple):
-    """What a document was made from: enough to tell whether it must be read again.
-
-    `root` is the absolute path of the indexed root (empty for records), `sha256` and `bytes` describe the original and
-    `loader` is the version of the loader that read it.
-    """
-
-    root: str
-    sha256: str
-    bytes: int
-    loader: str
-
-
-class DocumentEntry(NamedTuple):
-    """A document without its text. `chunks` is their number, `bytes` the size of the original."""
-
-    id: str
-    title: str
-    uri: str
-    chunks: int
-    bytes: int
-    original: Original
-
-
-class DocumentStore:
-    """Read access to a `store.sqlite` that no one writes any more. Usable from several threads."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        try:
-            # Immutable: no locks and no journal, and reading goes on after the file's directory is replaced.
-            self._connection = sqlite3.connect(
-                f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
-            )
-            self._connection.execute("SELECT count(*) FROM documents").fetchone()
-        except sqlite3.Error as error:
-            raise IndexDamaged(f"the index is damaged: {path}: {error}", hint=REBUILD_HINT) from error
-
-    def close(self) -> None:
-        """Release the file."""
-        with self._lock:
-            self._connection.close()
+class DocumentStore(ReadOnlyDatabase):
+    """Read access to one segment's `store.sqlite`, deleted documents included."""
 
     def counts(self) -> tuple[int, int]:
         """Return the numbers of documents and of chunks."""
-        ((documents, chunks),) = self._query("SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM chunks)")
+        ((documents, chunks),) = self.query("SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM chunks)")
         return documents, chunks
 
-    def documents(self) -> list[DocumentEntry]:
-        """Return all documents, ordered by id."""
-        rows = self._query("SELECT id, title, uri, chunks, bytes, root, sha256, loader FROM documents ORDER BY number")
-        return [
-            DocumentEntry(found_id, title, uri, chunks, size, Original(root, digest, size, loader))
-            for found_id, title, uri, chunks, size, root, digest, loader in rows
-        ]
+    def document(self, document_id: str) -> tuple[int, Document] | None:
+        """Return the number and the whole of a document, None where there is none of that id."""
+        rows = self.query("SELECT number, id, uri, title, text, metadata FROM documents WHERE id = ?", document_id)
+        for number, found_id, uri, title, text, metadata in rows:
+            return number, Document(found_id, uri, title, text, _metadata(metadata))
+        return None
 
-    def descriptions(self, batch: int = 10_000) -> Iterator[tuple[str, str, Metadata]]:
-        """Yield id, title and metadata of every document, ordered as in `documents`."""
-        start = 0
-        statement = "SELECT number, id, title, metadata FROM documents WHERE number >= ? ORDER BY number LIMIT ?"
-        while found := self._query(statement, start, batch):
-            yield from ((document_id, title, _metadata(metadata)) for _, document_id, title, metadata in found)
-            start = found[-1][0] + 1
+    def number(self, document_id: str) -> int | None:
+        """Return the number of a document, None where there is none of that id."""
+        for (number,) in self.query("SELECT number FROM documents WHERE id = ?", document_id):
+            return int(number)
+        return None
 
-    def described(self, document_id: str) -> tuple[str, Metadata] | None:
-        """Return title and metadata of a document, None where there is none of that id."""
-        rows = self._query("SELECT title, metadata FROM documents WHERE id = ?", document_id)
-        return (rows[0][0], _metadata(rows[0][1])) if rows else None
+    def descriptions(self) -> Iterator[tuple[int, str, str, Metadata]]:
+        """Yield number, id, title and metadata of every document, in order."""
+        statement = (
+            "SELECT number, number, id, title, metadata FROM documents WHERE number >= ? ORDER BY number LIMIT ?"
+        )
+        for number, document_id, title, metadata in self._pages(statement):
+            yield number, document_id, title, _metadata(metadata)
 
-    def row_documents(self) -> IntArray:
-        """Return for each row `(n,)` the position of its document in `documents`."""
-        return np.array([number for (number,) in self._query("SELECT number FROM chunks ORDER BY row")], dtype=np.int64)
+    def described(self, document_id: str) -> tuple[int, str, Metadata] | None:
+        """Return number, title and metadata of a document, None where there is none of that id."""
+        for number, title, metadata in self.query(
+            "SELECT number, title, metadata FROM documents WHERE id = ?", document_id
+        ):
+            return number, title, _metadata(metadata)
+        return None
 
-    def document(self, document_id: str) -> Document:
-        """Return a document with its text. Raises `UnknownDocument` where there is none of that id."""
-        rows = self._query("SELECT id, uri, title, text, metadata FROM documents WHERE id = ?", document_id)
-        if not rows:
-            raise UnknownDocument(f"the index holds no document {document_id!r}")
-        ((found_id, uri, title, text, metadata),) = rows
-        return Document(found_id, uri, title, text, _metadata(metadata))
+    def owners(self) -> IntArray:
+        """Return for each row `(n,)` the number of its document."""
+        return np.array([number for (number,) in self.query("SELECT number FROM chunks ORDER BY row")], np.int64)
 
-    def chunks(self, rows: Sequence[int]) -> list[Chunk]:
-        """Return the chunks of these row numbers, in their order. Raises `InvalidRequest` for a row out of range."""
+    def chunks(self, rows: Sequence[int] | IntArray) -> dict[int, Chunk]:
+        """Return the chunks of these rows, by row."""
         statement = f"{_CHUNK} WHERE row IN (SELECT value FROM json_each(?))"  # noqa: S608 (constant)
         wanted = json.dumps([int(row) for row in rows])
-        found = {row: _chunk(*fields) for row, *fields in self._query(statement, wanted)}
-        try:
-            return [found[int(row)] for row in rows]
-        except KeyError as error:
-            raise InvalidRequest(f"the index holds no chunk in row {error}") from None
+        return {row: _chunk(*fields) for row, *fields in self.query(statement, wanted)}
 
-    def chunks_of(self, document_id: str) -> list[Chunk]:
-        """Return the chunks of a document in reading order, empty where there is none of that id."""
-        return [_chunk(*fields) for _, *fields in self._query(f"{_CHUNK} WHERE d.id = ? ORDER BY row", document_id)]
+    def chunks_of(self, number: int) -> list[Chunk]:
+        """Return the chunks of a document in reading order."""
+        return [_chunk(*fields) for _, *fields in self.query(f"{_CHUNK} WHERE number = ? ORDER BY row", number)]
 
-    def all_chunks(self, batch: int = 1000) -> Iterator[Chunk]:
-        """Yield every chunk in row order."""
-        start = 0
-        while found := self._query(f"{_CHUNK} WHERE row >= ? ORDER BY row LIMIT ?", start, batch):
-            yield from (_chunk(*fields) for _, *fields in found)
-            start = found[-1][0] + 1
+    def all_chunks(self, deleted: Collection[int] = ()) -> Iterator[Chunk]:
+        """Yield every chunk in row order, but those of deleted documents."""
+        statement = _CHUNK.replace("row,", "row, number,")
+        for number, *fields in self._pages(f"{statement} WHERE row >= ? ORDER BY row LIMIT ?"):
+            if number not in deleted:
+                yield _chunk(*fields)
 
     def contexts(self) -> list[bytes]:
         """Return, in row order, the SHA-256 of what was embedded for each chunk (`Chunk.context_text` in UTF-8)."""
-        return [context for (context,) in self._query("SELECT context FROM chunks ORDER BY row")]
+        return [context for (context,) in self.query("SELECT context FROM chunks ORDER BY row")]
 
-    def _query(self, statement: str, *parameters: object) -> list[Any]:
-        with self._lock:
-            return self._connection.execute(statement, parameters).fetchall()
+    def document_records(self) -> Iterator[list[Any]]:
+        """Yield the documents as they are stored, in order: number and the columns after it."""
+        return self._pages("SELECT number, * FROM documents WHERE number >= ? ORDER BY number LIMIT ?")
+
+    def chunk_records(self) -> Iterator[list[Any]]:
+        """Yield the chunks as they are stored, in order: row and the columns after it."""
+        return self._pages("SELECT row, * FROM chunks WHERE row >= ? ORDER BY row LIMIT ?")
+
+    def _pages(self, statement: str) -> Iterator[list[Any]]:
+        """Yield the columns behind the first, which counts up, reading a page of rows at a time."""
+        start = 0
+        while found := self.query(statement, start, _PAGE):
+            yield from (fields for _, *fields in found)
+            start = found[-1][0] + 1
+
+
+class SegmentedStore:
+    """The live documents and chunks of all segments of an index. Usable from several threads."""
+
+    def __init__(self, segments: Sequence[DocumentStore], deleted: Sequence[Collection[int]], rows: Rows) -> None:
+        self._segments = segments
+        self._deleted = deleted
+        self._rows = rows
+
+    def document(self, document_id: str) -> Document:
+        """Return a document with its text. Raises `UnknownDocument` where there is none of that id."""
+        for segment, deleted in zip(self._segments, self._deleted, strict=True):
+            found = segment.document(document_id)
+            if found and found[0] not in deleted:
+                return found[1]
+        raise UnknownDocument(f"the index holds no document {document_id!r}")
+
+    def chunks(self, rows: Sequence[int]) -> list[Chunk]:
+        """Return the chunks of these row numbers, in their order. Raises `InvalidRequest` for a row out of range."""
+        chunks: dict[int, Chunk] = {}
+        for number, at, places in self._rows.places(rows):
+            found = self._segments[number].chunks(places)
+            chunks.update(zip(at.tolist(), (found[place] for place in places.tolist()), strict=True))
+        return [chunks[at] for at in range(len(rows))]
+
+    def chunks_of(self, document_id: str) -> list[Chunk]:
+        """Return the chunks of a document in reading order, empty where there is none of that id."""
+        for segment, deleted in zip(self._segments, self._deleted, strict=True):
+            number = segment.number(document_id)
+            if number is not None and number not in deleted:
+                return segment.chunks_of(number)
+        return []
+
+    def descriptions(self) -> Iterator[tuple[str, str, Metadata]]:
+        """Yield id, title and metadata of every document, in the order of their rows."""
+        for segment, deleted in zip(self._segments, self._deleted, strict=True):
+            for number, document_id, title, metadata in segment.descriptions():
+                if number not in deleted:
+                    yield document_id, title, metadata
+
+    def described(self, document_id: str) -> tuple[str, Metadata] | None:
+        """Return title and metadata of a document, None where there is none of that id."""
+        for segment, deleted in zip(self._segments, self._deleted, strict=True):
+            found = segment.described(document_id)
+            if found and found[0] not in deleted:
+                return found[1:]
+        return None
+
+    def row_documents(self) -> IntArray:
+        """Return for each row `(n,)` the position of its document in `descriptions`."""
+        found, first = [np.empty(0, np.int64)], 0
+        for segment, deleted in zip(self._segments, self._deleted, strict=True):
+            live = np.ones(segment.counts()[0], np.bool_)
+            live[list(deleted)] = False
+            owners = segment.owners()
+            positions = first - 1 + np.cumsum(live)
+            found.append(positions[owners[live[owners]]])
+            first += int(np.count_nonzero(live))
+        return np.concatenate(found)
+
+    def all_chunks(self) -> Iterator[Chunk]:
+        """Yield every chunk in row order."""
+        for segment, deleted in zip(self._segments, self._deleted, strict=True):
+            yield from segment.all_chunks(deleted)
 
 
 def _chunk(chunk_id: str, document_id: str, text: str, start: int, end: int, metadata: str) -> Chunk:

@@ -1,26 +1,97 @@
 """An index directory, opened for reading: one whole generation, verified before anything in it is parsed."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from rag.catalogue import Catalogue
+from rag.catalog import DocumentEntry
 from rag.datatypes import Chunk, Document
-from rag.docstore import DocumentEntry, DocumentStore
+from rag.docstore import SegmentedStore
 from rag.errors import IndexDamaged, IndexIncompatible, UnknownDocument
 from rag.filter import EVERYTHING, View
 from rag.lexical import LexicalIndex
 from rag.manifest import (
+    DAMAGE_HINT,
     GENERATIONS,
-    LEXICAL,
     REBUILD_HINT,
-    STORE,
-    VECTORS,
     Manifest,
     read_current,
+    read_deleted,
     read_manifest,
-    verify_files,
 )
-from rag.vectors import FlatVectors
+from rag.masks import Masks
+from rag.protocols import BoolArray
+from rag.rows import Rows
+from rag.segment import Segment, open_all
+from rag.vectors import SegmentedVectors
+
+
+class Generation:
+    """The current generation of an index directory: its manifest, its segments, and what is deleted in each.
+
+    The parts of a segment are verified and opened as they are asked for, which is what a writer wants. Rows and
+    documents are numbered in each segment's own files, where deleted ones still stand.
+    """
+
+    def __init__(self, name: str, manifest: Manifest, segments: list[Segment], deleted: list[frozenset[int]]) -> None:
+        self.name = name
+        self.manifest = manifest
+        self.segments = segments
+        self.deleted = deleted
+
+    @classmethod
+    def open(
+        cls, directory: Path, embedder_fingerprint: str | None = None, before: "Generation | None" = None
+    ) -> "Generation":
+        """Read what the current generation is made of, and share the segments that `before` has opened already.
+
+        Raises `IndexMissing`, `IndexDamaged` naming the file, and `IndexIncompatible` where the format or the embedder
+        is another.
+        """
+        return cls.named(directory, read_current(directory), embedder_fingerprint, before)
+
+    @classmethod
+    def named(
+        cls,
+        directory: Path,
+        name: str,
+        embedder_fingerprint: str | None = None,
+        before: "Generation | None" = None,
+    ) -> "Generation":
+        """The same of another generation than the current one."""
+        folder = directory / GENERATIONS / name
+        manifest = read_manifest(folder)
+        if embedder_fingerprint is not None:
+            _check_embedder(directory, manifest, embedder_fingerprint)
+        found = read_deleted(folder, manifest)
+        deleted = [frozenset(found.get(info.name, ())) for info in manifest.segments]
+        opened = {segment.info.name: segment for segment in before.segments} if before else {}
+        segments = [
+            opened[info.name].share()
+            if info.name in opened and opened[info.name].info == info
+            else Segment(directory, info, manifest.embedder.dimension)
+            for info in manifest.segments
+        ]
+        return cls(name, manifest, segments, deleted)
+
+    def entries(self) -> list[tuple[int, int, DocumentEntry]]:
+        """Return every live document with its segment's position and its number there. Raises `IndexDamaged`."""
+        return [
+            (position, number, entry)
+            for position, segment in enumerate(self.segments)
+            for number, entry in enumerate(segment.catalog.entries())
+            if number not in self.deleted[position]
+        ]
+
+    def close(self) -> None:
+        """Release the segments."""
+        for segment in self.segments:
+            segment.close()
+
+    def __enter__(self) -> "Generation":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Index:
@@ -29,50 +100,51 @@ class Index:
     Usable from several threads. Stays readable after a writer has published and removed this generation.
     """
 
-    def __init__(
-        self, generation: str, manifest: Manifest, vectors: FlatVectors, lexical: LexicalIndex, store: DocumentStore
-    ) -> None:
-        self.generation = generation
-        self.manifest = manifest
-        self.vectors = vectors
-        self.lexical = lexical
-        self.store = store
-        self.catalogue = Catalogue(store, manifest.labels)
+    def __init__(self, parts: Generation) -> None:
+        """Put opened parts together. Raises `IndexDamaged` where they do not make what the manifest says."""
+        self._parts = parts
+        self.generation = parts.name
+        self.manifest = parts.manifest
+        segments, deleted = parts.segments, parts.deleted
+        rows = Rows(
+            [(segment.info.chunks, _live(segment, gone)) for segment, gone in zip(segments, deleted, strict=True)]
+        )
+        self.vectors = SegmentedVectors([s.vectors for s in segments], rows, parts.manifest.embedder.dimension)
+        self.lexical = LexicalIndex([s.postings for s in segments], rows)
+        self.store = SegmentedStore([s.store for s in segments], deleted, rows)
+        self.masks = Masks(self.store, self.manifest.labels)
+        documents = sum(s.info.documents - len(gone) for s, gone in zip(segments, deleted, strict=True))
+        if (documents, len(rows)) != (self.manifest.counts.documents, self.manifest.counts.chunks):
+            raise IndexDamaged(
+                f"the index is damaged: generation {parts.name}: its segments do not fit together", hint=DAMAGE_HINT
+            )
 
     @classmethod
-    def open(cls, directory: Path, embedder_fingerprint: str | None = None) -> "Index":
+    def open(cls, directory: Path, embedder_fingerprint: str | None = None, before: "Index | None" = None) -> "Index":
         """Open the current generation, verified against its checksums.
 
-        Give the fingerprint of the embedder that will embed the questions. Raises `IndexMissing`, `IndexDamaged`
-        naming the file, and `IndexIncompatible` where the format or the embedder is another.
+        Give the fingerprint of the embedder that will embed the questions, and an index of the directory that is still
+        open: segments that both generations have are shared and not verified again. Raises `IndexMissing`,
+        `IndexDamaged` naming the file, and `IndexIncompatible` where the format or the embedder is another.
         """
-        name = read_current(directory)
         while True:
+            name = read_current(directory)
             try:
-                return cls._open_generation(directory, name, embedder_fingerprint)
+                return cls._open_current(directory, embedder_fingerprint, before)
             except IndexDamaged:
                 # A writer may have published and removed this generation since its name was read.
-                newer = read_current(directory)
-                if newer == name:
+                if read_current(directory) == name:
                     raise
-                name = newer
 
     @classmethod
-    def _open_generation(cls, directory: Path, name: str, embedder_fingerprint: str | None) -> "Index":
-        generation = directory / GENERATIONS / name
-        manifest = read_manifest(generation)
-        if embedder_fingerprint is not None:
-            _check_embedder(directory, manifest, embedder_fingerprint)
-        verify_files(generation, manifest)
-        store = DocumentStore(generation / STORE)
+    def _open_current(cls, directory: Path, embedder_fingerprint: str | None, before: "Index | None") -> "Index":
+        parts = Generation.open(directory, embedder_fingerprint, before._parts if before else None)
         try:
-            vectors = FlatVectors.load(generation / VECTORS)
-            lexical = LexicalIndex.load(generation / LEXICAL)
-            _check_counts(generation, manifest, vectors, lexical, store)
+            open_all(parts.segments)
+            return cls(parts)
         except BaseException:
-            store.close()
+            parts.close()
             raise
-        return cls(name, manifest, vectors, lexical, store)
 
     def __enter__(self) -> "Index":
         return self
@@ -81,8 +153,8 @@ class Index:
         self.close()
 
     def close(self) -> None:
-        """Release the store's file."""
-        self.store.close()
+        """Release the segments' files."""
+        self._parts.close()
 
     def chunk(self, row: int) -> Chunk:
         """Return the chunk in this row. Raises `InvalidRequest` where there is none."""
@@ -97,13 +169,21 @@ class Index:
 
         Raises `UnknownDocument` where there is none of that id, in the same words where the view leaves it out.
         """
-        if view != EVERYTHING and not self.catalogue.sees(document_id, view):
+        if view != EVERYTHING and not self.masks.sees(document_id, view):
             raise UnknownDocument(f"the index holds no document {document_id!r}")
         return self.store.document(document_id)
 
     def documents(self) -> list[DocumentEntry]:
         """Return every document without its text, ordered by id."""
-        return self.store.documents()
+        return sorted(self.documents_by_row())
+
+    def documents_by_row(self) -> list[DocumentEntry]:
+        """Return every document without its text, in the order of their rows: `chunks` rows each."""
+        return [entry for _, _, entry in self._parts.entries()]
+
+
+def _live(segment: Segment, deleted: Collection[int]) -> BoolArray | None:
+    return segment.catalog.live_rows(deleted) if deleted else None
 
 
 def _check_embedder(directory: Path, manifest: Manifest, fingerprint: str) -> None:
@@ -114,12 +194,3 @@ def _check_embedder(directory: Path, manifest: Manifest, fingerprint: str) -> No
             f"the questions would be embedded by another (fingerprint {fingerprint})",
             hint=f"{REBUILD_HINT}, or configure the embedder {built.name}",
         )
-
-
-def _check_counts(
-    generation: Path, manifest: Manifest, vectors: FlatVectors, lexical: LexicalIndex, store: DocumentStore
-) -> None:
-    expected = (manifest.counts.documents, manifest.counts.chunks)
-    agrees = store.counts() == expected and len(vectors) == len(lexical) == manifest.counts.chunks
-    if not agrees or vectors.dimension != manifest.embedder.dimension:
-        raise IndexDamaged(f"the index is damaged: {generation}: its parts do not fit together", hint=REBUILD_HINT)

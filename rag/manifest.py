@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
 import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,29 +15,31 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from rag.errors import IndexDamaged, IndexIncompatible, IndexMissing, InvalidRequest
 from rag.labels import MOST_RULES, LabelRule
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_UNSUMMED = 1  # the format whose manifests had no checksum, and at first no label rules
 
 CURRENT = "CURRENT"
 GENERATIONS = "generations"
+SEGMENTS = "segments"
 LOCK = "lock"
+# In a generation's folder.
 MANIFEST = "manifest.json"
-VECTORS = "vectors.faiss"
+MANIFEST_SUM = "manifest.sha256"
+DELETED = "deleted.json"
+# In a segment's folder.
+CATALOG = "catalog.sqlite"
 STORE = "store.sqlite"
+VECTORS = "vectors.faiss"
 LEXICAL = "lexical"
-LEXICAL_FILES = (
-    "data.csc.index.npy",
-    "indices.csc.index.npy",
-    "indptr.csc.index.npy",
-    "vocab.index.json",
-    "params.index.json",
-)
-FILES = frozenset({VECTORS, STORE, *(f"{LEXICAL}/{name}" for name in LEXICAL_FILES)})
+LEXICAL_FILES = ("terms.txt", "starts.npy", "rows.npy", "counts.npy", "lengths.npy")
+SEGMENT_FILES = frozenset({CATALOG, STORE, VECTORS, *(f"{LEXICAL}/{name}" for name in LEXICAL_FILES)})
 
 INDEX_HINT = "Build one: smallhold index PATH"
 REBUILD_HINT = "Build it again: smallhold index PATH... --rebuild"
+DAMAGE_HINT = "Save what is whole: smallhold store repair. Or build it again: smallhold index PATH... --rebuild"
 
-# One line per root and per file: far below this in any index that this program writes.
-_MAX_MANIFEST_BYTES = 16_000_000
+# One line per root, per file of a segment and per deleted document: far below this in any index of this program.
+_MAX_JSON_BYTES = 64_000_000
 _GENERATION = re.compile(r"\d{6,18}")
 
 
@@ -59,17 +64,26 @@ class ChunkerInfo(_Record):
 
 
 class Counts(_Record):
-    """What the generation holds."""
+    """What the generation holds, deleted documents left out."""
 
     documents: int = Field(ge=0)
     chunks: int = Field(ge=0)
 
 
 class FileInfo(_Record):
-    """A file of the generation, as it was published."""
+    """A file of the index, as it was published."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int = Field(ge=0)
+
+
+class SegmentInfo(_Record):
+    """A segment that a generation reads: its folder's name, its files, and what is in them, deleted or not."""
+
+    name: str = Field(pattern=r"^\d{6,18}$")
+    documents: int = Field(ge=1)
+    chunks: int = Field(ge=0)
+    files: dict[str, FileInfo]
 
 
 class Manifest(_Record):
@@ -77,7 +91,7 @@ class Manifest(_Record):
 
     `roots` maps the absolute path of each indexed folder or file to its label, the first part of its documents' ids
     (empty for none). It is empty where the documents came from records instead of files. `labels` are the rules for
-    who may see which document (`rag.labels`).
+    who may see which document (`rag.labels`). `segments` are in row order.
     """
 
     format_version: int
@@ -86,9 +100,10 @@ class Manifest(_Record):
     embedder: EmbedderInfo
     chunker: ChunkerInfo
     roots: dict[str, str]
-    labels: tuple[LabelRule, ...] = Field((), max_length=MOST_RULES)
+    labels: tuple[LabelRule, ...] = Field(max_length=MOST_RULES)
     counts: Counts
-    files: dict[str, FileInfo]
+    segments: list[SegmentInfo]
+    deleted: FileInfo
 
 
 def read_current(directory: Path) -> str:
@@ -100,9 +115,9 @@ def read_current(directory: Path) -> str:
     except (FileNotFoundError, NotADirectoryError):
         raise IndexMissing(f"there is no index in {directory}", hint=INDEX_HINT) from None
     except OSError as error:
-        raise IndexDamaged(f"{path} cannot be read: {error.strerror}", hint=REBUILD_HINT) from error
+        raise IndexDamaged(f"{path} cannot be read: {error.strerror}", hint=DAMAGE_HINT) from error
     if not _GENERATION.fullmatch(name):
-        raise IndexDamaged(f"{path} names no generation", hint=REBUILD_HINT)
+        raise IndexDamaged(f"{path} names no generation", hint=DAMAGE_HINT)
     return name
 
 
@@ -118,20 +133,58 @@ def read_manifest(generation: Path) -> Manifest:
     """Read and check the manifest of a generation. Raises `IndexDamaged`, or `IndexIncompatible` for another format."""
     path = generation / MANIFEST
     data = _read_json(path)
+    summed = _has_its_sum(generation)
     version = data.get("format_version")
     if isinstance(version, int) and version != FORMAT_VERSION:
         age = "an older" if version < FORMAT_VERSION else "a newer"
         raise IndexIncompatible(
             f"{generation} has {age} index format ({version}; this program reads {FORMAT_VERSION})", hint=REBUILD_HINT
         )
+    if not summed:
+        _damaged(generation / MANIFEST_SUM, "it is missing, and with it the checksum of the manifest")
     try:
         manifest = Manifest.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         _damaged(path, f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
-    if manifest.files.keys() != FILES:
-        _damaged(path, f"it lists other files than {', '.join(sorted(FILES))}")
+    for segment in manifest.segments:
+        if segment.files.keys() != SEGMENT_FILES:
+            _damaged(path, f"segment {segment.name} has other files than {', '.join(sorted(SEGMENT_FILES))}")
+    if len({segment.name for segment in manifest.segments}) < len(manifest.segments):
+        _damaged(path, "it names a segment twice")
     return manifest
+
+
+def manifest_sum(content: bytes) -> str:
+    """Return what `manifest.sha256` holds for a manifest, in the form that `sha256sum -c` reads."""
+    return f"{hashlib.sha256(content).hexdigest()}  {MANIFEST}\n"
+
+
+def _has_its_sum(generation: Path) -> bool:
+    """Compare the manifest with its checksum; False where there is none, as in format version 1."""
+    path = generation / MANIFEST_SUM
+    try:
+        with path.open("rb") as file:
+            expected = file.read(200)
+        if expected != manifest_sum((generation / MANIFEST).read_bytes()).encode("ascii"):
+            _damaged(generation / MANIFEST, f"its content differs from its checksum in {MANIFEST_SUM}")
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        _damaged(path, error.strerror or "it cannot be read")
+    return True
+
+
+def read_deleted(generation: Path, manifest: Manifest) -> dict[str, list[int]]:
+    """Return the numbers of the deleted documents by segment, ascending. Raises `IndexDamaged`."""
+    verify_files(generation, {DELETED: manifest.deleted})
+    found = _read_json(generation / DELETED)
+    documents = {segment.name: segment.documents for segment in manifest.segments}
+    for name, numbers in found.items():
+        whole = isinstance(numbers, list) and all(type(number) is int for number in numbers)
+        if not whole or numbers != sorted({n for n in numbers if 0 <= n < documents.get(name, 0)}):
+            _damaged(generation / DELETED, f"segment {name[:20]}: it names documents that are not there")
+    return found
 
 
 def read_roots(directory: Path) -> dict[str, str]:
@@ -160,8 +213,7 @@ def read_label_rules(directory: Path) -> tuple[LabelRule, ...]:
             return ()
         name = names[-1]
     try:
-        found = _read_json(folder / name / MANIFEST).get("labels", [])
-        return TypeAdapter(tuple[LabelRule, ...]).validate_python(found)
+        return TypeAdapter(tuple[LabelRule, ...]).validate_python(_stored_label_rules(folder / name))
     except (IndexDamaged, ValidationError) as error:
         raise InvalidRequest(
             f"the index in {directory} is damaged, so that nobody knows what its label rules were",
@@ -169,18 +221,39 @@ def read_label_rules(directory: Path) -> tuple[LabelRule, ...]:
         ) from error
 
 
-def verify_files(generation: Path, manifest: Manifest) -> None:
-    """Compare every file of a generation with its checksum. Raises `IndexDamaged` naming the first that differs."""
-    for name, expected in sorted(manifest.files.items()):
-        path = generation / name
-        try:
-            found = describe_file(path)
-        except OSError as error:
-            _damaged(path, error.strerror or "it cannot be read")
-        if found.bytes != expected.bytes:
-            _damaged(path, f"it has {found.bytes} bytes instead of {expected.bytes}")
-        if found.sha256 != expected.sha256:
-            _damaged(path, "its content differs from its checksum")
+def _stored_label_rules(generation: Path) -> object:
+    """Return what a manifest holds for `labels`. Raises `IndexDamaged` where it is not as it was written."""
+    path = generation / MANIFEST
+    data = _read_json(path)
+    if data.get("format_version") == _UNSUMMED:
+        return data.get("labels", [])
+    if not _has_its_sum(generation):
+        _damaged(generation / MANIFEST_SUM, "it is missing, and with it the checksum of the manifest")
+    return data.get("labels")
+
+
+def verify_files(folder: Path, files: Mapping[str, FileInfo]) -> None:
+    """Compare files with their checksums, several at once. Raises `IndexDamaged` naming the first that differs."""
+    for reason in damages(folder, files):
+        raise IndexDamaged(f"the index is damaged: {reason}", hint=DAMAGE_HINT)
+
+
+def damages(folder: Path, files: Mapping[str, FileInfo]) -> Iterable[str]:
+    """Say of each file that differs from its checksum which it is and what is wrong."""
+    # Large files cost 4 s a GB on a core without SHA instructions; hashlib leaves the other cores to other threads.
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        found = pool.map(lambda name: _damage(folder / name, files[name]), sorted(files))
+        return [reason for reason in found if reason]
+
+
+def _damage(path: Path, expected: FileInfo) -> str:
+    try:
+        if (size := path.stat().st_size) != expected.bytes:
+            return f"{path}: it has {size} bytes instead of {expected.bytes}"
+        same = describe_file(path).sha256 == expected.sha256
+    except OSError as error:
+        return f"{path}: {error.strerror or 'it cannot be read'}"
+    return "" if same else f"{path}: its content differs from its checksum"
 
 
 def describe_file(path: Path) -> FileInfo:
@@ -192,8 +265,8 @@ def describe_file(path: Path) -> FileInfo:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _MAX_MANIFEST_BYTES:
-            _damaged(path, f"it is larger than {_MAX_MANIFEST_BYTES} bytes")
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            _damaged(path, f"it is larger than {_MAX_JSON_BYTES} bytes")
         data = json.loads(path.read_bytes())
     except OSError as error:
         _damaged(path, error.strerror or "it cannot be read")
@@ -205,4 +278,4 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _damaged(path: Path, reason: str) -> NoReturn:
-    raise IndexDamaged(f"the index is damaged: {path}: {reason}", hint=REBUILD_HINT)
+    raise IndexDamaged(f"the index is damaged: {path}: {reason}", hint=DAMAGE_HINT)

@@ -19,7 +19,7 @@ class DenseRetriever:
         """Return at most `k` chunks, best first; `score` is the cosine similarity."""
         if k <= 0:
             return []
-        allowed_n = self._index.catalogue.rows(view)
+        allowed_n = self._index.masks.rows(view)
         scores, rows = self._index.vectors.search(self._embedder.embed([question])[0], k, allowed_n)
         chunks = self._index.chunks(rows.tolist())
         return [ScoredChunk(c, s, dense=s) for c, s in zip(chunks, scores.tolist(), strict=True)]
@@ -33,7 +33,7 @@ class LexicalRetriever:
 
     def retrieve(self, question: str, k: int, view: View = EVERYTHING) -> list[ScoredChunk]:
         """Return at most `k` chunks, best first; `score` is the BM25 score."""
-        all_scores = self._index.lexical.scores(question, self._index.catalogue.rows(view))
+        all_scores = self._index.lexical.scores(question, self._index.masks.rows(view))
         rows = best_rows(all_scores, k)
         chunks = self._index.chunks(rows.tolist())
         return [ScoredChunk(c, s, lexical=s) for c, s in zip(chunks, all_scores[rows].tolist(), strict=True)]
@@ -58,7 +58,7 @@ class FusedRetriever:
         """Return at most `k` chunks, best first; `score` lies in [0, 1], `dense` and `lexical` are both set."""
         if k <= 0:
             return []
-        allowed_n = self._index.catalogue.rows(view)
+        allowed_n = self._index.masks.rows(view)
         rows, dense, lexical = self._candidate_scores(question, max(k, self._candidates), allowed_n)
         fused = combine(dense, lexical, self._dense_weight)
         order = np.lexsort((rows, -fused))[:k]

@@ -5,6 +5,7 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from itertools import compress
+from operator import attrgetter
 
 import uvicorn
 
@@ -72,7 +73,7 @@ def load_service(settings: Settings) -> Service:
     pipeline = build_pipeline(settings, generator, build_retriever(settings, index, embedder), embedder)
     embedder.embed(["warm"])  # the first embedding imports torch: seconds that no question should wait for
     documents = listed(index)
-    index.catalogue.rows(View(labels=frozenset()))  # the labels are looked up now, not by the first question
+    index.masks.rows(View(labels=frozenset()))  # the labels are looked up now, not by the first question
     return Service(
         pipeline=_Closing(
             pipeline if large is None else build_cascade(settings, pipeline, large),
@@ -93,7 +94,7 @@ def load_service(settings: Settings) -> Service:
 
 
 def listed(index: Index) -> list[IndexedDocument]:
-    """Return every document with what filters ask for, in the index's order."""
+    """Return every document with what filters ask for, in the order of their rows."""
     described = (metadata for _, _, metadata in index.store.descriptions())
     return [
         IndexedDocument(
@@ -102,14 +103,14 @@ def listed(index: Index) -> list[IndexedDocument]:
             date=str(metadata.get("date", "")),
             tags=tuple(str(metadata.get("tags", "")).splitlines()),
         )
-        for entry, metadata in zip(index.documents(), described, strict=True)
+        for entry, metadata in zip(index.documents_by_row(), described, strict=True)
     ]
 
 
 def left(documents: Sequence[IndexedDocument], index: Index, view: View) -> Sequence[IndexedDocument]:
-    """Return the documents that a view leaves, of all of them in the index's order."""
-    seen = index.catalogue.documents(view)
-    return documents if seen is None else list(compress(documents, seen))
+    """Return the documents that a view leaves, ordered by id, of all of them in the order of their rows."""
+    seen = index.masks.documents(view)
+    return sorted(documents if seen is None else compress(documents, seen), key=attrgetter("id"))
 
 
 class _Closing:

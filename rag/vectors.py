@@ -1,18 +1,22 @@
 """Nearest neighbours by inner product, exactly, with FAISS."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rag.errors import IndexDamaged
-from rag.manifest import REBUILD_HINT
+from rag.manifest import DAMAGE_HINT
 from rag.protocols import BoolArray, FloatArray, IntArray
+from rag.rows import Rows
+
+# Rows copied at once where segments are merged: 100 MB of 384 dimensions.
+_BLOCK = 65_536
 
 
 class FlatVectors:
-    """A `VectorStore` over unit-length vectors, compared one by one (FAISS `IndexFlatIP`).
+    """A `VectorStore` over the unit-length vectors of one segment, compared one by one (FAISS `IndexFlatIP`).
 
     Exact search keeps the inner product equal to the cosine. It reads every vector for every question: measured some
     50 ms for 100,000 of 384 dimensions on two busy cores, a small part of what an answer takes.
@@ -24,10 +28,16 @@ class FlatVectors:
     @classmethod
     def build(cls, vectors_nd: FloatArray) -> "FlatVectors":
         """Copy vectors `(n, d)`; n may be 0."""
+        return cls.gather([vectors_nd], vectors_nd.shape[1])
+
+    @classmethod
+    def gather(cls, blocks: Iterable[FloatArray], dimension: int) -> "FlatVectors":
+        """Copy vectors that come in blocks `(m, d)`."""
         import faiss
 
-        index = faiss.IndexFlatIP(vectors_nd.shape[1])
-        index.add(np.ascontiguousarray(vectors_nd, dtype=np.float32))
+        index = faiss.IndexFlatIP(dimension)
+        for block_md in blocks:
+            index.add(np.ascontiguousarray(block_md, dtype=np.float32))
         return cls(index)
 
     @classmethod
@@ -36,11 +46,12 @@ class FlatVectors:
         import faiss
 
         try:
-            index = faiss.read_index(str(path))
+            # Mapped, not read: pages that no search has touched take no memory.
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
-            raise IndexDamaged(f"the index is damaged: {path}: FAISS cannot read it", hint=REBUILD_HINT) from error
+            raise IndexDamaged(f"the index is damaged: {path}: FAISS cannot read it", hint=DAMAGE_HINT) from error
         if not isinstance(index, faiss.IndexFlatIP):
-            raise IndexDamaged(f"the index is damaged: {path}: it is no IndexFlatIP", hint=REBUILD_HINT)
+            raise IndexDamaged(f"the index is damaged: {path}: it is no IndexFlatIP", hint=DAMAGE_HINT)
         return cls(index)
 
     def save(self, path: Path) -> None:
@@ -68,8 +79,7 @@ class FlatVectors:
             return np.empty(0, np.float32), np.empty(0, np.int64)
         query_1d = np.ascontiguousarray(query_d, dtype=np.float32).reshape(1, -1)
         scores, rows = self._index.search(query_1d, count, params=_only(allowed_n))
-        order = np.lexsort((rows[0], -scores[0]))
-        return scores[0][order], rows[0][order]
+        return _best(scores[0], rows[0], count)
 
     def rows(self, rows: Sequence[int] | IntArray) -> FloatArray:
         """Return the vectors `(m, d)` of these row numbers."""
@@ -78,6 +88,43 @@ class FlatVectors:
             return np.empty((0, self.dimension), np.float32)
         found: FloatArray = self._index.reconstruct_batch(wanted)
         return found
+
+    def blocks(self, kept: IntArray | None) -> Iterable[FloatArray]:
+        """Yield the vectors of these rows, all for None, in blocks `(m, d)`."""
+        rows = np.arange(len(self)) if kept is None else kept
+        for start in range(0, len(rows), _BLOCK):
+            yield self.rows(rows[start : start + _BLOCK])
+
+
+class SegmentedVectors:
+    """A `VectorStore` over the live rows of all segments of an index."""
+
+    def __init__(self, segments: Sequence[FlatVectors], rows: Rows, dimension: int) -> None:
+        self._segments = segments
+        self._rows = rows
+        self.dimension = dimension
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def search(self, query_d: FloatArray, k: int, allowed_n: BoolArray | None = None) -> tuple[FloatArray, IntArray]:
+        """For one query `(d,)` return scores `(m,)` and rows `(m,)`, best first, m <= k; equal scores by row.
+
+        With a mask `(n,)` no other rows than those it allows are looked at.
+        """
+        scores, rows = [np.empty(0, np.float32)], [np.empty(0, np.int64)]
+        for number, segment in enumerate(self._segments):
+            found, places = segment.search(query_d, k, self._rows.spread(number, allowed_n))
+            scores.append(found)
+            rows.append(self._rows.number(number, places))
+        return _best(np.concatenate(scores), np.concatenate(rows), k)
+
+    def rows(self, rows: Sequence[int] | IntArray) -> FloatArray:
+        """Return the vectors `(m, d)` of these row numbers. Raises `InvalidRequest` for a row out of range."""
+        vectors_md = np.empty((len(rows), self.dimension), np.float32)
+        for number, at, places in self._rows.places(rows):
+            vectors_md[at] = self._segments[number].rows(places)
+        return vectors_md
 
 
 def _only(allowed_n: BoolArray | None) -> Any:
@@ -89,3 +136,8 @@ def _only(allowed_n: BoolArray | None) -> Any:
     bits = np.packbits(allowed_n, bitorder="little")
     # Its types are those of the C++ constructors, which the Python ones wrap.
     return faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))  # type: ignore[call-arg, arg-type]
+
+
+def _best(scores: FloatArray, rows: IntArray, k: int) -> tuple[FloatArray, IntArray]:
+    order = np.lexsort((rows, -scores))[: max(k, 0)]
+    return scores[order], rows[order]

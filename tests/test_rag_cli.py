@@ -105,8 +105,8 @@ def test_label_rules_are_kept_and_slips_in_them_told(tmp_path: Path) -> None:
     assert (again["published"], again["unused_rules"]) == (False, ["hrr/**"])
     with Index.open(tmp_path / ".smallhold" / "index") as index:
         public = View(labels=frozenset())
-        assert [index.catalogue.sees(name, public) for name in ("hr/pay.md", "open.md")] == [False, True]
-        assert index.catalogue.sees("hr/pay.md", View(parse_filter('{"tags": {"all": ["a", "b"]}}')))
+        assert [index.masks.sees(name, public) for name in ("hr/pay.md", "open.md")] == [False, True]
+        assert index.masks.sees("hr/pay.md", View(parse_filter('{"tags": {"all": ["a", "b"]}}')))
         assert index.document("open.md").metadata == {"format": "markdown", "tags": "a\nb", "date": "2024-03-01"}
 
 

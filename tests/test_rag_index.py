@@ -5,7 +5,9 @@ import json
 import math
 import shutil
 import sqlite3
+import subprocess
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -20,8 +22,24 @@ from rag.datatypes import Chunk, Document, Span
 from rag.errors import IndexDamaged, IndexIncompatible, IndexMissing, InvalidRequest
 from rag.index import Index
 from rag.lexical import Analyzer, LexicalIndex
-from rag.manifest import CURRENT, FILES, FORMAT_VERSION, GENERATIONS, MANIFEST, VECTORS, Counts, verify_files
+from rag.manifest import (
+    CURRENT,
+    DELETED,
+    FORMAT_VERSION,
+    GENERATIONS,
+    MANIFEST,
+    MANIFEST_SUM,
+    SEGMENT_FILES,
+    SEGMENTS,
+    VECTORS,
+    Counts,
+    manifest_sum,
+    read_manifest,
+)
+from rag.postings import Postings
 from rag.protocols import FloatArray
+from rag.rows import Rows
+from rag.segment import Segment, open_all
 from rag.text import STOP_WORDS
 from rag.vectors import FlatVectors
 
@@ -71,6 +89,18 @@ def directory(tmp_path: Path) -> Path:
 
 def generation_of(directory: Path) -> Path:
     return directory / GENERATIONS / (directory / CURRENT).read_text().strip()
+
+
+def segment_of(directory: Path) -> Path:
+    """The folder of the only segment."""
+    (segment,) = read_manifest(generation_of(directory)).segments
+    return directory / SEGMENTS / segment.name
+
+
+def write_manifest(generation: Path, manifest: object) -> None:
+    content = json.dumps(manifest).encode()
+    (generation / MANIFEST).write_bytes(content)
+    (generation / MANIFEST_SUM).write_text(manifest_sum(content))
 
 
 def test_documents_and_chunks_come_back_as_they_were(directory: Path) -> None:
@@ -128,8 +158,10 @@ def test_equal_vectors_are_found_in_row_order() -> None:
 
 def test_lexical_scores_are_bm25(tmp_path: Path) -> None:
     # Terms: [mill, grind, rye], [mill, mill], [weir]; N = 3, mean length 2. A term counts once however often asked.
-    LexicalIndex.build(["The mill grinds rye", "mills, a mill", "weir"]).save(tmp_path)
-    scores = LexicalIndex.load(tmp_path).scores("Which MILL is a mill?")
+    texts = ["The mill grinds rye", "mills, a mill", "weir"]
+    Postings.build(map(Analyzer().terms, texts)).save(tmp_path / "lexical")
+    postings = Postings.load(tmp_path / "lexical")
+    scores = LexicalIndex([postings], Rows.whole(3)).scores("Which MILL is a mill?")
     idf = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))
 
     def weight(count: int, length: int) -> float:
@@ -156,7 +188,7 @@ def test_text_without_spaces_is_matched_by_its_characters() -> None:
 def test_terms_stay_what_the_format_says() -> None:
     # Indexes in the field were written with these: whoever changes them raises FORMAT_VERSION and docs/format.md.
     digest = hashlib.sha256(" ".join(sorted(STOP_WORDS)).encode()).hexdigest()
-    assert (FORMAT_VERSION, digest[:16]) == (1, "e18954928d8b14bd")
+    assert (FORMAT_VERSION, digest[:16]) == (2, "e18954928d8b14bd")
 
 
 def test_the_format_page_lists_the_stop_words() -> None:
@@ -166,22 +198,41 @@ def test_the_format_page_lists_the_stop_words() -> None:
 
 
 def test_another_program_reads_it_by_the_format_page(directory: Path) -> None:
-    import bm25s
     import faiss
 
-    folder = directory / "generations" / (directory / "CURRENT").read_text().strip()
+    generation = directory / "generations" / (directory / "CURRENT").read_text().strip()
+    assert subprocess.run(["sha256sum", "-c", "manifest.sha256"], cwd=generation, capture_output=True).returncode == 0
+    (segment,) = json.loads((generation / "manifest.json").read_text())["segments"]
+    folder = directory / "segments" / segment["name"]
     vectors = faiss.read_index(str(folder / "vectors.faiss"))
-    weights = bm25s.BM25.load(folder / "lexical", show_progress=False)
+    terms = (folder / "lexical/terms.txt").read_text().splitlines()
+    starts, rows, counts, lengths = (
+        np.load(folder / f"lexical/{name}.npy", allow_pickle=False) for name in ("starts", "rows", "counts", "lengths")
+    )
     with closing(sqlite3.connect(f"file:{folder}/store.sqlite?mode=ro&immutable=1", uri=True)) as store:
         texts = dict(store.execute("SELECT number, text FROM documents ORDER BY number"))
         chunks = store.execute('SELECT row, number, start, "end", text, context, metadata FROM chunks').fetchall()
+    with closing(sqlite3.connect(f"file:{folder}/catalog.sqlite?mode=ro&immutable=1", uri=True)) as catalog:
+        assert catalog.execute("SELECT id, chunks FROM documents ORDER BY number").fetchall() == [
+            ("mill.md", 2),
+            ("weir.md", 1),
+        ]
+        contexts = dict(catalog.execute("SELECT row, context FROM contexts"))
     assert [row for row, *_ in chunks] == [0, 1, 2]
     for row, number, start, end, text, context, metadata in chunks:
         assert texts[number][start:end] == text
         context_text = f"{json.loads(metadata)['title']}\n{text}"
-        assert hashlib.sha256(context_text.encode()).digest() == context
+        assert hashlib.sha256(context_text.encode()).digest() == context == contexts[row]
         assert vectors.reconstruct(row) == pytest.approx(LengthEmbedder().embed([context_text])[0])
-        assert (weights.get_scores(["rye"])[row] > 0) == ("rye" in text)
+        found = {
+            term: int(counts[at])
+            for i, term in enumerate(terms)
+            for at in range(starts[i], starts[i + 1])
+            if rows[at] == row
+        }
+        assert found == Counter(Analyzer().terms(context_text))
+        assert sum(found.values()) == lengths[row]
+    assert terms == sorted(terms, key=str.encode)
 
 
 def test_an_empty_index_opens(tmp_path: Path) -> None:
@@ -198,14 +249,14 @@ def test_no_index_says_how_to_make_one(tmp_path: Path) -> None:
     assert "smallhold index PATH" in caught.value.hint
 
 
-@pytest.mark.parametrize("name", sorted(FILES))
+@pytest.mark.parametrize("name", sorted(SEGMENT_FILES))
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "empty"])
 def test_a_damaged_file_is_named_before_it_is_parsed(
     directory: Path, name: str, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for parser in (FlatVectors, LexicalIndex):
+    for parser in (FlatVectors, Postings):
         monkeypatch.setattr(parser, "load", lambda path: pytest.fail(f"{path} was parsed"))
-    path = generation_of(directory) / name
+    path = segment_of(directory) / name
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     if damage == "remove":
@@ -233,19 +284,46 @@ def test_a_damaged_manifest_is_named(directory: Path, content: bytes | None) -> 
 def test_a_manifest_cannot_point_elsewhere(directory: Path) -> None:
     path = generation_of(directory) / MANIFEST
     manifest = json.loads(path.read_text())
-    manifest["files"]["../../../etc/passwd"] = manifest["files"].pop(VECTORS)
-    path.write_text(json.dumps(manifest))
-    with pytest.raises(IndexDamaged, match="lists other files"):
+    files = manifest["segments"][0]["files"]
+    files["../../../etc/passwd"] = files.pop(VECTORS)
+    write_manifest(path.parent, manifest)
+    with pytest.raises(IndexDamaged, match="has other files"):
+        Index.open(directory)
+    manifest["segments"][0]["name"] = "../../etc"
+    write_manifest(path.parent, manifest)
+    with pytest.raises(IndexDamaged, match=r"segments\.0\.name"):
+        Index.open(directory)
+
+
+def test_the_manifest_is_what_was_published(directory: Path) -> None:
+    path = generation_of(directory) / MANIFEST
+    path.write_text(path.read_text().replace("length-2", "length-3"))
+    with pytest.raises(IndexDamaged, match=r"manifest\.json: its content differs"):
+        Index.open(directory)
+    (generation_of(directory) / MANIFEST_SUM).unlink()
+    with pytest.raises(IndexDamaged, match=r"manifest\.sha256: it is missing"):
+        Index.open(directory)
+
+
+@pytest.mark.parametrize(
+    "content", ['{"000001": [2]}', '{"000009": [0]}', '{"000001": [1, 0]}', '{"000001": "0"}', "[]"]
+)
+def test_deletions_of_what_is_not_there_are_refused(directory: Path, content: str) -> None:
+    generation = generation_of(directory)
+    manifest = json.loads((generation / MANIFEST).read_text())
+    (generation / DELETED).write_text(content)
+    manifest["deleted"] = {"sha256": hashlib.sha256(content.encode()).hexdigest(), "bytes": len(content)}
+    write_manifest(generation, manifest)
+    with pytest.raises(IndexDamaged, match=r"deleted\.json"):
         Index.open(directory)
 
 
 def test_parts_of_two_generations_do_not_pass_for_one(directory: Path, tmp_path: Path) -> None:
-    other = generation_of(make_index(tmp_path / "other", WEIR))
-    mine = generation_of(directory)
-    shutil.copy(other / VECTORS, mine / VECTORS)
-    manifest = json.loads((mine / MANIFEST).read_text())
-    manifest["files"][VECTORS] = json.loads((other / MANIFEST).read_text())["files"][VECTORS]
-    (mine / MANIFEST).write_text(json.dumps(manifest))
+    other = make_index(tmp_path / "other", WEIR)
+    shutil.copy(segment_of(other) / VECTORS, segment_of(directory) / VECTORS)
+    mine, theirs = (json.loads((generation_of(d) / MANIFEST).read_text()) for d in (directory, other))
+    mine["segments"][0]["files"][VECTORS] = theirs["segments"][0]["files"][VECTORS]
+    write_manifest(generation_of(directory), mine)
     with pytest.raises(IndexDamaged, match="do not fit together"):
         Index.open(directory)
 
@@ -257,10 +335,11 @@ def test_a_damaged_pointer_is_refused(directory: Path, name: str) -> None:
         Index.open(directory)
 
 
-@pytest.mark.parametrize(("version", "age"), [(0, "an older"), (2, "a newer")])
+@pytest.mark.parametrize(("version", "age"), [(1, "an older"), (3, "a newer")])
 def test_another_format_is_refused_with_the_command_that_mends_it(directory: Path, version: int, age: str) -> None:
-    path = generation_of(directory) / MANIFEST
-    path.write_text(json.dumps({"format_version": version, "unknown": True}))
+    write_manifest(generation_of(directory), {"format_version": version, "unknown": True})
+    if version == 1:  # it had no such file
+        (generation_of(directory) / MANIFEST_SUM).unlink()
     with pytest.raises(IndexIncompatible, match=age) as caught:
         Index.open(directory)
     assert "smallhold index PATH... --rebuild" in caught.value.hint
@@ -284,12 +363,12 @@ def test_a_reader_outlives_its_generation(directory: Path) -> None:
 def test_a_generation_that_goes_while_it_is_opened_is_replaced_by_its_successor(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def publish_in_between(generation: Path, manifest: object) -> None:
-        monkeypatch.setattr(rag.index, "verify_files", verify_files)
+    def publish_in_between(segments: list[Segment]) -> None:
+        monkeypatch.setattr(rag.index, "open_all", open_all)
         make_index(directory, WEIR)
-        verify_files(generation, manifest)  # type: ignore[arg-type]
+        open_all(segments)
 
-    monkeypatch.setattr(rag.index, "verify_files", publish_in_between)
+    monkeypatch.setattr(rag.index, "open_all", publish_in_between)
     with Index.open(directory) as index:
         assert index.generation == "000002"
         assert [entry.id for entry in index.documents()] == ["weir.md"]

@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import compress, repeat
 from pathlib import Path
@@ -20,6 +20,7 @@ from rag.index import Index
 from rag.labels import LabelRule
 from rag.retrieve import DenseRetriever, FusedRetriever, LexicalRetriever
 from tests.conftest import WordEmbedder
+from tests.test_indexer_segments import NEVER
 from tests.test_rag_retrieve import WholeChunker
 
 WORDS = "mill river stone ferry harbour salt lake budget audit report hare dairy moor grass island crown".split()
@@ -69,11 +70,26 @@ def known() -> list[Known]:
     return [made(chance, number) for number in range(200)]
 
 
-@pytest.fixture(scope="module")
-def index(known: list[Known], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
+def open_to_all(document: Document) -> Document:
+    """An earlier state of a document, which everybody may see and any filter on its tags, date or title may find."""
+    return replace(document, title="Mill River", text=" ".join(WORDS), metadata={"tags": "\n".join(TAGS)})
+
+
+@pytest.fixture(scope="module", params=["one segment", "segments with deletions"])
+def index(
+    request: pytest.FixtureRequest, known: list[Known], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Index]:
+    """The documents, added at once; or in five runs, each of which changes what the one before has added."""
     folder = tmp_path_factory.mktemp("view") / "index"
-    build(folder, [k.document for k in known], embedder=WordEmbedder(), chunker=WholeChunker(), labels=RULES)
+    documents = [k.document for k in known]
+    gone = [replace(open_to_all(document), id=f"open/{number}.pdf") for number, document in enumerate(documents[:20])]
+    states = [[*documents[:end], *map(open_to_all, documents[end : end + 50]), *gone] for end in (0, 50, 100, 150)]
+    for state in states if request.param == "segments with deletions" else ():
+        build(folder, state, embedder=WordEmbedder(), chunker=WholeChunker(), labels=RULES, policy=NEVER)
+    build(folder, documents, embedder=WordEmbedder(), chunker=WholeChunker(), labels=RULES, policy=NEVER)
     with Index.open(folder) as opened:
+        sizes = [segment.chunks for segment in opened.manifest.segments]
+        assert sizes == ([200] if request.param == "one segment" else [100, 100, 100, 50])
         yield opened
 
 
@@ -137,16 +153,16 @@ def test_a_thousand_keys_and_filters_leave_what_they_allow_and_the_best_of_it(kn
     )
     questions = [" ".join(chance.choices(WORDS, k=3)) for _ in range(20)]
     cosines = {q: {s.chunk.document_id: s.score for s in dense.retrieve(q, 200)} for q in questions}
-    order = [entry.id for entry in index.documents()]
+    order = [entry.id for entry in index.documents_by_row()]
     empty = full = 0
-    for _ in range(1000):
+    for _ in range(500):  # for each of two indexes
         held = None if chance.random() < 0.1 else frozenset(chance.sample([*LABELS, "none"], chance.randint(0, 3)))
         wanted = random_filter(chance)
         view = View(parse_filter(json.dumps(wanted)), held)
         allowed = {
             k.document.id for k in known if (held is None or not k.labels or held & k.labels) and holds(wanted, k)
         }
-        rows = index.catalogue.rows(view)
+        rows = index.masks.rows(view)
         assert {*compress(order, repeat(True) if rows is None else rows)} == allowed, (wanted, held)
         question = chance.choice(questions)
         k = chance.choice([1, 5, 5, 20, 500])
@@ -157,8 +173,8 @@ def test_a_thousand_keys_and_filters_leave_what_they_allow_and_the_best_of_it(kn
         assert [s.score for s in dense.retrieve(question, k, view)] == pytest.approx(best, abs=1e-5)
         assert set(ids(lexical.retrieve(question, k, view))) <= allowed
         empty, full = empty + (not allowed), full + (len(allowed) == 200)
-        assert index.catalogue.sees(found[0], view) if found else True
-        assert [id_ for id_ in chance.sample(order, 5) if index.catalogue.sees(id_, view) is not (id_ in allowed)] == []
+        assert index.masks.sees(found[0], view) if found else True
+        assert [id_ for id_ in chance.sample(order, 5) if index.masks.sees(id_, view) is not (id_ in allowed)] == []
     assert empty > 20
     assert full < 200
 
@@ -187,16 +203,16 @@ def test_hidden_documents_leave_no_trace_in_the_scores(known: list[Known], tmp_p
                 )
         # Counted over all of the documents the words of the hidden ones would be worth less.
         scores = both.lexical.scores("mill")
-        among = both.lexical.scores("mill", both.catalogue.rows(public))
-        assert np.flatnonzero(among).tolist() == np.flatnonzero(scores * both.catalogue.rows(public)).tolist()
+        among = both.lexical.scores("mill", both.masks.rows(public))
+        assert np.flatnonzero(among).tolist() == np.flatnonzero(scores * both.masks.rows(public)).tolist()
         assert among.max() > scores[among > 0].max() * 1.2
 
 
 def test_a_view_of_everything_and_one_of_nothing(index: Index) -> None:
-    assert index.catalogue.rows(EVERYTHING) is None
-    assert index.catalogue.rows(View(labels=None)) is None
+    assert index.masks.rows(EVERYTHING) is None
+    assert index.masks.rows(View(labels=None)) is None
     nothing = View(parse_filter('{"type": "none of these"}'))
-    rows = index.catalogue.rows(nothing)
+    rows = index.masks.rows(nothing)
     assert rows is not None
     assert not rows.any()
     for retriever in (
@@ -211,10 +227,10 @@ def test_a_view_of_everything_and_one_of_nothing(index: Index) -> None:
 
 def test_a_mask_is_made_once(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     view = View(parse_filter('{"path": {"glob": "a-pattern-of-its-own"}}'), frozenset({"hr"}))
-    first = index.catalogue.rows(view)
+    first = index.masks.rows(view)
     monkeypatch.setattr(index.store, "descriptions", lambda: pytest.fail("read again"))
     same = View(parse_filter('{"path": {"glob": "a-pattern-of-its-own"}}'), frozenset({"hr"}))
-    assert index.catalogue.rows(same) is first
+    assert index.masks.rows(same) is first
 
 
 def test_a_document_is_hidden_in_the_words_of_one_that_is_not_there(known: list[Known], index: Index) -> None:

@@ -1,4 +1,4 @@
-"""What is known of the documents of one generation, and which rows of the index a view leaves.
+"""Which documents and rows of an index a view leaves, by what is known of the documents of one generation.
 
 A view becomes a mask over all rows before anything is searched, so that the best k are the best k of what may be seen,
 and nothing else has a say in them.
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rag.datatypes import Metadata
-from rag.docstore import DocumentStore
+from rag.docstore import SegmentedStore
 from rag.filter import Facts, Filter, View
 from rag.labels import Labeller, LabelRule, may_see
 from rag.protocols import BoolArray, IntArray
@@ -28,15 +28,15 @@ class _Labels(NamedTuple):
     numbers_n: IntArray
 
 
-class Catalogue:
-    """The documents of a store, seen through views. Usable from several threads.
+class Masks:
+    """The live documents of an index, seen through views. Usable from several threads.
 
     Labels are looked up once, at the first view that has need of them. A filter is tried on one document after the
     other, read from the store, so that nothing of them stays in memory; the masks of the latest views are kept. For
     100,000 documents of 2 kB labels take 1.0 s of one core, once, and a new filter of four parts 1.3 s.
     """
 
-    def __init__(self, store: DocumentStore, rules: Sequence[LabelRule]) -> None:
+    def __init__(self, store: SegmentedStore, rules: Sequence[LabelRule]) -> None:
         self._store = store
         self._labeller = Labeller(rules)
         self._lock = Lock()
@@ -50,7 +50,7 @@ class Catalogue:
         return self._rows(view)
 
     def documents(self, view: View) -> BoolArray | None:
-        """Return which documents `(D,)` the view leaves, in the store's order, None for all of them."""
+        """Return which documents `(D,)` the view leaves, in the order of their rows, None for all of them."""
         return self._documents(view)
 
     def sees(self, document_id: str, view: View) -> bool:

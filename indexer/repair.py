@@ -1,0 +1,144 @@
+"""Making a damaged index whole again, with what is left of it."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from indexer.compact import publish_parts
+from indexer.segment import Part, finish_lexical
+from indexer.store import IndexWriter
+from rag.errors import IndexDamaged, IndexMissing, SmallholdError
+from rag.index import Generation
+from rag.labels import LabelRule
+from rag.manifest import (
+    CATALOG,
+    GENERATIONS,
+    LEXICAL,
+    REBUILD_HINT,
+    SEGMENTS,
+    STORE,
+    damages,
+    read_current,
+    read_label_rules,
+)
+from rag.segment import Segment
+
+
+@dataclass(slots=True)
+class Repair:
+    """What a repair did. `done` is "nothing", "went back" to a whole generation, or "rebuilt" one from what is whole.
+
+    A whole generation is published again, which counts as going back, where its label rules are not those wanted.
+    `lost` are the ids of the documents that are no longer in the index and must be read again; `unnamed` counts those
+    whose names were lost too. Of `mended` segments the terms were counted anew, which loses nothing.
+    """
+
+    done: str
+    generation: str
+    lost: list[str] = field(default_factory=list)
+    unnamed: int = 0
+    dropped: list[str] = field(default_factory=list)
+    mended: list[str] = field(default_factory=list)
+
+
+def repair(directory: Path, labels: Sequence[LabelRule] | None = None) -> Repair:
+    """Make an index whole: as it is, or as another whole generation that is there, or without its damaged segments.
+
+    Its label rules are `labels`; for None they are those of the current generation, also where it is another one that
+    is whole: that one's may be older and show what was hidden since. Raises `InvalidRequest` where they cannot be told,
+    `IndexMissing`, `IndexLocked`, and `IndexDamaged` where no generation can be told, or what is deleted in it.
+    """
+    if not (directory / GENERATIONS).is_dir():
+        raise IndexMissing(f"there is no index in {directory}")
+    with IndexWriter(directory, keep_leftovers=True) as writer:
+        names = _candidates(directory)
+        whole = next((name for name in names if _is_whole(directory, name)), None)
+        for name in [whole] if whole else names:
+            try:
+                old = Generation.named(directory, name)
+            except SmallholdError:
+                continue
+            with old:
+                rules = read_label_rules(directory) if labels is None else tuple(labels)
+                return _gone_back(writer, old, rules) if whole else _rebuilt(writer, old, rules)
+    raise IndexDamaged(
+        f"the index in {directory} is damaged: no generation can be told, or what is deleted in it", hint=REBUILD_HINT
+    )
+
+
+def _candidates(directory: Path) -> list[str]:
+    """The generations that are there, the current one first, then the newest."""
+    found = sorted((p.name for p in (directory / GENERATIONS).iterdir() if p.name.isdecimal()), reverse=True)
+    current = _current(directory)
+    return sorted(found, key=lambda name: name != current)
+
+
+def _current(directory: Path) -> str:
+    try:
+        return read_current(directory)
+    except SmallholdError:
+        return ""
+
+
+def _is_whole(directory: Path, name: str) -> bool:
+    try:
+        with Generation.named(directory, name) as parts:
+            for segment in parts.segments:
+                segment.open_all()
+    except SmallholdError:
+        return False
+    return True
+
+
+def _gone_back(writer: IndexWriter, whole: Generation, rules: tuple[LabelRule, ...]) -> Repair:
+    """Make a whole generation the current one, under these label rules."""
+    if whole.manifest.labels != rules:
+        parts = [Part(segment, deleted) for segment, deleted in zip(whole.segments, whole.deleted, strict=True)]
+        with writer.guard(), writer.staging() as staging:
+            return Repair("went back", publish_parts(writer, staging, parts, whole, rules))
+    if whole.name == _current(writer.directory):
+        return Repair("nothing", whole.name)
+    writer.switch(whole.name)
+    return Repair("went back", whole.name)
+
+
+def _rebuilt(writer: IndexWriter, old: Generation, rules: tuple[LabelRule, ...]) -> Repair:
+    """Publish the whole segments of a generation, under these label rules."""
+    done = Repair("rebuilt", "")
+    parts = []
+    with writer.guard(), writer.staging() as staging:
+        for segment, deleted in zip(old.segments, old.deleted, strict=True):
+            damaged = [name for name in segment.info.files if damages(segment.folder, {name: segment.info.files[name]})]
+            if not damaged:
+                parts.append(Part(segment, deleted))
+            elif all(name.startswith(LEXICAL) for name in damaged):
+                parts.append(Part(_mended(writer, staging, segment, old.manifest.embedder.dimension), deleted))
+                done.mended.append(segment.info.name)
+            else:
+                done.dropped.append(segment.info.name)
+                _name_lost(segment, deleted, damaged, done)
+        done.generation = publish_parts(writer, staging, parts, old, rules)
+        for part in parts:
+            if part.segment.folder.is_relative_to(staging):
+                part.segment.close()
+    done.lost.sort()
+    return done
+
+
+def _mended(writer: IndexWriter, staging: Path, segment: Segment, dimension: int) -> Segment:
+    """A copy of a segment with its terms counted anew."""
+    folder = staging / SEGMENTS / writer.new_segment(staging)
+    shutil.copytree(segment.folder, folder, ignore=shutil.ignore_patterns(LEXICAL))
+    return Segment(staging, finish_lexical(folder, segment.info.documents, segment.info.chunks), dimension)
+
+
+def _name_lost(segment: Segment, deleted: frozenset[int], damaged: list[str], done: Repair) -> None:
+    """Say which documents a dropped segment held, by whichever of its databases is whole."""
+    if CATALOG not in damaged:
+        done.lost += [entry.id for number, entry in enumerate(segment.catalog.entries()) if number not in deleted]
+    elif STORE not in damaged:
+        rows = segment.store.query("SELECT number, id FROM documents")
+        done.lost += [document_id for number, document_id in rows if number not in deleted]
+    else:
+        done.unnamed += segment.info.documents - len(deleted)

@@ -1,0 +1,59 @@
+"""How large an index is, and of what."""
+
+from pathlib import Path
+from typing import Any
+
+from indexer.compact import live_chunks
+from indexer.segment import Part
+from rag.index import Generation
+from rag.manifest import CATALOG, GENERATIONS, LEXICAL, STORE, VECTORS, FileInfo
+
+_PARTS = {CATALOG: "catalog", STORE: "texts", VECTORS: "vectors"}
+
+
+def stats(directory: Path) -> dict[str, Any]:
+    """Return counts and bytes of the current generation, as plain values for JSON.
+
+    Raises `IndexMissing`, `IndexDamaged` and `IndexIncompatible`. Files that need not be read are not verified.
+    """
+    with Generation.open(directory) as parts:
+        segments = [
+            _segment(Part(segment, deleted)) for segment, deleted in zip(parts.segments, parts.deleted, strict=True)
+        ]
+        folder = directory / GENERATIONS / parts.name
+        manifest = sum(path.stat().st_size for path in folder.iterdir())
+        return {
+            "index": str(directory),
+            "generation": parts.name,
+            "created": parts.manifest.created.isoformat(),
+            "embedder": parts.manifest.embedder.model_dump(),
+            "documents": parts.manifest.counts.documents,
+            "chunks": parts.manifest.counts.chunks,
+            "deleted_documents": sum(segment["deleted_documents"] for segment in segments),
+            "deleted_chunks": sum(segment["deleted_chunks"] for segment in segments),
+            "bytes": {
+                **{part: sum(s["bytes"][part] for s in segments) for part in (*_PARTS.values(), "lexical")},
+                "manifest": manifest,
+                "total": sum(sum(s["bytes"].values()) for s in segments) + manifest,
+            },
+            "segments": segments,
+        }
+
+
+def _segment(part: Part) -> dict[str, Any]:
+    info = part.segment.info
+    return {
+        "name": info.name,
+        "documents": info.documents,
+        "chunks": info.chunks,
+        "deleted_documents": len(part.deleted),
+        "deleted_chunks": info.chunks - live_chunks(part),
+        "bytes": {
+            **{part_name: info.files[file].bytes for file, part_name in _PARTS.items()},
+            "lexical": _lexical(info.files),
+        },
+    }
+
+
+def _lexical(files: dict[str, FileInfo]) -> int:
+    return sum(file.bytes for name, file in files.items() if name.startswith(f"{LEXICAL}/"))

@@ -1,0 +1,99 @@
+"""What a segment holds, without texts: enough to tell what must be read, embedded or deleted."""
+
+import sqlite3
+import threading
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rag.errors import IndexDamaged
+from rag.manifest import DAMAGE_HINT
+from rag.protocols import BoolArray
+
+
+class Original(NamedTuple):
+    """What a document was made from: enough to tell whether it must be read again.
+
+    `root` is the absolute path of the indexed root (empty for records), `sha256` and `bytes` describe the original and
+    `loader` is the version of the loader that read it.
+    """
+
+    root: str
+    sha256: str
+    bytes: int
+    loader: str
+
+
+class DocumentEntry(NamedTuple):
+    """A document without its text. `chunks` is their number, `bytes` the size of the original."""
+
+    id: str
+    title: str
+    uri: str
+    chunks: int
+    bytes: int
+    original: Original
+
+
+class ReadOnlyDatabase:
+    """An SQLite file that no one writes any more. Usable from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        try:
+            # Immutable: no locks and no journal, and reading goes on after the file's directory is replaced.
+            self._connection = sqlite3.connect(
+                f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
+            )
+            self._connection.execute("SELECT count(*) FROM documents").fetchone()
+        except sqlite3.Error as error:
+            raise self._damaged(error) from error
+
+    def close(self) -> None:
+        """Release the file."""
+        with self._lock:
+            self._connection.close()
+
+    def query(self, statement: str, *parameters: object) -> list[Any]:
+        """Return all rows of a statement. Raises `IndexDamaged`."""
+        try:
+            with self._lock:
+                return self._connection.execute(statement, parameters).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: sqlite3.Error) -> IndexDamaged:
+        return IndexDamaged(f"the index is damaged: {self._path}: {error}", hint=DAMAGE_HINT)
+
+
+class Catalog(ReadOnlyDatabase):
+    """Read access to a segment's `catalog.sqlite`: its documents by number, and its chunks by what was embedded."""
+
+    def entries(self) -> list[DocumentEntry]:
+        """Return all documents by number, the deleted ones included."""
+        rows = self.query("SELECT id, title, uri, chunks, bytes, root, sha256, loader FROM documents ORDER BY number")
+        return [
+            DocumentEntry(found_id, title, uri, chunks, size, Original(root, digest, size, loader))
+            for found_id, title, uri, chunks, size, root, digest, loader in rows
+        ]
+
+    def __len__(self) -> int:
+        ((documents,),) = self.query("SELECT count(*) FROM documents")
+        return int(documents)
+
+    def live_rows(self, deleted: Collection[int]) -> BoolArray:
+        """Return for each row of the segment whether its document is not among the deleted ones."""
+        chunks = np.array([n for (n,) in self.query("SELECT chunks FROM documents ORDER BY number")], np.int64)
+        kept = np.ones(len(chunks), np.bool_)
+        kept[list(deleted)] = False
+        return np.repeat(kept, chunks)
+
+    def find(self, keys: Iterable[bytes]) -> dict[bytes, int]:
+        """Return a row of each text (SHA-256 of `Chunk.context_text` in UTF-8) that was embedded in this segment."""
+        found: dict[bytes, int] = {}
+        for key in keys:
+            found.update(self.query("SELECT context, row FROM contexts WHERE context = ?", key))
+        return found

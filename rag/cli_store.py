@@ -1,0 +1,213 @@
+"""`smallhold store`: the index directory itself."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rag.config import load_settings
+
+if TYPE_CHECKING:
+    from indexer.repair import Repair
+    from indexer.verify import Findings
+
+app = typer.Typer(no_args_is_help=True, help="The index directory: check, mend, shrink, carry away, measure.")
+
+IndexDir = Annotated[Path | None, typer.Option("--index", help="The index directory. (default: .smallhold/index)")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+LISTED = 20  # documents shown before the rest is only counted
+
+
+@app.command()
+def verify(index_dir: IndexDir = None, config: ConfigFile = None, as_json: Json = False) -> None:
+    """Check every checksum of the index, and that its parts agree. Exit code 1 if something is damaged.
+
+    Example: smallhold store verify --index ~/notes-index
+    """
+    from dataclasses import asdict
+
+    from indexer.verify import verify as check
+    from rag import console
+
+    directory = _directory(index_dir, config)
+    findings = check(directory)
+    if as_json:
+        console.print_json(asdict(findings))
+    else:
+        _show_findings(directory, findings)
+    if findings.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def repair(
+    index_dir: IndexDir = None,
+    config: ConfigFile = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="A TOML file of label rules, where those of the index are lost.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a damaged index whole with what is left of it, and name the documents that must be read again.
+
+    Goes back to another whole generation where a killed run has left one; else drops the damaged segments. Their
+    documents are listed, and the next `smallhold index` reads them. Exit code 1 if there are such.
+    """
+    from dataclasses import asdict
+
+    from indexer.repair import repair as mend
+    from rag import console
+    from rag.labels import load_rules
+
+    directory = _directory(index_dir, config)
+    done = mend(directory, None if labels is None else load_rules(labels))
+    if as_json:
+        console.print_json(asdict(done))
+    else:
+        _show_repair(directory, done)
+    if done.lost or done.unnamed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compact(index_dir: IndexDir = None, config: ConfigFile = None) -> None:
+    """Merge all segments into one, without what is deleted: no file of the index holds any of it afterwards.
+
+    Not needed for speed: runs of `smallhold index` merge as they go. Rewrites the whole index; nothing is embedded.
+    """
+    from indexer.compact import compact as shrink
+    from indexer.stats import stats as measure
+    from rag import console
+
+    directory = _directory(index_dir, config)
+    before = measure(directory)["bytes"]["total"]
+    if shrink(directory):
+        after = measure(directory)["bytes"]["total"]
+        console.out.print(f"{_shown(directory)}: one segment, {_size(after)} instead of {_size(before)}")
+    else:
+        console.out.print(f"{_shown(directory)}: nothing to do")
+
+
+@app.command("export")
+def export_archive(
+    archive: Annotated[Path, typer.Argument(help="The zip file to write.")],
+    index_dir: IndexDir = None,
+    config: ConfigFile = None,
+) -> None:
+    """Write the index to one file: documents, chunks and vectors as JSON Lines in a zip archive.
+
+    Example: smallhold store export notes.zip
+    """
+    from indexer.transfer import export_index
+    from rag import console
+
+    counts = export_index(_directory(index_dir, config), archive)
+    size = _size(archive.stat().st_size)
+    console.out.print(f"{_shown(archive)}: {counts.documents} documents, {counts.chunks} chunks, {size}")
+
+
+@app.command("import")
+def import_archive(
+    archive: Annotated[Path, typer.Argument(help="A file that `smallhold store export` has written.")],
+    index_dir: IndexDir = None,
+    config: ConfigFile = None,
+) -> None:
+    """Make a new index of an exported one, without embedding anything.
+
+    Example: smallhold store import notes.zip --index ~/notes-index
+    """
+    from indexer.transfer import import_index
+    from rag import console
+
+    directory = _directory(index_dir, config)
+    counts = import_index(archive, directory)
+    console.out.print(f"{_shown(directory)}: {counts.documents} documents, {counts.chunks} chunks")
+
+
+@app.command()
+def stats(index_dir: IndexDir = None, config: ConfigFile = None, as_json: Json = False) -> None:
+    """Show documents, chunks, segments, what is deleted but not gone yet, and bytes by part."""
+    from indexer.stats import stats as measure
+    from rag import console
+
+    found = measure(_directory(index_dir, config))
+    if as_json:
+        console.print_json(found)
+    else:
+        _show_stats(found)
+
+
+def _directory(index_dir: Path | None, config: Path | None) -> Path:
+    return load_settings(config, {"index": {"dir": index_dir}} if index_dir else {}).index.dir
+
+
+def _show_findings(directory: Path, findings: "Findings") -> None:
+    from rich.markup import escape
+
+    from rag import console
+
+    for problem in findings.problems:
+        console.err.print(f"[red]damaged:[/] {escape(problem)}")
+    for leftover in findings.leftovers:
+        console.err.print(f"[dim]left by a killed run, removed by the next:[/] {escape(leftover)}")
+    if findings.problems:
+        console.err.print("Mend it with `smallhold store repair`.")
+    else:
+        console.out.print(f"{_shown(directory)}: generation {findings.generation} is whole")
+
+
+def _show_repair(directory: Path, done: "Repair") -> None:
+    from rich.markup import escape
+
+    from rag import console
+
+    said = {
+        "nothing": "is whole; nothing was to be done",
+        "went back": "was whole and is the current one again",
+        "rebuilt": "was made of what is whole",
+    }
+    console.out.print(f"{_shown(directory)}: generation {done.generation} {said[done.done]}")
+    for name in done.mended:
+        console.out.print(f"segment {name}: its terms were counted anew; nothing is lost")
+    for name in done.dropped:
+        console.out.print(f"[red]segment {name} was damaged and dropped[/]")
+    for document_id in done.lost[:LISTED]:
+        console.out.print(f"must be read again: {escape(document_id)}")
+    if len(done.lost) > LISTED:
+        console.out.print(f"must be read again: {len(done.lost) - LISTED} more; --json lists them all")
+    if done.unnamed:
+        console.out.print(f"must be read again: {done.unnamed} documents whose names are lost too")
+    if done.lost or done.unnamed:
+        console.err.print("`smallhold index` without paths reads them again, from the folders that were indexed.")
+
+
+def _show_stats(found: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from rag import console
+
+    deleted = found["deleted_documents"]
+    console.out.print(f"{_shown(found['index'])}: generation {found['generation']} of {found['created']}")
+    console.out.print(f"{found['documents']:,} documents, {found['chunks']:,} chunks, {_size(found['bytes']['total'])}")
+    if deleted:
+        console.out.print(f"{deleted:,} deleted documents are in its files still; `smallhold store compact` ends that")
+    parts = [part for part in found["bytes"] if part not in {"manifest", "total"}]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("segment", "documents", "chunks", "deleted", *parts):
+        table.add_column(column, justify="right")
+    for segment in found["segments"]:
+        numbers = (segment["documents"], segment["chunks"], segment["deleted_documents"])
+        sizes = (_size(segment["bytes"][part]) for part in parts)
+        table.add_row(segment["name"], *(f"{n:,}" for n in numbers), *sizes)
+    console.out.print(table)
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _shown(path: object) -> str:
+    from rich.markup import escape
+
+    return escape(str(path))

@@ -1,0 +1,427 @@
+"""Looking after an index: what is damaged is found and named, what is whole is kept, and it can be carried away."""
+
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from indexer.repair import repair
+from indexer.stats import stats
+from indexer.store import IndexWriter
+from indexer.sync import build
+from indexer.transfer import export_index, import_index
+from indexer.verify import verify
+from rag.cli import app
+from rag.datatypes import Document
+from rag.errors import DataError, IndexDamaged, IndexIncompatible, IndexMissing, InvalidRequest, Unavailable
+from rag.index import Index
+from rag.manifest import CURRENT, GENERATIONS, MANIFEST, MANIFEST_SUM, SEGMENTS, manifest_sum
+from tests.conftest import WordEmbedder
+from tests.test_indexer_segments import LineChunker, make, segments
+
+TEXTS = {"a": "alpha beta\nmill", "b": "beta gamma", "c": "", "d": "delta mill\nrye"}
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Three segments: a, b and c; d and the former e, which is deleted; a new version of b."""
+    made = tmp_path / "index"
+    make(made, {"a": TEXTS["a"], "b": "another", "c": ""})
+    make(made, {"a": TEXTS["a"], "b": "another", "c": "", "d": TEXTS["d"], "e": "zorblatt"})
+    make(made, TEXTS)
+    assert segments(made) == [(3, 1), (2, 1), (1, 0)]
+    return made
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def contents(directory: Path) -> dict[str, str]:
+    with Index.open(directory) as index:
+        return {entry.id: index.document(entry.id).text for entry in index.documents()}
+
+
+def test_a_whole_index_is_found_whole(directory: Path) -> None:
+    findings = verify(directory)
+    assert (findings.generation, findings.problems, findings.leftovers) == ("000003", [], [])
+    assert verify_an_empty_one(directory.parent / "empty") == []
+
+
+def verify_an_empty_one(directory: Path) -> list[str]:
+    make(directory, {})
+    return verify(directory).problems
+
+
+def test_every_damaged_file_is_named(directory: Path) -> None:
+    first, second = directory / SEGMENTS / "000001", directory / SEGMENTS / "000002"
+    flip(first / "store.sqlite")
+    flip(second / "lexical/rows.npy")
+    (second / "vectors.faiss").unlink()
+    assert [problem.split(": ")[0] for problem in verify(directory).problems] == [
+        str(first / "store.sqlite"),
+        str(second / "lexical/rows.npy"),
+        str(second / "vectors.faiss"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["CURRENT", "generations/000003/manifest.json", "generations/000003/deleted.json"])
+def test_a_damaged_generation_is_named(directory: Path, name: str) -> None:
+    (directory / name).write_bytes(b"?")
+    (problem,) = verify(directory).problems
+    assert name in problem
+
+
+def rewrite(segment: Path, change: Callable[[], None]) -> None:
+    """Change files of a segment and give them new checksums, as a faulty program would have written them."""
+    from indexer.segment import _describe
+
+    change()
+    (generation,) = (segment.parent.parent / GENERATIONS).iterdir()
+    manifest = json.loads((generation / MANIFEST).read_text())
+    for info in manifest["segments"]:
+        if info["name"] == segment.name:
+            info["files"] = _describe(segment, info["documents"], info["chunks"]).model_dump()["files"]
+    content = json.dumps(manifest).encode()
+    (generation / MANIFEST).write_bytes(content)
+    (generation / MANIFEST_SUM).write_text(manifest_sum(content))
+
+
+def sql(path: Path, statement: str) -> Callable[[], None]:
+    import sqlite3
+
+    def run() -> None:
+        with sqlite3.connect(path) as connection:
+            connection.execute(statement)
+        connection.close()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("file", "statement", "said"),
+    [
+        ("store.sqlite", "UPDATE documents SET id = 'x' WHERE number = 0", "not those of the catalog"),
+        ("store.sqlite", "UPDATE chunks SET text = 'beta alpha' WHERE row = 0", "not what stands in its document"),
+        ("store.sqlite", "UPDATE chunks SET context = zeroblob(32) WHERE row = 0", "another context"),
+        ("store.sqlite", "UPDATE chunks SET number = 1 WHERE row = 1", "not those that the catalog counts"),
+        ("store.sqlite", "DELETE FROM chunks WHERE row = 2", "not those that the catalog counts"),
+        ("catalog.sqlite", "DELETE FROM contexts", "lists other contexts"),
+        ("catalog.sqlite", "UPDATE documents SET chunks = 1", "not those that the catalog counts"),
+    ],
+)
+def test_parts_that_disagree_are_found_though_their_checksums_hold(
+    directory: Path, file: str, statement: str, said: str
+) -> None:
+    segment = directory / SEGMENTS / "000001"
+    rewrite(segment, sql(segment / file, statement))
+    assert any(said in problem for problem in verify(directory).problems), verify(directory).problems
+
+
+def test_vectors_and_postings_that_disagree_are_found(directory: Path) -> None:
+    from rag.postings import Postings
+    from rag.vectors import FlatVectors
+
+    segment = directory / SEGMENTS / "000001"
+
+    def change() -> None:
+        FlatVectors.build(np.full((3, 64), 0.5, np.float32)).save(segment / "vectors.faiss")
+        shutil.rmtree(segment / "lexical")
+        found = Postings.build([["x"], ["x", "y"], []])
+        found.lengths[0] = 9
+        found.save(segment / "lexical")
+
+    rewrite(segment, change)
+    said = " ".join(verify(directory).problems)
+    assert "not of length 1" in said
+    assert "postings are not those" in said
+
+
+def test_a_document_that_is_there_twice_is_found(directory: Path) -> None:
+    generation = directory / GENERATIONS / "000003"
+    (generation / "deleted.json").write_text("{}")
+    manifest = json.loads((generation / MANIFEST).read_text())
+    from rag.manifest import describe_file
+
+    manifest["deleted"] = describe_file(generation / "deleted.json").model_dump()
+    content = json.dumps(manifest).encode()
+    (generation / MANIFEST).write_bytes(content)
+    (generation / MANIFEST_SUM).write_text(manifest_sum(content))
+    problems = verify(directory).problems
+    assert "document 'b' is there more than once" in problems[0]
+    with pytest.raises(IndexDamaged, match="do not fit together"):
+        Index.open(directory)
+
+
+def test_what_is_whole_is_left_alone(directory: Path) -> None:
+    done = repair(directory)
+    assert (done.done, done.generation, done.lost) == ("nothing", "000003", [])
+    assert contents(directory) == TEXTS
+
+
+def test_terms_are_counted_anew(directory: Path) -> None:
+    with Index.open(directory) as index:
+        before = index.lexical.scores("mill beta")
+    flip(directory / SEGMENTS / "000001" / "lexical/rows.npy")
+    done = repair(directory)
+    assert (done.done, done.generation, done.mended, done.lost, done.dropped) == (
+        "rebuilt",
+        "000004",
+        ["000001"],
+        [],
+        [],
+    )
+    assert verify(directory).problems == []
+    assert contents(directory) == TEXTS
+    with Index.open(directory) as index:
+        assert index.lexical.scores("mill beta").tolist() == before.tolist()
+
+
+@pytest.mark.parametrize(
+    ("files", "lost", "unnamed"),
+    [
+        (["vectors.faiss"], ["a", "c"], 0),
+        (["vectors.faiss", "lexical/terms.txt"], ["a", "c"], 0),
+        (["catalog.sqlite"], ["a", "c"], 0),
+        (["store.sqlite"], ["a", "c"], 0),
+        (["store.sqlite", "catalog.sqlite"], [], 2),
+    ],
+)
+def test_what_cannot_be_saved_is_dropped_and_named(
+    directory: Path, files: list[str], lost: list[str], unnamed: int
+) -> None:
+    for name in files:
+        flip(directory / SEGMENTS / "000001" / name)
+    done = repair(directory)
+    assert (done.done, done.lost, done.unnamed, done.dropped) == ("rebuilt", lost, unnamed, ["000001"])
+    assert contents(directory) == {"b": TEXTS["b"], "d": TEXTS["d"]}
+    assert not (directory / SEGMENTS / "000001").exists()
+    make(directory, TEXTS)  # the next run reads them again
+    assert contents(directory) == TEXTS
+    assert verify(directory).problems == []
+
+
+def test_a_repair_goes_back_to_a_generation_that_is_whole(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:  # killed after the switch: the old generation is still there
+        patch.setattr(IndexWriter, "_remove_leftovers", lambda self: None)
+        make(directory, TEXTS | {"f": "new"})
+    assert [path.split("/")[-1] for path in verify(directory).leftovers] == ["000003"]
+    flip(directory / SEGMENTS / "000004" / "store.sqlite")
+    done = repair(directory)
+    assert (done.done, done.generation) == ("went back", "000003")
+    assert contents(directory) == TEXTS
+    assert not (directory / SEGMENTS / "000004").exists()
+
+
+def test_a_lost_pointer_is_found_again(directory: Path) -> None:
+    (directory / CURRENT).unlink()
+    assert repair(directory).done == "went back"
+    assert contents(directory) == TEXTS
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "deleted.json"])
+def test_what_cannot_be_told_is_not_guessed(directory: Path, name: str) -> None:
+    """Without the list of deletions, deleted documents would come back."""
+    flip(directory / GENERATIONS / "000003" / name)
+    with pytest.raises(IndexDamaged) as caught:
+        repair(directory)
+    assert "--rebuild" in caught.value.hint
+    make_again = build(
+        directory,
+        [Document("a", "u", "a", "text")],
+        embedder=WordEmbedder(),
+        chunker=LineChunker(),
+        rebuild=True,
+        labels=() if name == MANIFEST else None,  # its label rules are lost with the manifest
+    )
+    assert make_again.published
+    assert contents(directory) == {"a": "text"}
+
+
+def test_no_index_is_no_damage(tmp_path: Path) -> None:
+    for call in (verify, repair, stats):
+        with pytest.raises(IndexMissing):
+            call(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_an_old_format_is_not_touched(directory: Path) -> None:
+    generation = directory / GENERATIONS / "000003"
+    (generation / MANIFEST).write_text('{"format_version": 1}')
+    (generation / MANIFEST_SUM).unlink()
+    with pytest.raises(IndexIncompatible):
+        verify(directory)
+    with pytest.raises(IndexDamaged):
+        repair(directory)
+    assert (generation / "deleted.json").exists()
+
+
+def test_stats_count_what_is_there(directory: Path) -> None:
+    found = stats(directory)
+    assert (found["documents"], found["chunks"]) == (4, 5)
+    assert (found["deleted_documents"], found["deleted_chunks"]) == (2, 2)
+    assert [segment["chunks"] for segment in found["segments"]] == [3, 3, 1]
+    files = [p for p in directory.rglob("*") if p.is_file() and p.name not in {"lock", CURRENT}]
+    assert found["bytes"]["total"] == sum(path.stat().st_size for path in files)
+
+
+def test_an_export_is_imported_as_it_was(directory: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "index.zip"
+    export_index(directory, archive)
+    import_index(archive, tmp_path / "copy")
+    assert contents(tmp_path / "copy") == TEXTS
+    assert verify(tmp_path / "copy").problems == []
+    with Index.open(directory) as mine, Index.open(tmp_path / "copy") as theirs:
+        assert mine.documents() == theirs.documents()
+        assert mine.manifest.embedder == theirs.manifest.embedder
+        chunks = [
+            {c.id: (c, v.tolist()) for c, v in zip(i.store.all_chunks(), i.vectors.rows(range(5)), strict=True)}
+            for i in (mine, theirs)
+        ]
+        assert chunks[0] == chunks[1]
+        assert sorted(mine.lexical.scores("mill beta")) == pytest.approx(sorted(theirs.lexical.scores("mill beta")))
+    make(tmp_path / "copy", TEXTS)
+    assert segments(tmp_path / "copy") == [(4, 0)]  # nothing had to be read again
+    with zipfile.ZipFile(archive) as opened:  # and nothing deleted was carried away
+        assert b"zorblatt" not in opened.read("documents.jsonl")
+
+
+def test_an_index_or_a_file_that_is_there_is_not_overwritten(directory: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "index.zip"
+    export_index(directory, archive)
+    with pytest.raises(InvalidRequest, match="there already"):
+        export_index(directory, archive)
+    with pytest.raises(InvalidRequest, match="holds an index already"):
+        import_index(archive, directory)
+    assert contents(directory) == TEXTS
+
+
+def repacked(archive: Path, target: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
+    with zipfile.ZipFile(archive) as opened:
+        files = {name: opened.read(name) for name in opened.namelist()}
+    change(files)
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, content in files.items():
+            made.writestr(name, content)
+    return target
+
+
+def altered(line: int, **fields: object) -> Callable[[dict[str, bytes]], None]:
+    """Change fields of a line of the documents, and the head so that sizes and checksum hold."""
+
+    def change(files: dict[str, bytes]) -> None:
+        import hashlib
+
+        lines = [json.loads(text) for text in files["documents.jsonl"].splitlines()]
+        lines[line].update(fields)
+        content = "".join(json.dumps(record) + "\n" for record in lines).encode()
+        head = json.loads(files["index.json"])
+        head |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        files |= {"documents.jsonl": content, "index.json": json.dumps(head).encode()}
+
+    return change
+
+
+def replaced(name: str, old: bytes, new: bytes) -> Callable[[dict[str, bytes]], None]:
+    def change(files: dict[str, bytes]) -> None:
+        assert old in files[name]
+        files[name] = files[name].replace(old, new)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda files: files.update({"../evil": b"x"}), "holds other files"),
+        (lambda files: files.pop("index.json"), "holds other files"),
+        (replaced("index.json", b"smallhold-archive-1", b"smallhold-archive-9"), "index.json: format"),
+        (replaced("index.json", b'"bytes": ', b'"bytes": 1'), "another size"),
+        (replaced("documents.jsonl", b"alpha", b"alphi"), "differs from its checksum"),
+        (altered(0, chunks=1), r"line 3: uri"),
+        (altered(1, end=5000), "no part of its document"),
+        (altered(1, start=-1), "line 2: start"),
+        (altered(1, vector="AAAA"), "no vector of length 1"),
+        (altered(1, vector="nonsense!"), "no vector of length 1"),
+        (altered(1, metadata={"x": [1]}), "line 2: metadata.x"),
+        (altered(2, id="a#0"), "id is there already"),
+        (altered(0, id="d"), "'d' is there twice"),
+        (altered(0, more=1), "line 1: more"),
+        (altered(0, title="\ud83d"), "line 1"),
+    ],
+)
+def test_an_archive_that_is_not_one_of_ours_is_refused(
+    directory: Path, tmp_path: Path, change: Callable[[dict[str, bytes]], None], said: str
+) -> None:
+    export_index(directory, tmp_path / "index.zip")
+    archive = repacked(tmp_path / "index.zip", tmp_path / "other.zip", change)
+    with pytest.raises(DataError, match=said):
+        import_index(archive, tmp_path / "copy")
+    assert sorted(p.name for p in (tmp_path / "copy").iterdir()) in ([], ["lock"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["copy", "index", "index.zip", "other.zip"]
+
+
+def test_damaged_archives_are_refused(directory: Path, tmp_path: Path) -> None:
+    export_index(directory, tmp_path / "index.zip")
+    data = (tmp_path / "index.zip").read_bytes()
+    for number in range(0, len(data), 97):
+        damaged = data[:number] if number % 2 else data[:number] + bytes([data[number] ^ 4]) + data[number + 1 :]
+        (tmp_path / "damaged.zip").write_bytes(damaged)
+        try:
+            import_index(tmp_path / "damaged.zip", tmp_path / f"copy-{number}")
+        except (DataError, Unavailable):
+            continue
+        assert contents(tmp_path / f"copy-{number}") == TEXTS  # a bit that zip does not mind
+    with pytest.raises(InvalidRequest, match="there is no file"):
+        import_index(tmp_path / "nowhere.zip", tmp_path / "copy")
+
+
+def test_an_archive_that_would_fill_the_disk_is_refused(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_index(directory, tmp_path / "index.zip")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
+    with pytest.raises(Unavailable, match="more than there is room for"):
+        import_index(tmp_path / "index.zip", tmp_path / "copy")
+
+
+def run(*arguments: str | Path) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["store", *map(str, arguments)])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout
+
+
+def test_the_commands_say_what_they_found_and_did(directory: Path, tmp_path: Path) -> None:
+    assert run("verify", "--index", directory) == (0, f"{directory}: generation 000003 is whole\n")
+    code, said = run("stats", "--index", directory)
+    assert code == 0
+    assert "4 documents, 5 chunks" in said
+    assert "2 deleted documents" in said
+    assert json.loads(run("stats", "--json", "--index", directory)[1]) == stats(directory)
+    assert "4 documents, 5 chunks" in run("export", tmp_path / "x.zip", "--index", directory)[1]
+    assert "4 documents, 5 chunks" in run("import", tmp_path / "x.zip", "--index", tmp_path / "copy")[1]
+    assert "one segment" in run("compact", "--index", directory)[1]
+    assert "nothing to do" in run("compact", "--index", directory)[1]
+    flip(directory / SEGMENTS / "000004" / "vectors.faiss")
+    code, said = run("verify", "--json", "--index", directory)
+    assert code == 1
+    assert "vectors.faiss" in json.loads(said)["problems"][0]
+    code, said = run("repair", "--index", directory)
+    assert code == 1
+    assert "must be read again: a\n" in said
+    assert run("repair", "--index", directory)[0] == 0
