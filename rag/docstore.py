@@ -4,13 +4,11 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from rag.catalog import DocumentEntry, Original, ReadOnlyDatabase
+from rag.catalog import ReadOnlyDatabase
 from rag.datatypes import Chunk, Document, Metadata, Span
 from rag.errors import InvalidRequest
 from rag.protocols import IntArray
 from rag.rows import Rows
-
-__all__ = ["DocumentEntry", "DocumentStore", "Original", "SegmentedStore"]
 
 _CHUNK = 'SELECT row, c.id, d.id, c.text, start, "end", c.metadata FROM chunks c JOIN documents d USING (number)'
 _PAGE = 1000
