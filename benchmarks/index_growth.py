@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -109,9 +109,11 @@ def measure(folder: Path, chunks: int, additions: int) -> None:
             values, unit = 100 * values / total, "% of the index"
         print(f"one document more, {what}: median {np.median(values):.2f}, most {values.max():.2f} {unit}")
     print(f"{parts(directory)}")
-    with timed("open"), Index.open(directory) as index:
-        with timed("open again, nothing new"), Index.open(directory, before=index):
-            pass
+    with timed("open"):
+        index = Index.open(directory)
+    with closing(index):
+        with timed("open again, nothing new"):
+            Index.open(directory, before=index).close()
         search(index, next(texts))
     with timed("compact"):
         compact(directory)

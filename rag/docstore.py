@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from rag.catalog import DocumentEntry, Original, ReadOnlyDatabase
+from rag.catalog import ReadOnlyDatabase
 from rag.datatypes import Chunk, Document, Metadata, Span
 from rag.errors import UnknownDocument
 from rag.protocols import IntArray
 from rag.rows import Rows
-
-__all__ = ["DocumentEntry", "DocumentStore", "Original", "SegmentedStore"]
 
 _CHUNK = 'SELECT row, c.id, d.id, c.text, start, "end", c.metadata FROM chunks c JOIN documents d USING (number)'
 _PAGE = 1000
