@@ -69,9 +69,10 @@ def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, generator: Any) -> 
     parts = SimpleNamespace(
         embed=lambda texts: None,
         documents=list,
+        documents_by_row=list,
         document=None,
         store=SimpleNamespace(descriptions=list),
-        catalogue=SimpleNamespace(rows=lambda view: None),
+        masks=SimpleNamespace(rows=lambda view: None),
         manifest=SimpleNamespace(created=None),
         close=lambda: None,
         stream=None,
