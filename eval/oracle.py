@@ -61,9 +61,14 @@ class OracleSystem(PipelineSystem):
     """A system over a pipeline that reads what an `OracleRetriever` finds; the two are built together."""
 
     def __init__(
-        self, fingerprint: str, build: Callable[[], tuple[Pipeline, OracleRetriever]], *, remote: bool = False
+        self,
+        fingerprint: str,
+        build: Callable[[], tuple[Pipeline, OracleRetriever]],
+        *,
+        remote: bool = False,
+        ahead: Callable[[], str] = str,
     ) -> None:
-        super().__init__(fingerprint, self._build_both, remote=remote)
+        super().__init__(fingerprint, self._build_both, remote=remote, ahead=ahead)
         self._build_oracle = build
         self._retriever: OracleRetriever | None = None
 

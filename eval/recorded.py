@@ -66,9 +66,10 @@ class RecordedSystem:
         with open_data(self._file) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def prepare(self) -> None:
+    def prepare(self) -> str:
         """Load what counts tokens."""
         self._count = self._counter()
+        return ""
 
     def ask(self, question: Question) -> Reply | None:
         """Look up the answer to a question; None where there is none."""

@@ -286,6 +286,7 @@ def _machine_seconds(system: Measurements) -> float | None:
 def _notes(measured: Measured) -> list[str]:
     run = measured.run
     notes = list(run.notes)
+    notes += [f"{name}: {s.prepared}" for name, s in run.systems.items() if s.prepared]
     notes += [f"{name} stopped before its end: {s.stopped}" for name, s in run.systems.items() if s.stopped]
     if len({json.dumps(system.machine, sort_keys=True) for system in run.systems.values()}) > 1:
         notes.append("the systems were measured on different machines or software: do not compare their seconds")

@@ -35,7 +35,7 @@ _SYNC_SECONDS = 2.0
 class RunSystem(Record):
     """One system of the run: its row of the TOML file, all its settings, where and when it was asked.
 
-    `stopped` says why it came to no end.
+    `stopped` says why it came to no end, `prepared` what was done before the first question and is in no seconds.
     """
 
     fingerprint: str
@@ -44,6 +44,7 @@ class RunSystem(Record):
     machine: dict[str, Any]
     date: str
     stopped: str = ""
+    prepared: str = ""
 
 
 class Run(Record):

@@ -184,9 +184,10 @@ def _run_system(
             pending = _pending(qaset, row.name, out, state, spending)
             if pending:
                 spending.check(row)
-                state = state.with_system(row.name, _entry(row, identity, fingerprint, None))
+                entry = _entry(row, identity, fingerprint, None)
+                state = state.with_system(row.name, entry)
                 write_run(out, state)
-                system.prepare()
+                state = state.with_system(row.name, entry.model_copy(update={"prepared": system.prepare()}))
             progress.start(row.name, len(qaset.questions), len(qaset.questions) - len(pending))
             try:
                 with ResultsWriter(out) as writer:

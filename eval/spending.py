@@ -108,7 +108,7 @@ class Spending:
 def _most(row: SystemRow, settings: Settings, questions: Sequence[Question]) -> float:
     """Estimate what a question costs at most: every passage is read by itself, and every answer takes its limit."""
     own = row.apply(settings)
-    requests = own.evidence.passages if row.retrieval and own.evidence.apart else 1
+    requests = own.evidence.passages if row.retrieval and own.evidence.mode == "each" else 1
     asked = max((math.ceil(len(question.question.encode()) / 3) for question in questions), default=0)
     earlier = own.evidence.history_tokens if any(question.history for question in questions) else 0
     fixed = (_READING_TOKENS if row.retrieval else _ASKING_TOKENS) + asked + earlier

@@ -85,7 +85,8 @@ class SystemRow(BaseModel):
 
     With `oracle` the documents that are relevant to a question are read instead of retrieved ones. `recorded` names a
     file of answers given elsewhere, instead of a generator. `parameters` is the size of the model in billions.
-    `concurrency` is how many questions an endpoint is asked at a time.
+    `concurrency` is how many questions an endpoint is asked at a time. With `warm` a model here has read every passage
+    of the corpus before the first question, as `smallhold warm` does; that is in no question's seconds.
     `settings` overrides `rag` settings for this system alone, nested like the configuration file.
     """
 
@@ -95,6 +96,7 @@ class SystemRow(BaseModel):
     generator: str | Endpoint = ""
     retrieval: bool
     oracle: bool = False
+    warm: bool = False
     recorded: str = Field("", max_length=4096)
     parameters: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     parameters_kind: Literal["known", "estimated"] | None = None
@@ -129,6 +131,8 @@ class SystemRow(BaseModel):
             raise ValueError("without a generator and without retrieval there is nothing to run")
         if self.oracle and not (self.generator and self.retrieval):
             raise ValueError("an oracle needs a generator that reads its passages, and no retrieval = false")
+        if self.warm and not (self.retrieval and isinstance(self.generator, str) and self.generator):
+            raise ValueError("only a model here, of a system that retrieves, can have read the passages before")
         if (self.parameters is None) != (self.parameters_kind is None):
             raise ValueError("parameters and parameters_kind belong together")
         if isinstance(self.generator, Endpoint) and self.generator.budget is not None and not self.prices.by_token:
@@ -212,7 +216,7 @@ class SystemRow(BaseModel):
 
     def without_generator(self) -> "SystemRow":
         """Return the retrieval part of this system, under the same name."""
-        return self.model_copy(update={"generator": "", "oracle": False})
+        return self.model_copy(update={"generator": "", "oracle": False, "warm": False})
 
     def apply(self, settings: Settings) -> Settings:
         """Return the settings that this system runs with: its overrides on top, its generator put in."""
@@ -238,7 +242,7 @@ class SystemRow(BaseModel):
         if not plain["cascade"]["generator"]:  # rows of before there was one still count
             del plain["cascade"]
         identity = {"generates": bool(self.generator), "retrieves": self.retrieval, "settings": plain}
-        return {**identity, "oracle": True} if self.oracle else identity
+        return identity | {name: True for name in ("oracle", "warm") if getattr(self, name)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,8 +267,11 @@ class System(Protocol):
         """What the answers depend on besides row and settings: weights, prompt, index. Cheap: loads no model."""
         ...
 
-    def prepare(self) -> None:
-        """Load what answering needs; called once, and only where there is something to ask."""
+    def prepare(self) -> str:
+        """Load what answering needs; called once, and only where there is something to ask.
+
+        Returns what else was done beforehand, as a sentence for the reader of the report; "" where nothing was.
+        """
         ...
 
     def ask(self, question: Question) -> Reply | None:
@@ -295,12 +302,21 @@ class Pipeline(Protocol):
 class PipelineSystem:
     """A system over a pipeline that is built when the first question is due.
 
-    `remote` is one behind an endpoint, which tells no tokens of an answer that is cut short.
+    `remote` is one behind an endpoint, which tells no tokens of an answer that is cut short. `ahead` does before that
+    what `prepare` tells of.
     """
 
-    def __init__(self, fingerprint: str, build: Callable[[], Pipeline], *, remote: bool = False) -> None:
+    def __init__(
+        self,
+        fingerprint: str,
+        build: Callable[[], Pipeline],
+        *,
+        remote: bool = False,
+        ahead: Callable[[], str] = str,
+    ) -> None:
         self._fingerprint = fingerprint
         self._build = build
+        self._ahead = ahead
         self._remote = remote
         self._pipeline: Pipeline | None = None
 
@@ -309,9 +325,11 @@ class PipelineSystem:
         """Weights, prompt and index, as the caller knows them without loading."""
         return self._fingerprint
 
-    def prepare(self) -> None:
+    def prepare(self) -> str:
         """Build the pipeline."""
+        done = self._ahead()
         self._pipeline = self._build()
+        return done
 
     def ask(self, question: Question) -> Reply:
         """Answer one question with the pipeline's own options."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator
 from pydantic_core import PydanticCustomError
 
-from rag.datatypes import Message
+from rag.datatypes import Message, Mode
 from rag.filter import EXAMPLE, Filter
 
 UNSUPPORTED = "unsupported_parameter"
@@ -169,7 +169,8 @@ class ChatRequest(_Request):
         gt=0,
         lt=1,
         description="Of the answers given, at most this share may be wrong, as `smallhold calibrate` has tested. Goes "
-        "without `top_k`, `filter`, `length`, `stop`, a temperature or another length, which the promise is not about.",
+        "without `top_k`, `mode`, `filter`, `length`, `stop`, a temperature or another length, which the promise is "
+        "not about.",
     )
     length: Whole | None = Field(
         None,
@@ -179,6 +180,11 @@ class ChatRequest(_Request):
         "short answer. Left out: the server's settings and the question decide.",
     )
     top_k: Whole | None = Field(None, ge=1, le=MAX_PASSAGES, description="Passages that the model is given to read.")
+    mode: Mode | None = Field(
+        None,
+        description="How passages are read: `each` in a prompt of its own until one holds the answer, or all in one "
+        "`joint` prompt, for questions that need several. Left out: the server's settings decide.",
+    )
     filter: Filter | None = Field(None, description="Answer from these documents alone. Goes without `risk`.")
 
     n: Literal[1] | None = None

@@ -31,6 +31,7 @@ from rag.retrieve import FusedRetriever
 from rag.rewrite import Rewriter, load_rewrite_prompt
 from rag.tuned import find_tuned
 from rag.tuning import UNTUNED, Tuning
+from rag.warm import Prefix, asked_prefix
 
 
 def model_store(settings: Settings) -> ModelStore:
@@ -102,6 +103,16 @@ def build_ahead(settings: Settings, store: ModelStore) -> ReadAhead:
         extra_buffers=options["extra_buffers"],
         tuning=options["tuning"],
         build=options["build"],
+    )
+
+
+def ahead_prefix(settings: Settings, ahead: ReadAhead) -> Prefix:
+    """Return what tells the beginning of the settings' prompts over one chunk (`rag.warm`)."""
+    return asked_prefix(
+        ahead,
+        build_prompt(settings),
+        passage_tokens=settings.evidence.tokens,
+        answer_tokens=settings.generator.max_tokens,
     )
 
 
@@ -183,7 +194,7 @@ def build_pipeline(
         drop_unsupported=settings.answer.unsupported == "drop",
         candidates=settings.retrieval.candidates,
         passages=settings.evidence.passages,
-        apart=settings.evidence.apart,
+        mode=settings.evidence.mode,
         enough=settings.evidence.enough,
         window=settings.evidence.window,
         evidence_tokens=settings.evidence.tokens,

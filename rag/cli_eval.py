@@ -5,16 +5,19 @@ and go with it, or where asked for in a folder that several runs share.
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from rag.build import (
+    ahead_prefix,
     build_abstention,
+    build_ahead,
     build_cascade,
     build_embedder,
     build_generator,
@@ -32,12 +35,14 @@ from rag.config import Settings
 from rag.console import stage_progress
 from rag.datatypes import Answer, Message, ScoredChunk
 from rag.engine.native import LlamaVocabulary
-from rag.errors import InvalidRequest, Unavailable
+from rag.errors import ConfigError, InvalidRequest, Unavailable
 from rag.followup import follow_up
 from rag.index import Index
+from rag.machine import free_bytes
 from rag.manifest import GENERATIONS, read_current, read_manifest
 from rag.models import ModelStore
 from rag.remote import EndpointGenerator
+from rag.warm import check_room, make_plan, warm
 
 if TYPE_CHECKING:
     from eval.cache import AnswerCache, CachedGenerator, CachedPipeline
@@ -116,9 +121,33 @@ class _Assembly:
 
         remote = bool(self.settings.generator.endpoint or self.settings.cascade.endpoint)
         fingerprint = _fingerprint(self.row, self.settings, _published(self.index) if self.index else ())
+        ahead = self._read_ahead if self.row.warm else str
         if self.row.oracle:
-            return OracleSystem(fingerprint, self._oracle, remote=remote)
-        return PipelineSystem(fingerprint, self._pipeline, remote=remote)
+            return OracleSystem(fingerprint, self._oracle, remote=remote, ahead=ahead)
+        return PipelineSystem(fingerprint, self._pipeline, remote=remote, ahead=ahead)
+
+    def _read_ahead(self) -> str:
+        """Read every passage of the corpus before the first question; return what that took."""
+        if self.settings.evidence.mode == "joint" or self.settings.evidence.window:
+            raise ConfigError(
+                f"{self.row.name}: what is read ahead would not be used",
+                hint='A `warm` system reads whole passages, each apart: evidence.mode "each" and no evidence.window.',
+            )
+        began = time.perf_counter()
+        with ExitStack() as opened:
+            index, _ = replace(self, opened=opened)._search()
+            ahead = opened.enter_context(closing(build_ahead(self.settings, model_store(self.settings))))
+            progress = opened.enter_context(stage_progress())
+            chunks = index.manifest.counts.chunks
+            prefix = ahead_prefix(self.settings, ahead)
+            plan = make_plan(index.store.all_chunks(), prefix, ahead, lambda n: progress("counting", n, chunks))
+            check_room(plan, ahead.files, free_bytes(ahead.files.folder))
+            written = warm(plan, ahead, lambda n: progress("reading ahead", n, len(plan.missing)))
+        return (
+            f"{plan.states} passages were read before the first question, {len(plan.kept)} of them by an earlier run; "
+            f"{(plan.bytes_kept + written) / 1e6:,.0f} MB of disk, {time.perf_counter() - began:,.0f} seconds that are "
+            "in no question's"
+        )
 
     def _pipeline(self) -> "Pipeline":
         if not self.row.retrieval:
@@ -141,7 +170,7 @@ class _Assembly:
         from eval.cache import AnswerCache, CachedPipeline
 
         answers = self.opened.enter_context(closing(AnswerCache(self.cache or self.out)))
-        generator = self._model(self.settings, answers)
+        generator = self._model(self.settings, answers, warm=self.row.warm)
         pipeline = build_pipeline(self.settings, generator, retriever, embedder)
         if not self.settings.cascade.generator:
             return CachedPipeline(pipeline, generator)
@@ -149,13 +178,13 @@ class _Assembly:
         large = self._model(large_settings(self.settings), answers)
         return CachedPipeline(build_cascade(self.settings, pipeline, large), generator, large)
 
-    def _model(self, settings: Settings, answers: "AnswerCache") -> "CachedGenerator":
-        """Load the model of some settings behind the saved answers."""
+    def _model(self, settings: Settings, answers: "AnswerCache", *, warm: bool = False) -> "CachedGenerator":
+        """Load the model of some settings behind the saved answers, those of a `warm` one apart for their seconds."""
         from eval.cache import CachedGenerator
 
         store = model_store(settings)
         model = self.opened.enter_context(closing(build_generator(settings, store)))
-        identity = _model_identity(settings, store)
+        identity = _model_identity(settings, store) + (" warm" if warm else "")
         if isinstance(model, EndpointGenerator):
             return CachedGenerator(model, answers, identity, waited=lambda: model.waited, here=False)
         return CachedGenerator(model, answers, identity)

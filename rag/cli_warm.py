@@ -8,13 +8,13 @@ from typing import Any
 
 from rich.markup import escape
 
-from rag.build import build_ahead, build_prompt, model_store
+from rag.build import ahead_prefix, build_ahead, model_store
 from rag.config import Settings
 from rag.console import StageProgress, err, out, print_json, stage_progress
 from rag.engine.files import PrefixFiles
 from rag.index import Index
 from rag.machine import free_bytes
-from rag.warm import Plan, asked_prefix, check_room, make_plan, warm
+from rag.warm import Plan, check_room, make_plan, warm
 
 
 def warm_index(settings: Settings, *, limit: int | None, dry_run: bool, as_json: bool) -> None:
@@ -25,12 +25,7 @@ def warm_index(settings: Settings, *, limit: int | None, dry_run: bool, as_json:
     began = time.perf_counter()
     with Index.open(settings.index.dir) as index, closing(build_ahead(settings, model_store(settings))) as ahead:
         chunks = min(index.manifest.counts.chunks, limit or index.manifest.counts.chunks)
-        prefix = asked_prefix(
-            ahead,
-            build_prompt(settings),
-            passage_tokens=settings.evidence.tokens,
-            answer_tokens=settings.generator.max_tokens,
-        )
+        prefix = ahead_prefix(settings, ahead)
         with stage_progress() as progress:
             listed = islice(index.store.all_chunks(), chunks)
             plan = make_plan(listed, prefix, ahead, _stage(progress, "counting", chunks))
@@ -68,8 +63,12 @@ def plan_lines(plan: Plan, files: PrefixFiles, free: int, settings: Settings) ->
         )
     if leaving := files.leaving(plan.bytes_missing):
         lines.append(f"[yellow]older states of about {leaving / 1e6:,.0f} MB will have to leave[/]")
-    if not settings.evidence.apart and settings.evidence.passages > 1:
-        lines.append("[yellow]evidence.apart is off:[/] of several passages in one prompt only the first can be reused")
+    if settings.evidence.mode == "joint" and settings.evidence.passages > 1:
+        lines.append(
+            "[yellow]evidence.mode is joint:[/] of several passages in one prompt only the first can be reused"
+        )
+    if settings.evidence.window:
+        lines.append("[yellow]evidence.window is set:[/] what is read of a passage depends on the question")
     return lines
 
 

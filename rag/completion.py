@@ -52,6 +52,7 @@ def ask_options(request: ChatRequest, view: View) -> AskOptions:
         stop=request.stops,
         abstain=request.abstain,
         passages=request.top_k,
+        mode=request.mode,
         words=request.length,
         risk=request.risk,
         view=view,

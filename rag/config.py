@@ -18,6 +18,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from rag.datatypes import Mode
 from rag.errors import ConfigError
 
 
@@ -61,10 +62,10 @@ class EvidenceSettings(_Section):
     """What the language model is given to read."""
 
     passages: int = Field(3, ge=1, le=50, description="Passages that may be read for one answer.")
-    apart: bool = Field(
-        True,
-        description="Read passages one after the other, each in a prompt of its own, until one holds the answer; "
-        "false puts them all into one prompt.",
+    mode: Mode = Field(
+        "each",
+        description="each reads passages one after the other, every one in a prompt of its own, until one holds the "
+        "answer; joint puts them all into one prompt.",
     )
     enough: float = Field(
         0.3, ge=0, le=1, description="Read on where the model would decline with more than this probability."

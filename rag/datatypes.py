@@ -14,6 +14,9 @@ MetadataValue = str | int | float | bool
 Metadata = Mapping[str, MetadataValue]
 Role = Literal["system", "user", "assistant"]
 
+# How several passages are read: each in a prompt of its own, or all in one.
+Mode = Literal["each", "joint"]
+
 
 class Span(NamedTuple):
     """A half-open range of characters in a document's text."""

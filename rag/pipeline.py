@@ -11,7 +11,7 @@ from rag.cite import cite, is_supported, support
 from rag.clock import Clock
 from rag.closest import closest
 from rag.compose import PASSAGES, compose
-from rag.datatypes import Answer, Delta, Message, RiskTarget, Sampling, ScoredChunk, Usage, Verdict
+from rag.datatypes import Answer, Delta, Message, Mode, RiskTarget, Sampling, ScoredChunk, Usage, Verdict
 from rag.draft import Draft
 from rag.errors import InvalidRequest
 from rag.evidence import Evidence, recent_turns, select_evidence
@@ -49,6 +49,7 @@ class AskOptions:
     stop: tuple[str, ...] = ()
     abstain: bool | None = None
     passages: int | None = None
+    mode: Mode | None = None
     words: int | None = None
     risk: float | None = None
     view: View = EVERYTHING
@@ -64,12 +65,13 @@ def said(answer: Answer) -> str:
 class RagPipeline:
     """Answers questions. Without a retriever it is closed-book: the model answers from memory, citing nothing.
 
-    `passages` are read `apart`, one after the other until the model declines one with a probability of at most
-    `enough`, or all in one prompt. Of each, `window` tokens are read, those nearest to the question; 0 reads it whole.
-    `abstention` estimates whether an answer is right and, unless `abstain` is false, withholds the unsure ones: below
-    its threshold, or below the one that keeps the share of wrong answers at `risk`. Without an estimate every answer is
-    given. Questions that ask for more than a phrase get a composed answer of at most `words` words (`rag.compose`): by
-    their form, all or none, as `long` says. Collaborators are passed in; `rag.build` assembles the usual ones.
+    `passages` are read in a `mode`: `each` in a prompt of its own until the model declines one with a probability of at
+    most `enough`, or all in one `joint` prompt. Of each, `window` tokens are read, those nearest to the question; 0
+    reads it whole. `abstention` estimates whether an answer is right and, unless `abstain` is false, withholds the
+    unsure ones: below its threshold, or below the one that keeps the share of wrong answers at `risk`. Without an
+    estimate every answer is given. Questions that ask for more than a phrase get a composed answer of at most `words`
+    words (`rag.compose`): by their form, all or none, as `long` says. Collaborators are passed in;
+    `rag.build` assembles the usual ones.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class RagPipeline:
         drop_unsupported: bool = True,
         candidates: int = 100,
         passages: int = 1,
-        apart: bool = True,
+        mode: Mode = "each",
         enough: float = 0.3,
         window: int = 0,
         evidence_tokens: int = 1024,
@@ -112,7 +114,7 @@ class RagPipeline:
         self._drop_unsupported = drop_unsupported
         self._candidates = candidates
         self._passages = passages
-        self._apart = apart
+        self._mode = mode
         self._enough = enough
         self._window = window
         self._evidence_tokens = evidence_tokens
@@ -259,13 +261,13 @@ class RagPipeline:
             raise InvalidRequest(
                 "a risk target holds for answers as they were tested, and withholds some",
                 hint="Leave out what says otherwise: abstain false, a temperature, stop, another number of passages "
-                "(top_k), another length, a filter.",
+                "(top_k), another mode, another length, a filter.",
             )
 
     def _is_as_tested(self, options: AskOptions) -> bool:
         """Whether a request leaves the answers as they are without its options."""
         same_length = options.max_tokens in (None, self._max_tokens) and options.words is None
-        same_passages = options.passages in (None, self._passages)
+        same_passages = options.passages in (None, self._passages) and options.mode in (None, self._mode)
         plain = options.temperature == 0 and not options.stop and options.view.filter is None
         return same_length and same_passages and plain
 
@@ -299,6 +301,7 @@ class RagPipeline:
             stop=options.stop,
             decline=self._prompt.decline if evidence.passages else "",
         )
+        mode = options.mode or self._mode
         whole = [(evidence.passages, evidence.tokens)]
         single = [((passage,), cost) for passage, cost in zip(evidence.passages, evidence.costs, strict=True)]
         readings = [
@@ -307,7 +310,7 @@ class RagPipeline:
                 lambda passages: self._generator.stream(self._prompt.messages(question, passages, turns), sampling),
                 tokens=tokens,
             )
-            for passages, tokens in (single if self._apart and single else whole)
+            for passages, tokens in (single if mode == "each" and single else whole)
         ]
         try:
             yield readings

@@ -16,7 +16,7 @@ from rag.errors import DataError
 
 SETTINGS: dict[str, Any] = {
     "abstention": {"enabled": False},
-    "evidence": {"passages": 3, "apart": True},
+    "evidence": {"passages": 3, "mode": "each"},
     "generator": {"model": "m", "threads": 2},
 }
 
@@ -91,7 +91,7 @@ def test_the_file_has_the_tested_thresholds_and_what_they_hold_for(tmp_path: Pat
     promise = load_abstention(tmp_path / "a.toml").promise
     assert promise is not None and promise == found.promise
     assert (promise.confidence, promise.questions) == (0.95, 110)
-    assert promise.settings == {"evidence.passages": 3, "evidence.apart": True, "generator.model": "m"}
+    assert promise.settings == {"evidence.passages": 3, "evidence.mode": "each", "generator.model": "m"}
     # Half of the 220 questions were fitted on; the last threshold gives every answer to the other half.
     last = promise.rungs[-1]
     assert last.threshold == 0.0
@@ -179,7 +179,7 @@ def test_what_cannot_be_calibrated_on_is_refused(tmp_path: Path) -> None:
     assert calibrate([several], keep_right=0.9, system="s").rows == 60
     with pytest.raises(DataError, match="u does not answer from documents"):
         calibrate([several], keep_right=0.9, system="u")
-    other = run_folder(tmp_path / "other", separable(60), {**SETTINGS, "evidence": {"passages": 1, "apart": True}})
+    other = run_folder(tmp_path / "other", separable(60), {**SETTINGS, "evidence": {"passages": 1, "mode": "each"}})
     with pytest.raises(DataError, match=r"other settings than .*evidence\.passages"):
         calibrate([several, other], keep_right=0.9, system="s")
     with pytest.raises(DataError, match="holds no run"):

@@ -1,5 +1,6 @@
 """What opens the systems of a run: answers and indexes in the run's folder, or in one that is shared."""
 
+import json
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,17 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from eval.results import read_rows
+from eval.qaset import QASet, load_qaset
+from eval.results import read_rows, read_run
 from eval.rows import Row
 from eval.runner import run
 from eval.systems import Endpoint, SystemRow
+from rag.build import build_generator
 from rag.cli_eval import open_systems
 from rag.config import AbstentionSettings, Settings
 from rag.datatypes import Message, Piece, Sampling, Usage
 from rag.embedder import SentenceEmbedder
+from rag.errors import ConfigError
 from tests.conftest import CORPUS, REPOSITORY
 from tests.test_eval_runner import N, write_qaset
 
@@ -25,6 +29,14 @@ GPT = SystemRow(
     price_per_million_prompt=1.0,
     price_per_million_completion=1.0,
 )
+
+
+WARM = {
+    "generator": {"prefix_disk_mb": 500, "max_tokens": 8},
+    "abstention": {"enabled": False},
+    "answer": {"long": "never"},
+    "evidence": {"passages": 1},
+}
 
 
 class Model:
@@ -102,6 +114,24 @@ def test_recorded_answers_load_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert answered.usage.prompt == 3 and answered.usage.completion == 2  # a quarter of 10 and of 8 characters
 
 
+def _first_documents(folder: Path, count: int) -> QASet:
+    """The example set cut to its first documents and the questions about them."""
+    folder.mkdir()
+    source = REPOSITORY / "examples" / "qa"
+    corpus = (source / "corpus.jsonl").read_text(encoding="utf-8").splitlines()[:count]
+    known = {json.loads(line)["id"] for line in corpus}
+    questions = [json.loads(line) for line in (source / "questions.jsonl").read_text(encoding="utf-8").splitlines()]
+    kept = [
+        json.dumps(question)
+        for question in questions
+        if set(question["relevant"]) and set(question["relevant"]) <= known
+    ]
+    (folder / "corpus.jsonl").write_text("\n".join(corpus) + "\n", encoding="utf-8")
+    (folder / "questions.jsonl").write_text("\n".join(kept[:2]) + "\n", encoding="utf-8")
+    (folder / "meta.json").write_text((source / "meta.json").read_text(encoding="utf-8"), encoding="utf-8")
+    return load_qaset(folder)
+
+
 @pytest.mark.model
 def test_an_oracle_reads_the_relevant_document_of_a_real_index(tmp_path: Path, embedder: SentenceEmbedder) -> None:
     from eval.qaset import load_qaset
@@ -116,6 +146,34 @@ def test_an_oracle_reads_the_relevant_document_of_a_real_index(tmp_path: Path, e
     for answered in rows:
         assert {document.document_id for document in answered.retrieved} == set(answered.relevant)
     assert (cache / "index").is_dir() and not (out / "index").exists()
+
+
+@pytest.mark.model
+def test_a_warm_system_reads_nothing_but_the_questions(
+    tmp_path: Path, tiny_model: Path, embedder: SentenceEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rag.cli_eval.build_generator", build_generator)
+    monkeypatch.setattr("rag.build._prefix_folder", lambda store: tmp_path / "prefixes")
+    row = SystemRow(name="warm", generator=str(tiny_model), retrieval=True, warm=True, settings=WARM)
+    cold = row.model_copy(update={"name": "cold", "warm": False, "settings": {**WARM, "generator": {}}})
+    qaset, out = _first_documents(tmp_path / "set", 2), tmp_path / "out"
+    for system in (row, cold):
+        run(qaset, [system], out, open_systems(qaset, Settings(), out), settings=Settings())
+    rows = {(answered.system, answered.question_id): answered for answered in read_rows(out)}
+    first = qaset.questions[0].id
+    warm, unread = rows["warm", first], rows["cold", first]
+    assert (warm.error, unread.error) == (None, None)
+    assert warm.usage.prompt - warm.usage.cached < 40 < unread.usage.prompt - unread.usage.cached
+    assert "passages were read before the first question, 0 of them by an earlier run" in (
+        read_run(out).systems["warm"].prepared
+    )
+
+
+def test_what_is_read_ahead_must_be_of_use(tmp_path: Path) -> None:
+    row = SystemRow(name="warm", generator="a.gguf", retrieval=True, warm=True, settings={"evidence": {"window": 80}})
+    qaset = write_qaset(tmp_path / "set")
+    with pytest.raises(ConfigError, match="warm: what is read ahead would not be used"):
+        run(qaset, [row], tmp_path / "out", open_systems(qaset, Settings(), tmp_path / "out"), settings=Settings())
 
 
 @pytest.mark.model

@@ -13,6 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from eval.qaset import QASet, load_qaset
+from eval.report import write_report
 from eval.results import ResultsWriter, locked, read_rows, read_run
 from eval.rows import Row, rank_documents
 from eval.runner import run
@@ -98,6 +99,14 @@ class Fake:
         return [ScoredChunk(chunk(f"d{question[-1]}"), 1.0)]
 
 
+class Warm(Fake):
+    """Has done something before the first question."""
+
+    @contextmanager
+    def __call__(self, row: SystemRow) -> Iterator[PipelineSystem]:
+        yield PipelineSystem(self.fingerprint, self._build, ahead=lambda: f"read ahead before {len(self.asked)}")
+
+
 SMALL = SystemRow(name="small+retrieval", generator="tiny", retrieval=True, price_per_hour=3600.0)
 CLOSED = SystemRow(name="small", generator="tiny", retrieval=False, price_per_hour=3600.0)
 
@@ -105,6 +114,14 @@ CLOSED = SystemRow(name="small", generator="tiny", retrieval=False, price_per_ho
 def go(qaset: QASet, fake: Fake, out: Path, *systems: SystemRow, settings: Settings | None = None) -> list[Row]:
     run(qaset, systems or (SMALL,), out, fake, settings=settings or Settings())
     return list(read_rows(out))
+
+
+def test_what_was_done_before_the_first_question_is_told_for_good(tmp_path: Path) -> None:
+    qaset = write_qaset(tmp_path / "set")
+    for _ in range(2):  # the second run finds every row there and prepares nothing
+        go(qaset, Warm(), tmp_path / "out")
+        assert read_run(tmp_path / "out").systems["small+retrieval"].prepared == "read ahead before 0"
+    assert "small+retrieval: read ahead before 0" in write_report(tmp_path / "out")["notes"]
 
 
 def test_a_row_holds_what_the_system_made_of_the_question(tmp_path: Path) -> None:

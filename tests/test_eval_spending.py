@@ -63,7 +63,7 @@ def test_a_question_may_cost_what_the_token_budgets_allow() -> None:
     begun(reading, limit=most + 1e-9).check(reading)
     with pytest.raises(LimitReached):
         begun(reading, limit=most - 1e-9).check(reading)
-    together = remote(retrieval=True, settings={"evidence": {"apart": False}})
+    together = remote(retrieval=True, settings={"evidence": {"mode": "joint"}})
     begun(together, limit=(512 + 2 + 1536) / 1000 + 96 / 500 + 1e-9).check(together)
 
 

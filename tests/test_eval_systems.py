@@ -24,6 +24,7 @@ def test_the_built_in_systems() -> None:
         "tiny+retrieval": ("smollm2-135m-instruct", True, False),
         "small": ("qwen2.5-coder-0.5b-instruct", False, False),
         "small+retrieval": ("qwen2.5-coder-0.5b-reader", True, False),
+        "small+warm": ("qwen2.5-coder-0.5b-reader", True, False),
         "small+oracle": ("qwen2.5-coder-0.5b-reader", True, True),
         "large": ("qwen2.5-coder-1.5b-instruct", False, False),
         "large+retrieval": ("qwen2.5-coder-1.5b-instruct", True, False),
@@ -44,7 +45,7 @@ def test_a_file_adds_and_replaces(tmp_path: Path) -> None:
     assert rows["small"].generator == "other" and not rows["small"].prices.stated
     assert rows["gpt"].generator == Endpoint(endpoint="https://host/v1", model="big", api_key_env="KEY")
     assert (rows["gpt"].prices.per_million_prompt, rows["gpt"].prices.by_token) == (2.0, True)
-    assert len(rows) == 10
+    assert len(rows) == 11
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,8 @@ def test_a_file_adds_and_replaces(tmp_path: Path) -> None:
         ('generator = {endpoint = "https://host", model = "m", api_key = "k"}\nretrieval = true', "api_key"),
         ('generator = "m"\noracle = true\nretrieval = false', "an oracle needs a generator"),
         ("oracle = true", "an oracle needs a generator"),
+        ("retrieval = true\nwarm = true", "only a model here"),
+        ('generator = "m"\nretrieval = false\nwarm = true', "only a model here"),
         ('recorded = "a.jsonl"\ngenerator = "m"', "recorded answers go without `generator`"),
         ('recorded = "a.jsonl"\nretrieval = true', "recorded answers go without `retrieval`"),
         ('recorded = "a.jsonl"\nprice_per_hour = 1', "have no seconds of ours"),
@@ -158,6 +161,13 @@ def test_recorded_answers_lie_beside_the_systems_file_and_follow_no_setting(tmp_
     other = Settings(evidence={"passages": 4})  # type: ignore[arg-type]
     assert mine.identity(Settings()) == mine.identity(other)
     assert SystemRow.model_validate(mine.model_dump(exclude_none=True)) == mine  # as run.json holds it
+
+
+def test_a_warm_system_is_another_with_the_retrieval_of_the_cold_one(tmp_path: Path) -> None:
+    warm = row('generator = "tiny"\nretrieval = true\nwarm = true', tmp_path)
+    cold = row('generator = "tiny"\nretrieval = true', tmp_path)
+    assert warm.identity(Settings()) == {**cold.identity(Settings()), "warm": True}
+    assert warm.without_generator() == cold.without_generator()
 
 
 def test_an_oracle_is_another_system_than_retrieval(tmp_path: Path) -> None:

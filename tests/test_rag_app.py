@@ -555,7 +555,7 @@ def test_what_the_request_says_reaches_the_pipeline():
             {"role": "user", "content": "When does the first leave?", "name": "ada"},
         ]
         fields = {"max_tokens": 7, "temperature": 0.5, "top_p": 0.9, "seed": -1.0, "stop": "\n", "abstain": False}
-        assert ask(client, messages=messages, top_k=4, model="smallhold", **fields).status_code == 200
+        assert ask(client, messages=messages, top_k=4, mode="joint", model="smallhold", **fields).status_code == 200
         assert ask(client, max_completion_tokens=9, max_tokens=5, stop=["a", "b"], n=1.0).status_code == 200
         harmless = {"user": "u", "metadata": {}, "tools": [], "logprobs": False, "response_format": {"type": "text"}}
         assert ask(client, model="small-1b", temperature=None, unheard_of=1, **harmless).status_code == 200
@@ -563,7 +563,7 @@ def test_what_the_request_says_reaches_the_pipeline():
     question, history, options = pipeline.calls[0]
     assert question == "When does the first leave?"
     assert history == [Message("user", "Is there\na ferry?"), Message("assistant", "There are two.")]
-    assert options == AskOptions(7, 0.5, 0.9, 2**32 - 1, ("\n",), abstain=False, passages=4, view=PUBLIC)
+    assert options == AskOptions(7, 0.5, 0.9, 2**32 - 1, ("\n",), abstain=False, passages=4, mode="joint", view=PUBLIC)
     assert pipeline.calls[1][2] == AskOptions(max_tokens=9, stop=("a", "b"), view=PUBLIC)
     assert pipeline.calls[2] == ("When does the ferry leave?", [], AskOptions(view=PUBLIC))
     assert pipeline.calls[3][2] == AskOptions(risk=0.2, view=PUBLIC)
@@ -628,6 +628,7 @@ def test_what_cannot_be_honoured_is_refused(client, field, value):
         ({"stop": ["x"] * 17}, "stop"),
         ({"stop": [1]}, "stop[0]"),
         ({"top_k": 51}, "top_k"),
+        ({"mode": "all"}, "mode"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
         ({"abstain": "no"}, "abstain"),

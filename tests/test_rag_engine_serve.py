@@ -24,7 +24,7 @@ model = "smollm2-135m-instruct"
 worker_timeout = 30
 [evidence]
 passages = 6
-apart = false
+mode = "joint"
 [abstention]
 enabled = false
 """

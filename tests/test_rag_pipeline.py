@@ -3,7 +3,7 @@ from typing import Literal
 import pytest
 
 from rag.abstain import Abstention, Signal
-from rag.datatypes import Message, RiskTarget, ScoredChunk, Verdict
+from rag.datatypes import Message, Mode, RiskTarget, ScoredChunk, Verdict
 from rag.draft import JUDGED_TOKENS
 from rag.errors import ConfigError, InvalidRequest, PromptTooLong
 from rag.filter import View, parse_filter
@@ -38,7 +38,7 @@ def pipeline(
     abstain: bool = True,
     risk: float | None = None,
     passages: int = 1,
-    apart: bool = True,
+    mode: Mode = "each",
     window: int = 0,
     evidence_tokens: int = 100,
     history_tokens: int = 100,
@@ -56,7 +56,7 @@ def pipeline(
         abstain=abstain,
         risk=risk,
         passages=passages,
-        apart=apart,
+        mode=mode,
         window=window,
         evidence_tokens=evidence_tokens,
         history_tokens=history_tokens,
@@ -242,6 +242,7 @@ def test_a_risk_asked_for_goes_before_that_of_the_settings_and_before_switching_
         AskOptions(risk=0.2, abstain=False),
         AskOptions(risk=0.2, temperature=0.1),
         AskOptions(risk=0.2, passages=2),
+        AskOptions(risk=0.2, mode="joint"),
         AskOptions(risk=0.2, max_tokens=5),
         AskOptions(risk=0.2, stop=("x",)),
         AskOptions(risk=0.2, view=View(parse_filter('{"type": "pdf"}'))),
@@ -281,16 +282,24 @@ def test_closed_book_answers_from_memory_without_citations() -> None:
 
 
 def test_several_passages_cite_the_one_that_holds_the_answer() -> None:
-    answer = pipeline(QueueGenerator("salty"), ListRetriever(MILL, LAKE), passages=2, apart=False).answer(
+    answer = pipeline(QueueGenerator("salty"), ListRetriever(MILL, LAKE), passages=2, mode="joint").answer(
         "How is the lake?"
     )
     assert [c.document_id for c in answer.citations] == ["lake.md"]
     assert answer.citations[0].index == 1
 
 
+def test_a_request_may_say_how_passages_are_read() -> None:
+    generator = QueueGenerator("salty", "salty", "salty")
+    asked = pipeline(generator, ListRetriever(MILL, LAKE), passages=2)
+    assert asked.answer("How is the lake?", options=AskOptions(mode="joint")).passages_read == 2
+    assert asked.answer("How is the lake?").passages_read == 1
+    assert len(generator.asked) == 2
+
+
 def test_the_budget_takes_whole_passages_or_none() -> None:
     generator = QueueGenerator("x")
-    answer = pipeline(generator, ListRetriever(MILL, LAKE), passages=2, apart=False, evidence_tokens=12).answer("?x")
+    answer = pipeline(generator, ListRetriever(MILL, LAKE), passages=2, mode="joint", evidence_tokens=12).answer("?x")
     assert answer.evidence_tokens == 11
     with pytest.raises(PromptTooLong, match="11 tokens, more than the evidence budget of 10"):
         pipeline(QueueGenerator("x"), ListRetriever(MILL), evidence_tokens=10).answer("?x")

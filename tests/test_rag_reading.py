@@ -4,7 +4,7 @@ from collections.abc import Generator, Sequence
 import pytest
 
 from rag.abstain import Abstention, Signal, decline_signal
-from rag.datatypes import Delta, Message, Piece, Sampling, ScoredChunk, Usage
+from rag.datatypes import Delta, Message, Mode, Piece, Sampling, ScoredChunk, Usage
 from rag.pipeline import RagPipeline
 from rag.prompt import Prompt
 from rag.reading import Reading, read_apart
@@ -42,7 +42,7 @@ class Declining:
             self.open -= 1
 
 
-def pipeline(model: Declining, *, abstention: Abstention | None = None, apart: bool = True) -> RagPipeline:
+def pipeline(model: Declining, *, abstention: Abstention | None = None, mode: Mode = "each") -> RagPipeline:
     return RagPipeline(
         generator=model,
         counter=model,
@@ -50,7 +50,7 @@ def pipeline(model: Declining, *, abstention: Abstention | None = None, apart: b
         retriever=ListRetriever(A, B, C),
         abstention=abstention,
         passages=3,
-        apart=apart,
+        mode=mode,
         enough=0.5,
     )
 
@@ -100,7 +100,7 @@ def test_a_model_that_cannot_tell_answers_from_the_best_passage() -> None:
 
 def test_together_all_passages_are_one_prompt() -> None:
     model = Declining(a=0.9)
-    answer = pipeline(model, apart=False).answer("which?")
+    answer = pipeline(model, mode="joint").answer("which?")
     assert (answer.text, model.asked, answer.evidence_tokens) == ("grey", ["a"], 9)
 
 
