@@ -45,9 +45,10 @@ from rag.remote import EndpointGenerator
 from rag.warm import check_room, make_plan, warm
 
 if TYPE_CHECKING:
-    from eval.cache import AnswerCache, CachedGenerator, CachedPipeline
+    from eval.cache import AnswerCache
     from eval.oracle import OracleRetriever
     from eval.qaset import QASet
+    from eval.replay import CachedGenerator, CachedPipeline
     from eval.systems import OpenSystem, Pipeline, System, SystemRow
     from indexer.chunk import Chunker
     from rag.embedder import SentenceEmbedder
@@ -167,7 +168,8 @@ class _Assembly:
 
     def _answering(self, retriever: "Retriever | None", embedder: "Embedder | None" = None) -> "CachedPipeline":
         """Load the model, and put the saved answers before it."""
-        from eval.cache import AnswerCache, CachedPipeline
+        from eval.cache import AnswerCache
+        from eval.replay import CachedPipeline
 
         answers = self.opened.enter_context(closing(AnswerCache(self.cache or self.out)))
         generator = self._model(self.settings, answers, warm=self.row.warm)
@@ -180,7 +182,7 @@ class _Assembly:
 
     def _model(self, settings: Settings, answers: "AnswerCache", *, warm: bool = False) -> "CachedGenerator":
         """Load the model of some settings behind the saved answers, those of a `warm` one apart for their seconds."""
-        from eval.cache import CachedGenerator
+        from eval.replay import CachedGenerator
 
         store = model_store(settings)
         model = self.opened.enter_context(closing(build_generator(settings, store)))

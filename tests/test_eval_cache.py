@@ -8,7 +8,9 @@ from threading import Thread
 
 import pytest
 
-from eval.cache import FILE, AnswerCache, CachedGenerator, CachedPipeline, Recording, SavedAnswer, request_key
+from eval.cache import FILE, AnswerCache, request_key
+from eval.recording import Recording, SavedAnswer
+from eval.replay import CachedGenerator, CachedPipeline
 from rag.datatypes import Answer, Message, Piece, Sampling, ScoredChunk, Usage
 from rag.errors import EndpointFailed, Unavailable
 
@@ -35,7 +37,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     fixed = Clock()
-    monkeypatch.setattr("eval.cache.time.perf_counter", fixed)
+    monkeypatch.setattr("eval.replay.time.perf_counter", fixed)
     return fixed
 
 
