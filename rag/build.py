@@ -197,6 +197,8 @@ def build_pipeline(
         mode=settings.evidence.mode,
         enough=settings.evidence.enough,
         window=settings.evidence.window,
+        hops=settings.evidence.hops,
+        hop_seconds=settings.evidence.hop_seconds,
         evidence_tokens=settings.evidence.tokens,
         history_tokens=settings.evidence.history_tokens,
         max_tokens=settings.generator.max_tokens,

@@ -20,12 +20,16 @@ class Clock:
         try:
             yield
         finally:
-            self._seconds[name] = time.perf_counter() - self._since[name]
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - self._since[name]
 
     def mark(self, name: str, *, since: str) -> None:
         """Note the seconds since the stage `since` began, under a name of its own."""
         self._seconds[name] = time.perf_counter() - self._since[since]
 
+    def elapsed(self) -> float:
+        """Return the seconds since the beginning."""
+        return time.perf_counter() - self._began
+
     def timings(self) -> dict[str, float]:
         """Return the seconds of every stage so far, and the total."""
-        return {**self._seconds, "total": time.perf_counter() - self._began}
+        return {**self._seconds, "total": self.elapsed()}

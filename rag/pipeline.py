@@ -1,8 +1,8 @@
 """The straight path from a question to an answer with citations, or an honest abstention."""
 
 from collections.abc import Generator as Stream
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,9 +18,10 @@ from rag.evidence import Evidence, recent_turns, select_evidence
 from rag.filter import EVERYTHING, View
 from rag.followup import FollowUp, follow_up
 from rag.form import asks_at_length
+from rag.hops import hop
 from rag.prompt import Prompt
 from rag.protocols import Embedder, Generator, Reranker, Retriever, TokenCounter
-from rag.reading import Reading, read_apart, used
+from rag.reading import Ask, Reading, freed, read_apart, used
 from rag.rewrite import Rewriter
 from rag.window import nearest_window
 
@@ -67,7 +68,8 @@ class RagPipeline:
 
     `passages` are read in a `mode`: `each` in a prompt of its own until the model declines one with a probability of at
     most `enough`, or all in one `joint` prompt. Of each, `window` tokens are read, those nearest to the question; 0
-    reads it whole. `abstention` estimates whether an answer is right and, unless `abstain` is false, withholds the
+    reads it whole. Where all are declined, up to `hops` further searches follow (`rag.hops`), none that begins after
+    `hop_seconds`. `abstention` estimates whether an answer is right and, unless `abstain` is false, withholds the
     unsure ones: below its threshold, or below the one that keeps the share of wrong answers at `risk`. Without an
     estimate every answer is given. Questions that ask for more than a phrase get a composed answer of at most `words`
     words (`rag.compose`): by their form, all or none, as `long` says. Collaborators are passed in;
@@ -95,6 +97,8 @@ class RagPipeline:
         mode: Mode = "each",
         enough: float = 0.3,
         window: int = 0,
+        hops: int = 0,
+        hop_seconds: float = 10.0,
         evidence_tokens: int = 1024,
         history_tokens: int = 512,
         max_tokens: int = 96,
@@ -117,6 +121,8 @@ class RagPipeline:
         self._mode = mode
         self._enough = enough
         self._window = window
+        self._hops = hops
+        self._hop_seconds = hop_seconds
         self._evidence_tokens = evidence_tokens
         self._history_tokens = history_tokens
         self._max_tokens = max_tokens
@@ -174,8 +180,11 @@ class RagPipeline:
         with clock.stage("prompt"):
             said = history[len(history) - asked.turns :]
             turns = recent_turns(said, budget=self._history_tokens, count=self._counter.count)
-        with clock.stage("generate"), self._readings(question, turns, evidence, options) as readings:
+            ask = self._asked(question, turns, evidence, options)
+        with clock.stage("generate"), freed(self._readings(evidence, options, ask)) as readings:
             reading = yield from read_apart(readings, enough=self._enough)
+            if found is None:
+                reading, answer = yield from self._read_on(reading, readings, answer, options, ask, clock)
             answer = self._read(question, answer, reading, readings)
             if judge is not None and not judge.trusts(answer.signals):
                 yield Delta(answer=self._refuse(question, answer, "no passage read holds the answer", judge, clock))
@@ -223,11 +232,14 @@ class RagPipeline:
         if self._retriever is None:
             return []
         with clock.stage("retrieve"):
-            retrieved = self._retriever.retrieve(question, self._candidates, view)
+            retrieved = self._search(question, view)
         if self._reranker is not None:
             with clock.stage("rerank"):
                 retrieved = self._reranker.rerank(question, retrieved)
         return retrieved
+
+    def _search(self, text: str, view: View) -> list[ScoredChunk]:
+        return self._retriever.retrieve(text, self._candidates, view) if self._retriever is not None else []
 
     def _select(self, question: str, retrieved: Sequence[ScoredChunk], options: AskOptions) -> Evidence:
         passages = options.passages or self._passages
@@ -288,11 +300,8 @@ class RagPipeline:
             return "no passage is close enough to the question"
         return ""
 
-    @contextmanager
-    def _readings(
-        self, question: str, turns: Sequence[Message], evidence: Evidence, options: AskOptions
-    ) -> Iterator[list[Reading]]:
-        """Yield what may be read, in order: every passage by itself, or all of them at once; then free the model."""
+    def _asked(self, question: str, turns: Sequence[Message], evidence: Evidence, options: AskOptions) -> Ask:
+        """Return what asks the model the question over some passages."""
         sampling = Sampling(
             max_tokens=options.max_tokens or self._max_tokens,
             temperature=options.temperature,
@@ -301,22 +310,46 @@ class RagPipeline:
             stop=options.stop,
             decline=self._prompt.decline if evidence.passages else "",
         )
-        mode = options.mode or self._mode
-        whole = [(evidence.passages, evidence.tokens)]
-        single = [((passage,), cost) for passage, cost in zip(evidence.passages, evidence.costs, strict=True)]
-        readings = [
-            Reading(
-                passages,
-                lambda passages: self._generator.stream(self._prompt.messages(question, passages, turns), sampling),
-                tokens=tokens,
-            )
-            for passages, tokens in (single if mode == "each" and single else whole)
+        return lambda passages: self._generator.stream(self._prompt.messages(question, passages, turns), sampling)
+
+    def _readings(self, evidence: Evidence, options: AskOptions, ask: Ask) -> list[Reading]:
+        """Return what may be read, in order: every passage by itself, or all of them at once."""
+        if (options.mode or self._mode) == "joint" or not evidence.passages:
+            return [Reading(evidence.passages, ask, tokens=evidence.tokens)]
+        return [
+            Reading((passage,), ask, tokens=cost)
+            for passage, cost in zip(evidence.passages, evidence.costs, strict=True)
         ]
-        try:
-            yield readings
-        finally:
-            for reading in readings:
-                reading.close()
+
+    def _read_on(
+        self,
+        reading: Reading,
+        readings: list[Reading],
+        answer: Answer,
+        options: AskOptions,
+        ask: Ask,
+        clock: Clock,
+    ) -> Stream[Delta, None, tuple[Reading, Answer]]:
+        """Search again for what those passages do not say that the model declined, and read what that finds.
+
+        Each is read together with the one that led to it, as long as steps and seconds last.
+        """
+        lead: Sequence[ScoredChunk] = answer.retrieved
+        for _ in range(self._hops):
+            if (reading.decline or 0.0) <= self._enough or clock.elapsed() > self._hop_seconds:
+                break
+            with clock.stage("hop"):
+                read = {passage.chunk.id for other in readings for passage in other.passages}
+                led = hop(answer.question, lead, lambda text: self._search(text, options.view), read)
+            known = {passage.chunk.id for passage in answer.retrieved}
+            lead = [step.passage for step in led]
+            answer = replace(answer, retrieved=(*answer.retrieved, *(p for p in lead if p.chunk.id not in known)))
+            for step in led[: options.passages or self._passages]:
+                tokens = sum(self._counter.count(self._prompt.passage_text(passage)) for passage in step)
+                if tokens <= self._evidence_tokens:
+                    readings.append(Reading(step, ask, tokens=tokens))
+            reading = yield from read_apart(readings, enough=self._enough)
+        return reading, answer
 
     def _read(self, question: str, answer: Answer, reading: Reading, readings: Sequence[Reading]) -> Answer:
         """Note what was read to come to `reading`, and what that says about the answer to come."""

@@ -7,6 +7,7 @@ token how likely it is that a passage holds no answer, so that reading on costs 
 
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 
 from rag.datatypes import Delta, Piece, ScoredChunk, Usage
 
@@ -15,6 +16,7 @@ from rag.datatypes import Delta, Piece, ScoredChunk, Usage
 SCORE_WEIGHT = 5.0
 
 Pieces = Generator[Piece, None, None]
+Ask = Callable[[Sequence[ScoredChunk]], Pieces]
 
 
 class Reading:
@@ -24,9 +26,7 @@ class Reading:
     where the model cannot tell.
     """
 
-    def __init__(
-        self, passages: Sequence[ScoredChunk], ask: Callable[[Sequence[ScoredChunk]], Pieces], *, tokens: int
-    ) -> None:
+    def __init__(self, passages: Sequence[ScoredChunk], ask: Ask, *, tokens: int) -> None:
         self.passages = tuple(passages)
         self.tokens = tokens
         self.decline: float | None = None
@@ -84,9 +84,11 @@ def read_apart(readings: Sequence[Reading], *, enough: float) -> Generator[Delta
     """Begin one reading after the other until one declines with a probability of at most `enough`; return that one.
 
     Where all decline, the likeliest is returned, given up unless it was the last. A model that cannot tell is answered
-    from its first reading. Yields while reading.
+    from its first reading. What was begun before counts by what it said. Yields while reading.
     """
     for reading in readings:
+        if reading.begun:
+            continue
         for _ in reading.begin():
             yield Delta(usage=used(readings))
         if reading.decline is None or reading.decline <= enough:
@@ -97,6 +99,16 @@ def read_apart(readings: Sequence[Reading], *, enough: float) -> Generator[Delta
     if best is not readings[-1]:
         readings[-1].give_up()
     return best
+
+
+@contextmanager
+def freed(readings: list[Reading]) -> Iterator[list[Reading]]:
+    """Yield readings, to which others may be added, and free the model of all of them at the end."""
+    try:
+        yield readings
+    finally:
+        for reading in readings:
+            reading.close()
 
 
 def _likelihood(reading: Reading) -> float:

@@ -1,0 +1,59 @@
+"""The further search of a question that needs several passages: for what those read do not say.
+
+"Where was the director of the film born?" names the film; the passage about the film names the director; only that name
+finds the passage with the birthplace. So what is searched for next is what of the question a passage does not say,
+together with the names in it that the question does not have: the bridge entities of HotpotQA (Yang et al. 2018), found
+by rules. Of 100 questions that need two passages both are then among the best five for 0.81 instead of 0.64
+(docs/lab.md).
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from rag.datatypes import ScoredChunk
+from rag.lexical import Analyzer
+from rag.phrases import phrases, tokens
+
+# More names say less about each: six are what was measured.
+MAX_NAMES = 6
+# So many of the best passages may lead on.
+BRIDGES = 3
+
+Search = Callable[[str], Sequence[ScoredChunk]]
+
+
+class Hop(NamedTuple):
+    """A passage that was found by what another one, the `bridge`, names."""
+
+    bridge: ScoredChunk
+    passage: ScoredChunk
+
+
+def missing(question: str, passage: ScoredChunk) -> str:
+    """Return what to search for after a passage, "" where it names nothing that the question does not."""
+    terms = Analyzer().terms
+    asked, told = set(terms(question)), set(terms(passage.chunk.context_text))
+    left = [word.text for word in tokens(question) if not set(terms(word.text)) & told]
+    named = [phrase.text for phrase in phrases(passage.chunk.text) if phrase.name]
+    names = list(dict.fromkeys(name for name in named if not set(terms(name)) <= asked))[:MAX_NAMES]
+    return " ".join([*left, *names]) if names else ""
+
+
+def hop(question: str, found: Sequence[ScoredChunk], search: Search, read: Collection[str]) -> list[Hop]:
+    """Return what the best of `found` lead to, best first; none of the chunks in `read`, and none twice.
+
+    `search` returns ranked chunks. A passage is as good as it answers the further search and as the one that led to it
+    answers the question: the product of both scores, the latter as a share of the best.
+    """
+    bridges = found[:BRIDGES]
+    best: dict[str, Hop] = {}
+    for bridge in bridges:
+        further = missing(question, bridge)
+        share = bridge.score / bridges[0].score if bridges[0].score > 0 else 0.0
+        for passage in search(further) if further else ():
+            led = Hop(bridge, replace(passage, score=passage.score * share))
+            before = best.get(passage.chunk.id)
+            if passage.chunk.id not in read and (before is None or before.passage.score < led.passage.score):
+                best[passage.chunk.id] = led
+    return sorted(best.values(), key=lambda led: (-led.passage.score, led.passage.chunk.id))
