@@ -28,7 +28,8 @@ from rag.datatypes import Message, Sampling, ScoredChunk
 from rag.embedder import SentenceEmbedder
 from rag.evidence import standalone_question
 from rag.form import asks_at_length
-from rag.pipeline import AskOptions, RagPipeline
+from rag.options import AskOptions
+from rag.pipeline import RagPipeline
 from rag.protocols import Generator
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "qa"

@@ -24,7 +24,8 @@ from rag.clock import Clock
 from rag.datatypes import Answer, Asked, Delta, Message, ScoredChunk, Usage
 from rag.errors import ConfigError, PromptTooLong, Unavailable
 from rag.filter import EVERYTHING, View
-from rag.pipeline import AskOptions, RagPipeline
+from rag.options import AskOptions
+from rag.pipeline import RagPipeline
 
 logger = logging.getLogger(__name__)
 

@@ -156,7 +156,7 @@ def ask(
     Example: smallhold ask "Who built the mill?" --filter '{"date": {"to": "1950-12-31"}}'
     """
     from rag import console
-    from rag.pipeline import AskOptions
+    from rag.options import AskOptions
 
     _refuse_both(risk, no_abstain)
     settings = _settings(
@@ -193,7 +193,8 @@ def chat(
     """
     from rag import console
     from rag.datatypes import Message
-    from rag.pipeline import AskOptions, said
+    from rag.options import AskOptions
+    from rag.pipeline import said
 
     settings = _settings(config, index_dir, generator={"model": model}, evidence={"passages": passages})
     options = AskOptions(abstain=False if no_abstain else None, words=length, view=_view(wanted))

@@ -12,7 +12,8 @@ from rag.cost import Costs
 from rag.datatypes import Answer, AnswerSentence, Asked, Citation, FinishReason, Usage
 from rag.filter import View
 from rag.marks import marked
-from rag.pipeline import AskOptions, said
+from rag.options import AskOptions
+from rag.pipeline import said
 from rag.replies import (
     Annotation,
     AnswerFields,

@@ -3,7 +3,7 @@
 from collections.abc import Generator as Stream
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from rag.abstain import Abstention, decline_signal, generation_signals, retrieval_signals
@@ -11,7 +11,7 @@ from rag.cite import cite, is_supported, support
 from rag.clock import Clock
 from rag.closest import closest
 from rag.compose import PASSAGES, compose
-from rag.datatypes import Answer, Delta, Message, Mode, RiskTarget, Sampling, ScoredChunk, Usage, Verdict
+from rag.datatypes import Answer, Delta, Message, Mode, Sampling, ScoredChunk, Usage, Verdict
 from rag.draft import Draft
 from rag.errors import InvalidRequest
 from rag.evidence import Evidence, recent_turns, select_evidence
@@ -19,6 +19,8 @@ from rag.filter import EVERYTHING, View
 from rag.followup import FollowUp, follow_up
 from rag.form import asks_at_length
 from rag.hops import hop
+from rag.judging import Judging
+from rag.options import AS_SET, AskOptions
 from rag.prompt import Prompt
 from rag.protocols import Embedder, Generator, Reranker, Retriever, TokenCounter
 from rag.reading import Ask, Reading, freed, read_apart, used
@@ -31,29 +33,6 @@ UNATTAINABLE_TEXT = "No answer here would be sure enough."
 MAX_QUESTION_CHARACTERS = 20_000
 # English takes 1.3 to 1.5 tokens a word.
 TOKENS_A_WORD = 1.5
-
-
-@dataclass(frozen=True, slots=True)
-class AskOptions:
-    """What one request may change. None takes the pipeline's own setting.
-
-    `words` asks for a composed answer of at most so many words, 0 for a short one, whatever the question.
-    `risk` asks for a promise: at most this share of the answers given is wrong. It goes with none of the others, since
-    a promise is one about answers as they were tested, and with no filter either. `view` is what of the index may be
-    read, by the filter of the request and the labels of whoever asks.
-    """
-
-    max_tokens: int | None = None
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    stop: tuple[str, ...] = ()
-    abstain: bool | None = None
-    passages: int | None = None
-    mode: Mode | None = None
-    words: int | None = None
-    risk: float | None = None
-    view: View = EVERYTHING
 
 
 def said(answer: Answer) -> str:
@@ -109,9 +88,10 @@ class RagPipeline:
         self._retriever = retriever
         self._reranker = reranker
         self._rewriter = rewriter
-        self._estimate = abstention if retriever is not None else None
-        self._abstain = abstain
-        self._risk = risk
+        tested = AskOptions(max_tokens=max_tokens, passages=passages, mode=mode)
+        self._judging = Judging(
+            abstention if retriever is not None else None, abstain=abstain, risk=risk, tested=tested
+        )
         self._embedder = embedder
         self._long = long
         self._words = words
@@ -127,7 +107,7 @@ class RagPipeline:
         self._history_tokens = history_tokens
         self._max_tokens = max_tokens
 
-    def answer(self, question: str, history: Sequence[Message] = (), options: AskOptions = AskOptions()) -> Answer:
+    def answer(self, question: str, history: Sequence[Message] = (), options: AskOptions = AS_SET) -> Answer:
         """Answer one question. `history` holds the earlier turns, oldest first.
 
         Raises `InvalidRequest` for an empty question, `PromptTooLong` where it does not fit the model.
@@ -141,7 +121,7 @@ class RagPipeline:
         self,
         question: str,
         history: Sequence[Message] = (),
-        options: AskOptions = AskOptions(),
+        options: AskOptions = AS_SET,
         found: Sequence[ScoredChunk] | None = None,
     ) -> Stream[Delta, None, None]:
         """Answer one question piece by piece. The last delta, and only it, carries the whole `answer`.
@@ -151,7 +131,7 @@ class RagPipeline:
         Text comes once the answer is judged worth giving; until then empty deltas come, at which the iterator can be
         closed to cancel. What was used by then is the `usage` of the last one.
         """
-        clock, judge = Clock(), self._judge(options)
+        clock, judge = Clock(), self._judging.judge(options)
         asked, spent = yield from self._understand(question, history, clock)
         with closing(self._answered(asked, history, options, found, judge, clock)) as deltas:
             for delta in deltas:
@@ -172,7 +152,7 @@ class RagPipeline:
         with clock.stage("evidence"):
             evidence = self._select(question, retrieved, options)
             signals = retrieval_signals(question, evidence.passages)
-            target = self._target(options, judge)
+            target = self._judging.target(options, judge)
             answer = Answer("", retrieved=tuple(retrieved), signals=signals, target=target, question=question)
         if reason := self._hopeless(evidence, signals, judge):
             yield Delta(answer=self._refuse(question, answer, reason, judge, clock))
@@ -252,43 +232,6 @@ class RagPipeline:
             budget=self._evidence_tokens,
             cost=lambda passage: self._counter.count(self._prompt.passage_text(passage)),
         )
-
-    def _judge(self, options: AskOptions) -> Abstention | None:
-        """Return what decides on this answer; nothing does where the caller or the pipeline switched it off.
-
-        Raises `InvalidRequest` where the request itself breaks the promise that it asks for.
-        """
-        if options.risk is not None:
-            self._check_promise(options)
-        risk = self._risk if options.risk is None else options.risk
-        wanted = options.risk is not None or (self._abstain and options.abstain is not False)
-        if self._estimate is None or not wanted:
-            return None
-        return self._estimate if risk is None else self._estimate.at_risk(risk)
-
-    def _check_promise(self, options: AskOptions) -> None:
-        if self._estimate is None:
-            raise InvalidRequest("a risk cannot be promised: nothing estimates whether these answers are right")
-        if options.abstain is False or not self._is_as_tested(options):
-            raise InvalidRequest(
-                "a risk target holds for answers as they were tested, and withholds some",
-                hint="Leave out what says otherwise: abstain false, a temperature, stop, another number of passages "
-                "(top_k), another mode, another length, a filter.",
-            )
-
-    def _is_as_tested(self, options: AskOptions) -> bool:
-        """Whether a request leaves the answers as they are without its options."""
-        same_length = options.max_tokens in (None, self._max_tokens) and options.words is None
-        same_passages = options.passages in (None, self._passages) and options.mode in (None, self._mode)
-        plain = options.temperature == 0 and not options.stop and options.view.filter is None
-        return same_length and same_passages and plain
-
-    def _target(self, options: AskOptions, judge: Abstention | None) -> RiskTarget | None:
-        """Return the promise that an answer is decided under; one of the settings ends where a request goes its way."""
-        risk = self._risk if options.risk is None else options.risk
-        if judge is None or judge.promise is None or risk is None or not self._is_as_tested(options):
-            return None
-        return RiskTarget(risk, judge.promise.confidence, judge.attainable)
 
     def _hopeless(self, evidence: Evidence, signals: Mapping[str, float], judge: Abstention | None) -> str:
         """Return why reading on is useless: nothing may be answered, nothing was found, or nothing near enough."""
@@ -418,15 +361,12 @@ class RagPipeline:
             sentences=sentences,
             citations=citations,
             signals=signals,
-            confidence=self._confidence(signals),
+            confidence=self._judging.confidence(signals),
         )
 
     def _judged(self, question: str, answer: Answer, draft: Draft, reading: Reading) -> Answer:
         signals = {**answer.signals, **generation_signals(question, draft.text, reading.passages, draft.logprobs)}
-        return replace(answer, signals=signals, confidence=self._confidence(signals))
-
-    def _confidence(self, signals: Mapping[str, float]) -> float | None:
-        return None if self._estimate is None else self._estimate.confidence(signals)
+        return replace(answer, signals=signals, confidence=self._judging.confidence(signals))
 
     def _refuse(self, question: str, answer: Answer, reason: str, judge: Abstention | None, clock: Clock) -> Answer:
         """Return what is said in place of an answer: why there is none, and what comes closest."""
@@ -437,7 +377,7 @@ class RagPipeline:
             citations=(),
             verdict=Verdict.ABSTAINED if judge is None or judge.attainable else Verdict.UNATTAINABLE,
             reason=reason,
-            confidence=self._confidence(answer.signals),
+            confidence=self._judging.confidence(answer.signals),
             closest=closest(question, answer.retrieved),
             timings=clock.timings(),
         )

@@ -12,7 +12,7 @@ from rag.cost import Costs
 from rag.datatypes import Delta, Document, Message, PrefixCounters, ScoredChunk
 from rag.errors import ModelDied, SmallholdError, Unavailable
 from rag.filter import EVERYTHING, View
-from rag.pipeline import AskOptions
+from rag.options import AskOptions
 from rag.protocols import Embedder, TokenCounter
 
 logger = logging.getLogger(__name__)

@@ -46,7 +46,8 @@ from rag.errors import (
     UnknownDocument,
 )
 from rag.filter import EVERYTHING, View
-from rag.pipeline import ABSTENTION_TEXT, UNATTAINABLE_TEXT, AskOptions, RagPipeline
+from rag.options import AskOptions
+from rag.pipeline import ABSTENTION_TEXT, UNATTAINABLE_TEXT, RagPipeline
 from rag.prompt import Prompt
 from tests.conftest import ListRetriever, QueueGenerator
 

@@ -17,7 +17,7 @@ from rag.config import ServerSettings
 from rag.datatypes import Answer, Chunk, Citation, Delta, Message, ScoredChunk, Span, Usage
 from rag.errors import InvalidRequest, PromptTooLong
 from rag.filter import EVERYTHING, View
-from rag.pipeline import AskOptions
+from rag.options import AskOptions
 
 CHUNK = Chunk("mill.md#0", "mill.md", "The mill closed in 1911.", Span(0, 24), {"title": "The mill"})
 MILL = Citation(1, "mill.md", "The mill", "docs/mill.md", "mill.md#0", Span(0, 24), CHUNK.text)

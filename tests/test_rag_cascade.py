@@ -13,7 +13,8 @@ from rag.datatypes import Message, Piece, Sampling, Usage, Verdict
 from rag.errors import ConfigError, EndpointFailed, ModelMissing
 from rag.filter import View
 from rag.lazy import LazyModel
-from rag.pipeline import AskOptions, RagPipeline
+from rag.options import AskOptions
+from rag.pipeline import RagPipeline
 from rag.promise import Promise, Rung
 from rag.prompt import Prompt
 from tests.conftest import ListRetriever, QueueGenerator, scored

@@ -7,7 +7,8 @@ import pytest
 from rag.datatypes import Message, Piece, Sampling, ScoredChunk, Usage
 from rag.filter import EVERYTHING, View
 from rag.hops import Hop, hop, missing
-from rag.pipeline import AskOptions, RagPipeline
+from rag.options import AskOptions
+from rag.pipeline import RagPipeline
 from rag.prompt import Prompt
 from tests.conftest import scored
 

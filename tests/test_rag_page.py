@@ -22,7 +22,7 @@ from rag.errors import EndpointFailed, IndexMissing, UnknownDocument
 from rag.feedback import FeedbackBook, Opinion
 from rag.filter import EVERYTHING, View
 from rag.keys import create_key, revoke_key
-from rag.pipeline import AskOptions
+from rag.options import AskOptions
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
 expect = sync_api.expect
