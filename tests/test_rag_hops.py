@@ -92,11 +92,11 @@ def test_the_second_passage_is_read_with_the_one_that_led_to_it() -> None:
     answer = pipeline(reader, found).answer(QUESTION)
     assert answer.text == "Tarsk"
     assert found.asked[0] == QUESTION and len(found.asked) == 2
-    assert reader.asked[2] == f"{FILM.chunk.text}\n\n{VALKO.chunk.text}"
+    assert reader.asked[1] == f"{FILM.chunk.text}\n\n{VALKO.chunk.text}"
     assert [passage.chunk.document_id for passage in answer.retrieved] == ["film", "road", "valko"]
     assert [citation.document_id for citation in answer.citations] == ["valko"]
     assert answer.timings["hop"] >= 0
-    assert answer.passages_read == 4
+    assert answer.passages_read == 3  # the roads could not have won
 
 
 def test_nothing_more_is_searched_for_once_a_passage_answers() -> None:
@@ -110,7 +110,7 @@ def test_where_the_further_passages_are_declined_too_the_likeliest_of_all_is_tak
     answer = pipeline(reader, found, hops=2).answer(QUESTION)
     assert answer.signals["decline"] == pytest.approx(2.197, abs=0.01)
     assert len(found.asked) == 3 and found.asked[2].endswith("Imre Valko Tarsk")
-    assert len(reader.asked) == 3  # the third search found nothing that was not read
+    assert len(reader.asked) == 2  # the third search found nothing that was not read
 
 
 def test_steps_and_seconds_are_limited() -> None:

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -78,6 +79,20 @@ def test_the_last_one_goes_on_where_it_is_the_least_declined() -> None:
     model = Declining(a=0.9, b=0.8, c=0.7)
     assert pipeline(model).answer("which?").text == "grey"
     assert model.asked == ["a", "b", "c"]
+
+
+def test_a_passage_that_could_not_win_is_not_read() -> None:
+    # log(1 - 0.7) = -1.2. A tenth of the score counts 0.5: b would reach -0.5 with one less, -1.5 with three less.
+    def asked(score: float) -> list[str]:
+        model, near = Declining(a=0.7, b=0.1), replace(B, score=score)
+        answering = RagPipeline(
+            generator=model, counter=model, prompt=PROMPT, retriever=ListRetriever(A, near), passages=2, enough=0.5
+        )
+        assert answering.answer("which?").passages_read == len(set(model.asked))
+        return model.asked
+
+    assert asked(A.score - 0.1) == ["a", "b"]
+    assert asked(A.score - 0.3) == ["a"]
 
 
 def test_nothing_is_read_again_for_an_answer_that_would_be_withheld() -> None:
