@@ -1,13 +1,15 @@
-"""Which files belong in the index: the indexed roots, their labels and what lies beneath them."""
+"""Which files belong in the index: the indexed roots, their labels and patterns, and what lies beneath them."""
 
 import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from indexer.ignore import Ignore
 from rag.errors import InvalidRequest
+from rag.manifest import Patterns
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,19 +23,28 @@ class FoundFile:
 
 @dataclass(slots=True)
 class Scan:
-    """What a walk over the roots found. `skipped` and `failed` hold paths with the reason."""
+    """What a walk over the roots found. `skipped` and `failed` hold paths with the reason.
+
+    `excluded` are the files and folders that patterns leave out, folders with a `/` at the end and without what is in
+    them.
+    """
 
     files: list[FoundFile] = field(default_factory=list)
+    excluded: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class RootPlan:
-    """`labels` maps every root of the new index to its label, `sync` lists those to look through now."""
+    """`labels` maps every root of the new index to its label, `sync` lists those to look through now.
+
+    `patterns` are those of the roots that have some.
+    """
 
     labels: dict[str, str]
     sync: list[str]
+    patterns: dict[str, Patterns] = field(default_factory=dict)
 
 
 def plan_roots(
@@ -66,18 +77,40 @@ def plan_roots(
     return RootPlan(labels, list(sync))
 
 
+def plan_patterns(
+    plan: RootPlan, known: Mapping[str, Patterns], given: Patterns | None, remove: Sequence[Path] = ()
+) -> RootPlan:
+    """Return the plan with its patterns: those `given` for the roots to be looked through, else those `known`.
+
+    Raises `InvalidRequest` where none are given and a root that takes the place of others would lose theirs: what they
+    keep out would come in.
+    """
+    kept = {root: patterns for root, patterns in known.items() if root in plan.labels}
+    if given is not None:
+        kept |= dict.fromkeys(plan.sync, given)
+    else:
+        removed = {str(path.resolve()) for path in remove}
+        for lost in known.keys() - kept.keys() - removed:
+            raise InvalidRequest(
+                f"{lost} has patterns of its own, and would be indexed as a part of a folder without any",
+                hint="Say which: --include, --exclude or --gitignore, relative to that folder; or --no-patterns.",
+            )
+    return replace(plan, patterns={root: patterns for root, patterns in kept.items() if patterns != Patterns()})
+
+
 def find_files(plan: RootPlan, suffixes: frozenset[str], exclude: Path, owners: Mapping[str, str]) -> Scan:
     """Walk the roots to be looked through for files of the supported `suffixes` (lower case, with the dot).
 
     `owners` maps ids that are in use by documents of other roots to those roots: no file can have them too.
 
     Hidden files and folders and everything in `exclude` are left out silently. Symbolic links are not followed: what
-    they point to inside the root is found anyway, what lies outside is not asked for.
+    they point to inside the root is found anyway, what lies outside is not asked for. Raises `DataError` for patterns
+    that cannot be understood.
     """
     scan = Scan()
     owner = dict(owners)
     for root in plan.sync:
-        for path in _walk(Path(root), exclude, scan):
+        for path in _walk(Path(root), exclude, plan.patterns.get(root, Patterns()), scan):
             reason = _unsuitable(path, suffixes)
             if reason:
                 scan.skipped.append((printable(path), reason))
@@ -136,19 +169,32 @@ def _numbered(base: str) -> Iterator[str]:
         number += 1
 
 
-def _walk(root: Path, exclude: Path, scan: Scan) -> Iterator[Path]:
+def _walk(root: Path, exclude: Path, patterns: Patterns, scan: Scan) -> Iterator[Path]:
     if not root.is_dir():
         yield root
         return
+    ignore = Ignore(root, patterns)
+
+    def left_out(path: Path, folder: bool) -> bool:
+        out = ignore.leaves_out(path, folder=folder)
+        if out:
+            scan.excluded.append(printable(path) + "/" * folder)
+        return out
 
     def refused(error: OSError) -> None:
         scan.failed.append((printable(Path(error.filename)), error.strerror or "it cannot be listed"))
 
     for folder, folders, files in os.walk(root, onerror=refused):
         here = Path(folder)
-        folders[:] = sorted(n for n in folders if not n.startswith(".") and here / n != exclude)
         links = [name for name in folders if (here / name).is_symlink()]
-        yield from (here / name for name in sorted([*files, *links]) if not name.startswith("."))
+        for name in sorted([*files, *links]):
+            if not name.startswith(".") and not left_out(here / name, False):
+                yield here / name
+        folders[:] = [
+            name
+            for name in sorted(set(folders).difference(links))
+            if not name.startswith(".") and here / name != exclude and not left_out(here / name, True)
+        ]
 
 
 def _unsuitable(path: Path, suffixes: frozenset[str]) -> str:
