@@ -47,21 +47,32 @@ class RootPlan:
     patterns: dict[str, Patterns] = field(default_factory=dict)
 
 
+def is_path(root: str) -> bool:
+    """Whether a root is a file or a folder, and not a stream."""
+    return os.path.isabs(root)  # noqa: PTH117  # a `Path` of it would mangle what is no path
+
+
 def plan_roots(
-    known: Mapping[str, str], given: Sequence[Path], remove: Sequence[Path] = (), taken: Iterable[str] = ()
+    known: Mapping[str, str],
+    given: Sequence[Path],
+    remove: Sequence[Path | str] = (),
+    taken: Iterable[str] = (),
+    others: Mapping[str, str] | None = None,
 ) -> RootPlan:
     """Decide the roots of the new index from those `known` (path to label).
 
-    A given path inside a known root means that root; a given folder around known roots takes their place. With
-    nothing given and nothing to remove, all known roots are looked through again. `taken` are the first parts of
-    ids in use, which no new label may equal. Raises `InvalidRequest` for a path or root that does not exist.
+    A given path inside a known root means that root; a given folder around known roots takes their place. `others`
+    are given roots that are no paths, with the labels that they would like to have. With nothing given and nothing to
+    remove, all known files and folders are looked through again. `taken` are the first parts of ids in use, which no
+    new label may equal. Raises `InvalidRequest` for a path or root that does not exist.
     """
+    others = others or {}
     labels = dict(known)
     for path in remove:
         _forget(labels, path)
     wanted = [_existing(path) for path in given]
-    if not given and not remove:
-        wanted = [_existing(Path(root)) for root in labels]
+    if not given and not remove and not others:
+        wanted = [_existing(Path(root)) for root in labels if is_path(root)]
         if not wanted:
             raise InvalidRequest("there is nothing to index", hint="Name a file or a folder: smallhold index PATH")
     sync: dict[str, None] = {}
@@ -74,11 +85,15 @@ def plan_roots(
             around = str(path)
             labels[around] = _label(path, labels, taken)
         sync[around] = None
+    for root, label in others.items():
+        if root not in labels:
+            labels[root] = next(name for name in _numbered(label) if name not in {*labels.values(), *taken})
+        sync[root] = None
     return RootPlan(labels, list(sync))
 
 
 def plan_patterns(
-    plan: RootPlan, known: Mapping[str, Patterns], given: Patterns | None, remove: Sequence[Path] = ()
+    plan: RootPlan, known: Mapping[str, Patterns], given: Patterns | None, remove: Sequence[Path | str] = ()
 ) -> RootPlan:
     """Return the plan with its patterns: those `given` for the roots to be looked through, else those `known`.
 
@@ -87,9 +102,9 @@ def plan_patterns(
     """
     kept = {root: patterns for root, patterns in known.items() if root in plan.labels}
     if given is not None:
-        kept |= dict.fromkeys(plan.sync, given)
+        kept |= dict.fromkeys(filter(is_path, plan.sync), given)
     else:
-        removed = {str(path.resolve()) for path in remove}
+        removed = {str(Path(path).resolve()) for path in remove}
         for lost in known.keys() - kept.keys() - removed:
             raise InvalidRequest(
                 f"{lost} has patterns of its own, and would be indexed as a part of a folder without any",
@@ -109,7 +124,7 @@ def find_files(plan: RootPlan, suffixes: frozenset[str], exclude: Path, owners: 
     """
     scan = Scan()
     owner = dict(owners)
-    for root in plan.sync:
+    for root in filter(is_path, plan.sync):
         for path in _walk(Path(root), exclude, plan.patterns.get(root, Patterns()), scan):
             reason = _unsuitable(path, suffixes)
             if reason:
@@ -132,8 +147,8 @@ def printable(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _forget(labels: dict[str, str], path: Path) -> None:
-    root = str(path.resolve())
+def _forget(labels: dict[str, str], path: Path | str) -> None:
+    root = str(path) if str(path) in labels else str(Path(path).resolve())
     if labels.pop(root, None) is None:
         roots = ", ".join(labels) or "none"
         raise InvalidRequest(f"{root} is not among the indexed paths", hint=f"Indexed are: {roots}")

@@ -6,7 +6,7 @@ vectors by the text that was embedded, so that neither reading nor embedding is 
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,11 @@ from pathlib import Path
 from indexer.embedding import IndexEmbedder
 from indexer.letters import DeadLetters
 from indexer.merge import MERGE_POLICY, MergePolicy
-from indexer.scan import RootPlan, find_files, plan_patterns, plan_roots
+from indexer.scan import RootPlan, find_files, is_path, plan_patterns, plan_roots
 from indexer.sources import DocumentLoader, FileSources, record_sources
 from indexer.stamps import Stamps
 from indexer.store import IndexWriter, refuse_foreign
+from indexer.stream import Stream
 from indexer.update import (
     DocumentChunker,
     Progress,
@@ -31,7 +32,8 @@ from indexer.update import (
     unused_rules,
 )
 from rag.datatypes import Document
-from rag.errors import IndexMissing, InvalidRequest
+from rag.docstore import DocumentStore
+from rag.errors import IndexMissing, InvalidRequest, Unavailable
 from rag.index import Generation
 from rag.labels import LabelRule
 from rag.manifest import Patterns, read_label_rules, read_patterns, read_roots
@@ -47,7 +49,8 @@ def sync(
     chunker: DocumentChunker,
     loader: DocumentLoader,
     rebuild: bool = False,
-    remove: Sequence[Path] = (),
+    remove: Sequence[Path | str] = (),
+    stream: Stream | None = None,
     allow_empty: bool = False,
     labels: Sequence[LabelRule] | None = None,
     patterns: Patterns | None = None,
@@ -58,7 +61,8 @@ def sync(
 ) -> SyncReport:
     """Add `roots` (folders or files) to an index, or bring them up to date; drop the roots in `remove`.
 
-    Other roots keep their documents. With neither given, all known roots are brought up to date. `rebuild` reads and
+    The documents of a `stream` take the place of those that its source had before. Other roots keep their documents.
+    With none of these given, all known files and folders are brought up to date. `rebuild` reads and
     embeds everything anew, all known roots included, whatever state the index is in. A document's id is its path
     relative to its root, after the root's label where it has one (`scan.plan_roots`). `labels` are rules for who may
     see which document; None leaves those that the index has. `patterns` say what of the roots that are brought up to
@@ -70,16 +74,20 @@ def sync(
     `IndexDamaged`, `IndexIncompatible`; `Unavailable` where the disk refuses. In each case the old generation stays.
     """
     report, tell = SyncReport(), progress or _silent
-    with _writer(index_dir, dry_run) as writer, _old_generation(index_dir, embedder, rebuild) as old:
+    with (
+        _writer(index_dir, dry_run) as writer,
+        _old_generation(index_dir, embedder, rebuild) as old,
+        ExitStack() as opened,
+    ):
         if old and old.manifest.counts.documents and not old.manifest.roots:
             raise InvalidRequest(f"the index in {index_dir} was built from records, not from files", hint=_OTHER_DIR)
         known = old.manifest.roots if old else read_roots(index_dir) if rebuild else {}
         before = {entry.id: entry.original.root for _, _, entry in old.entries()} if old else {}
-        plan = _plan(index_dir, known, before, roots, remove)
+        plan = _plan(index_dir, known, before, roots, remove, stream)
         known_patterns = old.manifest.patterns if old else read_patterns(index_dir) if rebuild else {}
         plan = plan_patterns(plan, known_patterns, patterns, remove)
         if rebuild:
-            plan = replace(plan, sync=plan_roots(plan.labels, [Path(root) for root in plan.labels]).sync)
+            plan = _with_all_paths(plan)
         terms = Terms(plan.labels, plan.patterns, _rules(index_dir, old, labels))
         keep = {id_: root for id_, root in before.items() if root in plan.labels and root not in plan.sync}
         stamps, letters = Stamps(index_dir, empty=rebuild), DeadLetters(index_dir, retry=retry or rebuild)
@@ -87,6 +95,10 @@ def sync(
         with report.timed("scan"):
             scan = find_files(plan, loader.suffixes, index_dir.resolve(), keep)
             sources = FileSources(loader, stamps, letters, report).of(scan, tell)
+            if stream:
+                sources += _stream_sources(stream, plan.labels[stream.root], {*keep, *(s.id for s in sources)}, report)
+        if rebuild and (lasting := [root for root in others if not is_path(root)]):
+            sources += _stored_sources(index_dir, lasting, opened)
         had_documents = {*before.values()} if old else {*known}
         check = _accept if allow_empty else partial(_refuse_emptied, plan, had_documents, sources)
         if writer is None:
@@ -188,12 +200,49 @@ def _plan(
     known: Mapping[str, str],
     before: Collection[str],
     roots: Sequence[Path],
-    remove: Sequence[Path],
+    remove: Sequence[Path | str],
+    stream: Stream | None,
 ) -> RootPlan:
     for root in roots:
         if root.resolve().is_relative_to(index_dir.resolve()):
             raise InvalidRequest(f"{root} lies in the index directory {index_dir}", hint=_OTHER_DIR)
-    return plan_roots(known, roots, remove, taken={document_id.partition("/")[0] for document_id in before})
+    taken = {document_id.partition("/")[0] for document_id in before}
+    return plan_roots(known, roots, remove, taken, {stream.root: stream.label} if stream else {})
+
+
+def _with_all_paths(plan: RootPlan) -> RootPlan:
+    """The plan of a rebuild: all files and folders are looked through, beside what the run was given."""
+    paths = [Path(root) for root in plan.labels if is_path(root)]
+    found = plan_roots(plan.labels, paths).sync if paths else []
+    return replace(plan, sync=[*found, *(root for root in plan.sync if not is_path(root))])
+
+
+def _stream_sources(stream: Stream, label: str, taken: Collection[str], report: SyncReport) -> Iterator[Source]:
+    report.failed += stream.failed
+    for source in stream.sources(label):
+        if source.id in taken:
+            report.failed.append((source.name, f"its id {source.id!r} belongs to a document of another source"))
+        else:
+            yield source
+
+
+def _stored_sources(index_dir: Path, roots: Collection[str], opened: ExitStack) -> Iterator[Source]:
+    """The documents of streams that a rebuild is not given again: their texts are in the index alone."""
+    hint = f"Send it again in the same run, or give it up: --remove {min(roots)}"
+    try:
+        old = opened.enter_context(Generation.open(index_dir))
+        entries = [(segment, entry) for segment, _, entry in old.entries() if entry.original.root in roots]
+        stores = {segment: old.segments[segment].store for segment, _ in entries}
+    except Unavailable as error:
+        raise InvalidRequest(f"{min(roots)} cannot be built again: {error.message}", hint=hint) from error
+    for segment, entry in entries:
+        yield Source(entry.id, entry.uri, entry.original, entry.id, partial(_stored, stores[segment], entry.id))
+
+
+def _stored(store: DocumentStore, document_id: str) -> Document:
+    found = store.document(document_id)
+    assert found is not None
+    return found[1]
 
 
 def _refuse_emptied(

@@ -1,6 +1,8 @@
 """`smallhold index`: settings and paths in, a synchronized index and a report out."""
 
+import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +24,10 @@ def sync_folders(
     settings: Settings,
     paths: Sequence[Path],
     *,
-    rebuild: bool,
-    remove: Sequence[Path],
-    allow_empty: bool,
+    stream: str | None = None,
+    rebuild: bool = False,
+    remove: Sequence[Path | str] = (),
+    allow_empty: bool = False,
     labels: Path | None = None,
     patterns: Patterns | None = None,
     retry: bool = False,
@@ -32,19 +35,24 @@ def sync_folders(
 ) -> "SyncReport":
     """Bring the settings' index up to date with folders and files, showing progress.
 
-    `labels` is a file of label rules; without one those of the index stay. The rest is `indexer.sync.sync`'s.
+    With the name of a `stream`, documents are read from standard input first. `labels` is a file of label rules;
+    without one those of the index stay. The rest is `indexer.sync.sync`'s.
     """
     from indexer.chunk import Chunker
     from indexer.load import Loader
+    from indexer.stream import Stream
     from indexer.sync import sync
 
     rules = None if labels is None else load_rules(labels)
     embedder = build_embedder(settings, model_store(settings))
     chunker = Chunker(embedder.tokenizer_file, settings.chunk.tokens, settings.chunk.overlap)
-    with Loader() as loader, stage_progress() as progress:
+    with Loader() as loader, ExitStack() as opened:
+        lines = None if stream is None else opened.enter_context(Stream.read(sys.stdin.buffer, stream))
+        progress = opened.enter_context(stage_progress())
         return sync(
             settings.index.dir,
             paths,
+            stream=lines,
             embedder=embedder,
             chunker=chunker,
             loader=loader,

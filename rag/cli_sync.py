@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 IndexDir = Annotated[Path | None, typer.Option("--index", help="The index directory. (default: .smallhold/index)")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+STDIN = Path("-")
 
 
 def index(
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="Folders and files. None: those that the index has already.")
+        list[Path] | None,
+        typer.Argument(
+            help="Folders and files; - for documents on standard input. None: those that the index has already."
+        ),
     ] = None,
     index_dir: IndexDir = None,
     include: Annotated[
@@ -31,10 +35,15 @@ def index(
     ] = None,
     gitignore: Annotated[bool, typer.Option("--gitignore", help="Leave out what .gitignore files do.")] = False,
     no_patterns: Annotated[bool, typer.Option("--no-patterns", help="Take the patterns of the folders back.")] = False,
+    source: Annotated[
+        str | None, typer.Option("--source", help="Name of what comes on standard input. (default: stdin)")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try again what could not be read, changed or not.")] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Read and embed everything anew.")] = False,
-    remove: Annotated[list[Path] | None, typer.Option("--remove", help="Drop a folder that was indexed.")] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", help="Drop a folder that was indexed, or stream:NAME.")
+    ] = None,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Accept a folder that has become empty.")] = False,
     labels: Annotated[
         Path | None,
@@ -57,30 +66,50 @@ def index(
     up to date in the same run, relative to each, and stay with them until others are given, which replace them all;
     --no-patterns takes them back. A file .smallholdignore in any folder leaves out what it names below (docs/sync.md).
 
+    With -, documents come on standard input as JSON Lines, {"id": ..., "text": ...} and more (docs/sync.md). They take
+    the place of those that the same --source had before; what folders have is untouched.
+
     With --labels, rules give documents access labels, which the server's keys are held to (docs/filters.md). They stay
     in force until other rules are given; an empty file takes them back.
 
     Example: smallhold index ~/notes ~/papers --index ~/.local/share/notes-index
 
     Example: smallhold index ~/notes --exclude drafts/ --exclude '*.log' --dry-run
+
+    Example: tickets-export | smallhold index - --source tickets
     """
     from rag.cli_index import show_report, sync_folders
 
     settings = _settings(config, index_dir, chunk_tokens, overlap)
+    patterns = _patterns(include or (), exclude or (), gitignore, no_patterns)
+    folders, stream = _stream(paths or [], source, patterns)
     report = sync_folders(
         settings,
-        paths or [],
+        folders,
+        stream=stream,
         rebuild=rebuild,
         remove=remove or [],
         allow_empty=allow_empty,
         labels=labels,
-        patterns=_patterns(include or (), exclude or (), gitignore, no_patterns),
+        patterns=patterns,
         retry=retry,
         dry_run=dry_run,
     )
     show_report(report, settings.index.dir, as_json=as_json, dry_run=dry_run)
     if report.failed:
         raise typer.Exit(1)
+
+
+def _stream(paths: Sequence[Path], source: str | None, patterns: "Patterns | None") -> tuple[list[Path], str | None]:
+    """Return the folders, and the name of the stream on standard input, None where there is none."""
+    folders = [path for path in paths if path != STDIN]
+    if len(folders) == len(paths):
+        if source is not None:
+            raise ConfigError("--source names what comes on standard input", hint="Add - to the paths.")
+        return folders, None
+    if patterns and not folders:
+        raise ConfigError("patterns are for folders, not for documents on standard input")
+    return folders, source or "stdin"
 
 
 def _patterns(include: Sequence[str], exclude: Sequence[str], gitignore: bool, no_patterns: bool) -> "Patterns | None":
