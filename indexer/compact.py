@@ -75,6 +75,7 @@ def publish_parts(
         embedder=old.manifest.embedder,
         chunker=old.manifest.chunker,
         roots=old.manifest.roots,
+        patterns=old.manifest.patterns,
         labels=labels,
         counts=counts(parts),
     )

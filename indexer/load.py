@@ -179,7 +179,7 @@ class Loader:
             _check_file(path, FILE_BYTES)
             parsed = self._parse(path, name, suffix)
         except OSError as error:
-            raise UnreadableDocument(f"cannot be read: {error.strerror or error}") from error
+            raise UnreadableDocument(f"cannot be read: {error.strerror or error}", passing=True) from error
         return Document(document_id, uri, parsed.title, parsed.text, dict(parsed.metadata))
 
     def _parse(self, path: Path, name: str, suffix: str) -> Parsed:
@@ -196,7 +196,7 @@ class Loader:
                 _check_file(path, archive.TOTAL_BYTES)
                 folder = tempfile.TemporaryDirectory(prefix="smallhold-")
             except OSError as error:
-                raise UnreadableDocument(f"cannot be read: {error.strerror or error}") from error
+                raise UnreadableDocument(f"cannot be read: {error.strerror or error}", passing=True) from error
             self._archive = _OpenArchive(path, folder)
             try:
                 answer = self._ask({"path": str(path.absolute()), "into": folder.name, "suffixes": sorted(_DOCUMENTS)})
@@ -215,7 +215,7 @@ class Loader:
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         answer = self._worker.ask(request)
         if "error" in answer:
-            raise UnreadableDocument(answer["error"])
+            raise UnreadableDocument(answer["error"], passing=answer.get("passing", False))
         if "missing" in answer:
             raise _not_installed(answer["missing"])
         return answer

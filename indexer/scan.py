@@ -1,13 +1,15 @@
-"""Which files belong in the index: the indexed roots, their labels and what lies beneath them."""
+"""Which files belong in the index: the indexed roots, their labels and patterns, and what lies beneath them."""
 
 import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from indexer.ignore import Ignore
 from rag.errors import InvalidRequest
+from rag.manifest import Patterns
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,36 +23,56 @@ class FoundFile:
 
 @dataclass(slots=True)
 class Scan:
-    """What a walk over the roots found. `skipped` and `failed` hold paths with the reason."""
+    """What a walk over the roots found. `skipped` and `failed` hold paths with the reason.
+
+    `excluded` are the files and folders that patterns leave out, folders with a `/` at the end and without what is in
+    them.
+    """
 
     files: list[FoundFile] = field(default_factory=list)
+    excluded: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class RootPlan:
-    """`labels` maps every root of the new index to its label, `sync` lists those to look through now."""
+    """`labels` maps every root of the new index to its label, `sync` lists those to look through now.
+
+    `patterns` are those of the roots that have some.
+    """
 
     labels: dict[str, str]
     sync: list[str]
+    patterns: dict[str, Patterns] = field(default_factory=dict)
+
+
+def is_path(root: str) -> bool:
+    """Whether a root is a file or a folder, and not a stream."""
+    return os.path.isabs(root)  # noqa: PTH117  # a `Path` of it would mangle what is no path
 
 
 def plan_roots(
-    known: Mapping[str, str], given: Sequence[Path], remove: Sequence[Path] = (), taken: Iterable[str] = ()
+    known: Mapping[str, str],
+    given: Sequence[Path],
+    remove: Sequence[Path | str] = (),
+    taken: Iterable[str] = (),
+    others: Mapping[str, str] | None = None,
 ) -> RootPlan:
     """Decide the roots of the new index from those `known` (path to label).
 
-    A given path inside a known root means that root; a given folder around known roots takes their place. With
-    nothing given and nothing to remove, all known roots are looked through again. `taken` are the first parts of
-    ids in use, which no new label may equal. Raises `InvalidRequest` for a path or root that does not exist.
+    A given path inside a known root means that root; a given folder around known roots takes their place. `others`
+    are given roots that are no paths, with the labels that they would like to have. With nothing given and nothing to
+    remove, all known files and folders are looked through again. `taken` are the first parts of ids in use, which no
+    new label may equal. Raises `InvalidRequest` for a path or root that does not exist.
     """
+    others = others or {}
     labels = dict(known)
     for path in remove:
         _forget(labels, path)
     wanted = [_existing(path) for path in given]
-    if not given and not remove:
-        wanted = [_existing(Path(root)) for root in labels]
+    if not given and not remove and not others:
+        wanted = [_existing(Path(root)) for root in labels if is_path(root)]
         if not wanted:
             raise InvalidRequest("there is nothing to index", hint="Name a file or a folder: smallhold index PATH")
     sync: dict[str, None] = {}
@@ -63,7 +85,32 @@ def plan_roots(
             around = str(path)
             labels[around] = _label(path, labels, taken)
         sync[around] = None
+    for root, label in others.items():
+        if root not in labels:
+            labels[root] = next(name for name in _numbered(label) if name not in {*labels.values(), *taken})
+        sync[root] = None
     return RootPlan(labels, list(sync))
+
+
+def plan_patterns(
+    plan: RootPlan, known: Mapping[str, Patterns], given: Patterns | None, remove: Sequence[Path | str] = ()
+) -> RootPlan:
+    """Return the plan with its patterns: those `given` for the roots to be looked through, else those `known`.
+
+    Raises `InvalidRequest` where none are given and a root that takes the place of others would lose theirs: what they
+    keep out would come in.
+    """
+    kept = {root: patterns for root, patterns in known.items() if root in plan.labels}
+    if given is not None:
+        kept |= dict.fromkeys(filter(is_path, plan.sync), given)
+    else:
+        removed = {str(Path(path).resolve()) for path in remove}
+        for lost in known.keys() - kept.keys() - removed:
+            raise InvalidRequest(
+                f"{lost} has patterns of its own, and would be indexed as a part of a folder without any",
+                hint="Say which: --include, --exclude or --gitignore, relative to that folder; or --no-patterns.",
+            )
+    return replace(plan, patterns={root: patterns for root, patterns in kept.items() if patterns != Patterns()})
 
 
 def find_files(plan: RootPlan, suffixes: frozenset[str], exclude: Path, owners: Mapping[str, str]) -> Scan:
@@ -72,12 +119,13 @@ def find_files(plan: RootPlan, suffixes: frozenset[str], exclude: Path, owners: 
     `owners` maps ids that are in use by documents of other roots to those roots: no file can have them too.
 
     Hidden files and folders and everything in `exclude` are left out silently. Symbolic links are not followed: what
-    they point to inside the root is found anyway, what lies outside is not asked for.
+    they point to inside the root is found anyway, what lies outside is not asked for. Raises `DataError` for patterns
+    that cannot be understood.
     """
     scan = Scan()
     owner = dict(owners)
-    for root in plan.sync:
-        for path in _walk(Path(root), exclude, scan):
+    for root in filter(is_path, plan.sync):
+        for path in _walk(Path(root), exclude, plan.patterns.get(root, Patterns()), scan):
             reason = _unsuitable(path, suffixes)
             if reason:
                 scan.skipped.append((printable(path), reason))
@@ -99,8 +147,8 @@ def printable(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _forget(labels: dict[str, str], path: Path) -> None:
-    root = str(path.resolve())
+def _forget(labels: dict[str, str], path: Path | str) -> None:
+    root = str(path) if str(path) in labels else str(Path(path).resolve())
     if labels.pop(root, None) is None:
         roots = ", ".join(labels) or "none"
         raise InvalidRequest(f"{root} is not among the indexed paths", hint=f"Indexed are: {roots}")
@@ -136,19 +184,32 @@ def _numbered(base: str) -> Iterator[str]:
         number += 1
 
 
-def _walk(root: Path, exclude: Path, scan: Scan) -> Iterator[Path]:
+def _walk(root: Path, exclude: Path, patterns: Patterns, scan: Scan) -> Iterator[Path]:
     if not root.is_dir():
         yield root
         return
+    ignore = Ignore(root, patterns)
+
+    def left_out(path: Path, folder: bool) -> bool:
+        out = ignore.leaves_out(path, folder=folder)
+        if out:
+            scan.excluded.append(printable(path) + "/" * folder)
+        return out
 
     def refused(error: OSError) -> None:
         scan.failed.append((printable(Path(error.filename)), error.strerror or "it cannot be listed"))
 
     for folder, folders, files in os.walk(root, onerror=refused):
         here = Path(folder)
-        folders[:] = sorted(n for n in folders if not n.startswith(".") and here / n != exclude)
         links = [name for name in folders if (here / name).is_symlink()]
-        yield from (here / name for name in sorted([*files, *links]) if not name.startswith("."))
+        for name in sorted([*files, *links]):
+            if not name.startswith(".") and not left_out(here / name, False):
+                yield here / name
+        folders[:] = [
+            name
+            for name in sorted(set(folders).difference(links))
+            if not name.startswith(".") and here / name != exclude and not left_out(here / name, True)
+        ]
 
 
 def _unsuitable(path: Path, suffixes: frozenset[str]) -> str:

@@ -24,9 +24,11 @@ class Stamps:
     old times, which only a clock set back can make, is found by `--rebuild`. Damaged or lost, it costs only time.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, empty: bool = False) -> None:
+        """`empty` begins without those that are there, so that every file is read."""
         self._path = directory / _NAME
-        self._known = read_json(self._path)
+        self._stored = read_json(self._path)
+        self._known = {} if empty else self._stored
         self._seen: dict[str, dict[str, object]] = {}
 
     def describe(self, path: Path) -> FileInfo:
@@ -49,12 +51,7 @@ class Stamps:
         below = tuple(root.rstrip(os.sep) + os.sep for root in others)
         kept = {path: stamp for path, stamp in self._known.items() if path.startswith(below) or path in others}
         stamps = kept | self._seen
-        if stamps != self._known:
+        if stamps != self._stored:
             beside = self._path.with_suffix(".tmp")
             beside.write_text(json.dumps(stamps), encoding="utf-8")
             beside.replace(self._path)
-
-
-def discard(directory: Path) -> None:
-    """Forget all stamps of an index directory. Raises `OSError`."""
-    (directory / _NAME).unlink(missing_ok=True)

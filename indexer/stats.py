@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.compact import live_chunks
+from indexer.letters import dead_letters
 from indexer.segment import Part
 from rag.index import Generation
 from rag.manifest import CATALOG, GENERATIONS, LEXICAL, STORE, VECTORS, FileInfo
@@ -14,7 +15,8 @@ _PARTS = {CATALOG: "catalog", STORE: "texts", VECTORS: "vectors"}
 def stats(directory: Path) -> dict[str, Any]:
     """Return counts and bytes of the current generation, as plain values for JSON.
 
-    Raises `IndexMissing`, `IndexDamaged` and `IndexIncompatible`. Files that need not be read are not verified.
+    `unread` are the dead letters: what could not be read when it was last looked at, and why. Raises `IndexMissing`,
+    `IndexDamaged` and `IndexIncompatible`. Files that need not be read are not verified.
     """
     with Generation.open(directory) as parts:
         segments = [
@@ -37,6 +39,7 @@ def stats(directory: Path) -> dict[str, Any]:
                 "total": sum(sum(s["bytes"].values()) for s in segments) + manifest,
             },
             "segments": segments,
+            "unread": [{"name": letter.name, "reason": letter.reason} for letter in dead_letters(directory)],
         }
 
 

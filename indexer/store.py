@@ -27,6 +27,7 @@ from rag.manifest import (
     Counts,
     EmbedderInfo,
     Manifest,
+    Patterns,
     SegmentInfo,
     describe_file,
     manifest_sum,
@@ -53,7 +54,7 @@ class IndexWriter:
 
     def __enter__(self) -> "IndexWriter":
         with self.guard():
-            _refuse_foreign(self.directory)
+            refuse_foreign(self.directory)
             self.directory.mkdir(parents=True, exist_ok=True)
             self._acquire()
             try:
@@ -93,6 +94,7 @@ class IndexWriter:
         embedder: EmbedderInfo,
         chunker: ChunkerInfo,
         roots: Mapping[str, str],
+        patterns: Mapping[str, Patterns],
         labels: Sequence[LabelRule],
         counts: Counts,
     ) -> str:
@@ -114,12 +116,13 @@ class IndexWriter:
                 embedder=embedder,
                 chunker=chunker,
                 roots=dict(roots),
+                patterns=dict(patterns),
                 labels=tuple(labels),
                 counts=counts,
                 segments=list(segments),
                 deleted=describe_file(generation / DELETED),
             )
-            content = (manifest.model_dump_json(indent=2) + "\n").encode()
+            content = (manifest.model_dump_json(indent=2, exclude_defaults=True) + "\n").encode()
             (generation / MANIFEST).write_bytes(content)
             (generation / MANIFEST_SUM).write_bytes(manifest_sum(content).encode("ascii"))
             self._place_segments(folder, [segment.name for segment in segments])
@@ -213,8 +216,11 @@ def _numbered(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
 
 
-def _refuse_foreign(directory: Path) -> None:
-    """A mistyped `--index` must not fill someone's folder, nor take it for an index."""
+def refuse_foreign(directory: Path) -> None:
+    """Raise `InvalidRequest` where a folder holds other things than an index.
+
+    A mistyped `--index` must not fill someone's folder, nor take it for an index.
+    """
     if (directory / CURRENT).exists() or not directory.is_dir():
         return
     others = [

@@ -5,52 +5,40 @@ reported and is not in the index, also where an earlier version of it was. Docum
 vectors by the text that was embedded, so that neither reading nor embedding is done twice.
 """
 
-import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
 
-from indexer import describe
 from indexer.embedding import IndexEmbedder
-from indexer.load import Contents, Member, member_address
+from indexer.letters import DeadLetters
 from indexer.merge import MERGE_POLICY, MergePolicy
-from indexer.scan import FoundFile, RootPlan, Scan, find_files, plan_roots, printable
-from indexer.stamps import Stamps, discard
-from indexer.store import IndexWriter
-from indexer.update import DocumentChunker, Progress, Source, SyncReport, Update
-from rag.catalog import Original
+from indexer.scan import RootPlan, find_files, is_path, plan_patterns, plan_roots
+from indexer.sources import DocumentLoader, FileSources, record_sources
+from indexer.stamps import Stamps
+from indexer.store import IndexWriter, refuse_foreign
+from indexer.stream import Stream
+from indexer.update import (
+    DocumentChunker,
+    Progress,
+    Source,
+    SyncReport,
+    Terms,
+    Update,
+    fresh_sources,
+    read_sources,
+    tell_renamed,
+    unused_rules,
+)
 from rag.datatypes import Document
-from rag.errors import DataError, IndexMissing, InvalidRequest, UnreadableDocument
+from rag.docstore import DocumentStore
+from rag.errors import IndexMissing, InvalidRequest, Unavailable
 from rag.index import Generation
 from rag.labels import LabelRule
-from rag.manifest import read_label_rules, read_roots
+from rag.manifest import Patterns, read_label_rules, read_patterns, read_roots
 
 _OTHER_DIR = "Name another folder for the index with --index."
-
-
-class DocumentLoader(Protocol):
-    """Reads files. The version changes with everything that changes what a file is read as."""
-
-    @property
-    def version(self) -> str:
-        """What the index remembers to tell whether files must be read again."""
-        ...
-
-    @property
-    def suffixes(self) -> frozenset[str]:
-        """The suffixes of files that can be read, in lower case, with the dot."""
-        ...
-
-    def load_file(self, path: Path, document_id: str, uri: str) -> Document:
-        """Read a file. Raises `UnreadableDocument`, also where the file cannot be opened."""
-        ...
-
-    def unpack(self, path: Path) -> Contents | None:
-        """Return the documents in an archive, None where the file is none. Raises `UnreadableDocument`."""
-        ...
 
 
 def sync(
@@ -61,48 +49,68 @@ def sync(
     chunker: DocumentChunker,
     loader: DocumentLoader,
     rebuild: bool = False,
-    remove: Sequence[Path] = (),
+    remove: Sequence[Path | str] = (),
+    stream: Stream | None = None,
     allow_empty: bool = False,
     labels: Sequence[LabelRule] | None = None,
+    patterns: Patterns | None = None,
+    retry: bool = False,
+    dry_run: bool = False,
     policy: MergePolicy = MERGE_POLICY,
     progress: Progress | None = None,
 ) -> SyncReport:
     """Add `roots` (folders or files) to an index, or bring them up to date; drop the roots in `remove`.
 
-    Other roots keep their documents. With neither given, all known roots are brought up to date. `rebuild` reads and
+    The documents of a `stream` take the place of those that its source had before. Other roots keep their documents.
+    With none of these given, all known files and folders are brought up to date. `rebuild` reads and
     embeds everything anew, all known roots included, whatever state the index is in. A document's id is its path
     relative to its root, after the root's label where it has one (`scan.plan_roots`). `labels` are rules for who may
-    see which document; None leaves those that the index has.
+    see which document; None leaves those that the index has. `patterns` say what of the roots that are brought up to
+    date is indexed, from now on; None leaves those that each of them has. What could not be read is tried again when
+    it has changed, or with `retry`. `dry_run` scans and reads and tells what would be done, and writes nothing.
 
     Raises `InvalidRequest` for a root that does not exist, that lies in the index directory, or that had documents
-    and now has none unless `allow_empty`; `IndexLocked`, `IndexDamaged`, `IndexIncompatible`; `Unavailable` where the
-    disk refuses. In each case the old generation stays.
+    and now has none unless `allow_empty`; `DataError` for a pattern that cannot be understood; `IndexLocked`,
+    `IndexDamaged`, `IndexIncompatible`; `Unavailable` where the disk refuses. In each case the old generation stays.
     """
     report, tell = SyncReport(), progress or _silent
-    with IndexWriter(index_dir) as writer, _old_generation(index_dir, embedder, rebuild) as old:
+    with (
+        _writer(index_dir, dry_run) as writer,
+        _old_generation(index_dir, embedder, rebuild) as old,
+        ExitStack() as opened,
+    ):
         if old and old.manifest.counts.documents and not old.manifest.roots:
             raise InvalidRequest(f"the index in {index_dir} was built from records, not from files", hint=_OTHER_DIR)
         known = old.manifest.roots if old else read_roots(index_dir) if rebuild else {}
         before = {entry.id: entry.original.root for _, _, entry in old.entries()} if old else {}
-        rules = _rules(index_dir, old, labels)
-        plan = _plan(index_dir, known, before, roots, remove, rebuild)
-        keep = {id_: root for id_, root in before.items() if root in plan.labels and root not in plan.sync}
+        plan = _plan(index_dir, known, before, roots, remove, stream)
+        known_patterns = old.manifest.patterns if old else read_patterns(index_dir) if rebuild else {}
+        plan = plan_patterns(plan, known_patterns, patterns, remove)
         if rebuild:
-            discard(index_dir)
+            plan = _with_all_paths(plan)
+        terms = Terms(plan.labels, plan.patterns, _rules(index_dir, old, labels))
+        keep = {id_: root for id_, root in before.items() if root in plan.labels and root not in plan.sync}
+        stamps, letters = Stamps(index_dir, empty=rebuild), DeadLetters(index_dir, retry=retry or rebuild)
+        others = [root for root in plan.labels if root not in plan.sync]
         with report.timed("scan"):
             scan = find_files(plan, loader.suffixes, index_dir.resolve(), keep)
-            stamps = Stamps(index_dir)
-            sources = _file_sources(scan, loader, stamps, report, tell)
-            with writer.guard():
-                stamps.save([root for root in plan.labels if root not in plan.sync])
+            sources = FileSources(loader, stamps, letters, report).of(scan, tell)
+            if stream:
+                sources += _stream_sources(stream, plan.labels[stream.root], {*keep, *(s.id for s in sources)}, report)
+        if rebuild and (lasting := [root for root in others if not is_path(root)]):
+            sources += _stored_sources(index_dir, lasting, opened)
         had_documents = {*before.values()} if old else {*known}
+        check = _accept if allow_empty else partial(_refuse_emptied, plan, had_documents, sources)
+        if writer is None:
+            _foresee(old, sources, keep, terms, check, report, tell)
+            return report
+        with writer.guard():
+            stamps.save(others)
         Update(writer, old, embedder=embedder, chunker=chunker, policy=policy, progress=tell, report=report).run(
-            sources,
-            keep,
-            plan.labels,
-            rules,
-            _accept if allow_empty else partial(_refuse_emptied, plan, had_documents, sources),
+            sources, keep, terms, check
         )
+        with writer.guard():
+            letters.save(report.failed, plan.sync, others)
     return report
 
 
@@ -127,12 +135,43 @@ def build(
         if old and old.manifest.roots:
             raise InvalidRequest(f"the index in {index_dir} was built from files, not from records", hint=_OTHER_DIR)
         with report.timed("scan"):
-            sources = _record_sources(documents)
+            sources = record_sources(documents)
         tell = progress or _silent
         Update(writer, old, embedder=embedder, chunker=chunker, policy=policy, progress=tell, report=report).run(
-            sources, (), {}, _rules(index_dir, old, labels), _accept
+            sources, (), Terms({}, {}, _rules(index_dir, old, labels)), _accept
         )
     return report
+
+
+def _foresee(
+    old: Generation | None,
+    sources: Sequence[Source],
+    keep: Collection[str],
+    terms: Terms,
+    check: Callable[[Collection[str]], None],
+    report: SyncReport,
+    progress: Progress,
+) -> None:
+    """Fill in the report as a run over these sources would, up to embedding and writing."""
+    before = {entry.id: entry for _, _, entry in old.entries()} if old else {}
+    fresh = fresh_sources(sources, before, report)
+    with report.timed("read"):
+        for _ in read_sources(fresh, before, report, progress):
+            pass
+    check({*report.unchanged, *report.added, *report.changed})
+    wanted = {*keep, *report.unchanged, *report.added, *report.changed}
+    report.removed = [document_id for document_id in before if document_id not in wanted]
+    tell_renamed(report, fresh, before)
+    report.unused_rules = unused_rules(terms.labels, wanted)
+    report.generation = old.name if old else ""
+
+
+def _writer(index_dir: Path, dry_run: bool) -> AbstractContextManager[IndexWriter | None]:
+    """The right to write the index; None for a run that only looks, which neither waits for a writer nor stops one."""
+    if not dry_run:
+        return IndexWriter(index_dir)
+    refuse_foreign(index_dir)
+    return nullcontext()
 
 
 @contextmanager
@@ -149,10 +188,10 @@ def _old_generation(index_dir: Path, embedder: IndexEmbedder, rebuild: bool) -> 
             old.close()
 
 
-def _rules(index_dir: Path, old: Generation | None, given: Sequence[LabelRule] | None) -> Sequence[LabelRule]:
+def _rules(index_dir: Path, old: Generation | None, given: Sequence[LabelRule] | None) -> tuple[LabelRule, ...]:
     """Return the label rules from now on. Raises `InvalidRequest` where none are given and the old ones are lost."""
     if given is not None:
-        return given
+        return tuple(given)
     return old.manifest.labels if old else read_label_rules(index_dir)
 
 
@@ -161,77 +200,49 @@ def _plan(
     known: Mapping[str, str],
     before: Collection[str],
     roots: Sequence[Path],
-    remove: Sequence[Path],
-    rebuild: bool,
+    remove: Sequence[Path | str],
+    stream: Stream | None,
 ) -> RootPlan:
     for root in roots:
         if root.resolve().is_relative_to(index_dir.resolve()):
             raise InvalidRequest(f"{root} lies in the index directory {index_dir}", hint=_OTHER_DIR)
-    plan = plan_roots(known, roots, remove, taken={document_id.partition("/")[0] for document_id in before})
-    if rebuild:
-        return plan_roots(plan.labels, [Path(root) for root in plan.labels])
-    return plan
+    taken = {document_id.partition("/")[0] for document_id in before}
+    return plan_roots(known, roots, remove, taken, {stream.root: stream.label} if stream else {})
 
 
-def _file_sources(
-    scan: Scan, loader: DocumentLoader, stamps: Stamps, report: SyncReport, progress: Progress
-) -> list[Source]:
-    report.skipped += scan.skipped
-    report.failed += scan.failed
-    version = f"{loader.version}, described {describe.VERSION}"
-    sources = []
-    for done, file in enumerate(scan.files):
-        progress("scan", done, len(scan.files))
-        try:
-            contents = loader.unpack(file.path)
-            if contents is None:
-                sources.append(_file_source(file, loader, stamps, version))
-            else:
-                sources += _member_sources(file, contents, version)
-                report.skipped += [(f"{printable(file.path)}/{name}", reason) for name, reason in contents.skipped]
-        except UnreadableDocument as error:
-            report.failed.append((printable(file.path), error.message))
-        except OSError as error:
-            report.failed.append((printable(file.path), error.strerror or "it cannot be read"))
-    progress("scan", len(scan.files), len(scan.files))
-    return sources
+def _with_all_paths(plan: RootPlan) -> RootPlan:
+    """The plan of a rebuild: all files and folders are looked through, beside what the run was given."""
+    paths = [Path(root) for root in plan.labels if is_path(root)]
+    found = plan_roots(plan.labels, paths).sync if paths else []
+    return replace(plan, sync=[*found, *(root for root in plan.sync if not is_path(root))])
 
 
-def _file_source(file: FoundFile, loader: DocumentLoader, stamps: Stamps, version: str) -> Source:
-    # The checksum is taken before the file is read: what changes in between is found changed by the next run.
-    found = stamps.describe(file.path)
-    uri = file.path.as_uri()
-    original = Original(file.root, found.sha256, found.bytes, version)
-    read = partial(_read, loader, file, uri)
-    return Source(file.document_id, uri, original, printable(file.path), read)
+def _stream_sources(stream: Stream, label: str, taken: Collection[str], report: SyncReport) -> Iterator[Source]:
+    report.failed += stream.failed
+    for source in stream.sources(label):
+        if source.id in taken:
+            report.failed.append((source.name, f"its id {source.id!r} belongs to a document of another source"))
+        else:
+            yield source
 
 
-def _read(loader: DocumentLoader, file: FoundFile, uri: str) -> Document:
-    return describe.described(loader.load_file(file.path, file.document_id, uri), file.path)
+def _stored_sources(index_dir: Path, roots: Collection[str], opened: ExitStack) -> Iterator[Source]:
+    """The documents of streams that a rebuild is not given again: their texts are in the index alone."""
+    hint = f"Send it again in the same run, or give it up: --remove {min(roots)}"
+    try:
+        old = opened.enter_context(Generation.open(index_dir))
+        entries = [(segment, entry) for segment, _, entry in old.entries() if entry.original.root in roots]
+        stores = {segment: old.segments[segment].store for segment, _ in entries}
+    except Unavailable as error:
+        raise InvalidRequest(f"{min(roots)} cannot be built again: {error.message}", hint=hint) from error
+    for segment, entry in entries:
+        yield Source(entry.id, entry.uri, entry.original, entry.id, partial(_stored, stores[segment], entry.id))
 
 
-def _member_sources(file: FoundFile, contents: Contents, version: str) -> Iterator[Source]:
-    """The documents in an archive: their ids are their paths in it, after its own."""
-    for member in contents.members:
-        document_id, uri = member_address(file.document_id, file.path.as_uri(), member.name)
-        original = Original(file.root, member.sha256, member.bytes, version)
-        name = f"{printable(file.path)}/{member.name}"
-        yield Source(document_id, uri, original, name, partial(_read_member, member, document_id, uri, file.path))
-
-
-def _read_member(member: Member, document_id: str, uri: str, archive: Path) -> Document:
-    return describe.described(member.load(document_id, uri), archive)
-
-
-def _record_sources(documents: Iterable[Document]) -> list[Source]:
-    sources: dict[str, Source] = {}
-    for document in documents:
-        if document.id in sources:
-            raise DataError(f"two documents have the id {document.id!r}", hint="Give each its own.")
-        content = json.dumps([document.title, document.text, dict(document.metadata)], sort_keys=True).encode()
-        original = Original("", sha256(content).hexdigest(), len(content), "")
-        sources[document.id] = Source(document.id, document.uri, original, document.id, partial(_same, document))
-    return list(sources.values())
+def _stored(store: DocumentStore, document_id: str) -> Document:
+    found = store.document(document_id)
+    assert found is not None
+    return found[1]
 
 
 def _refuse_emptied(
@@ -249,10 +260,6 @@ def _refuse_emptied(
 
 def _accept(readable: Collection[str]) -> None:
     del readable
-
-
-def _same(document: Document) -> Document:
-    return document
 
 
 def _silent(stage: str, done: int, total: int) -> None:

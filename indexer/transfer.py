@@ -26,7 +26,7 @@ from rag.datatypes import Chunk, Document, Span
 from rag.errors import DataError, InvalidRequest, Unavailable
 from rag.index import Index
 from rag.labels import MOST_RULES, LabelRule
-from rag.manifest import CURRENT, SEGMENTS, ChunkerInfo, Counts, EmbedderInfo
+from rag.manifest import CURRENT, SEGMENTS, ChunkerInfo, Counts, EmbedderInfo, Patterns
 from rag.protocols import FloatArray
 from rag.segment import Segment
 
@@ -51,6 +51,7 @@ class _Head(_Record):
     embedder: EmbedderInfo
     chunker: ChunkerInfo
     roots: dict[str, str]
+    patterns: dict[str, Patterns] = {}
     labels: tuple[LabelRule, ...] = Field(max_length=MOST_RULES)
     counts: Counts
     bytes: int = Field(ge=0)
@@ -112,7 +113,7 @@ def _write(index: Index, path: Path) -> None:
                 size += len(line)
                 file.write(line)
         manifest = index.manifest
-        head = {
+        head: dict[str, Any] = {
             "format": _FORMAT,
             "embedder": manifest.embedder.model_dump(),
             "chunker": manifest.chunker.model_dump(),
@@ -122,6 +123,8 @@ def _write(index: Index, path: Path) -> None:
             "bytes": size,
             "sha256": digest.hexdigest(),
         }
+        if manifest.patterns:
+            head["patterns"] = {root: patterns.model_dump() for root, patterns in manifest.patterns.items()}
         archive.writestr(_HEAD, json.dumps(head, ensure_ascii=False, indent=2))
 
 
@@ -244,6 +247,7 @@ def _import(writer: IndexWriter, staging: Path, head: _Head, lines: _Lines, arch
         embedder=head.embedder,
         chunker=head.chunker,
         roots=head.roots,
+        patterns=head.patterns,
         labels=head.labels,
         counts=head.counts,
     )

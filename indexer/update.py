@@ -20,7 +20,7 @@ from rag.docstore import DocumentStore
 from rag.errors import UnreadableDocument, UnsupportedFormat
 from rag.index import Generation
 from rag.labels import Labeller, LabelRule
-from rag.manifest import SEGMENTS, STORE, ChunkerInfo, EmbedderInfo
+from rag.manifest import SEGMENTS, STORE, ChunkerInfo, EmbedderInfo, Patterns
 from rag.segment import Segment
 
 Progress = Callable[[str, int, int], None]
@@ -69,13 +69,26 @@ class Source:
         return entry is not None and (entry.uri, entry.original) == (self.uri, self.original)
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a generation says beside its documents: roots with their labels, the roots' patterns, the label rules."""
+
+    roots: Mapping[str, str]
+    patterns: Mapping[str, Patterns]
+    labels: tuple[LabelRule, ...]
+
+
 @dataclass(slots=True)
 class SyncReport:
-    """What a run did. Documents are named by id; `failed` and `skipped` hold names of files with the reason.
+    """What a run did, or would do.
 
-    `generation` is the current one afterwards, `published` whether this run made it. Of `chunks` in the index,
-    `embedded` texts went through the embedder in this run; `reused` chunks got their vector from earlier work or from
-    an equal chunk. `unused_rules` are the patterns of label rules that decide on no document. `seconds` are by stage.
+    Documents are named by id; `failed` and `skipped` hold names of files with the reason. `renamed` are pairs of the id
+    before and the one now, of documents made from the same bytes; they are neither in `added` nor in `removed`.
+    `excluded` names what patterns leave out, a folder once for all that is in it. Of what `failed`, `untried` had
+    failed before and has not changed since. `generation` is the current one afterwards, `published` whether this run
+    made it. Of `chunks` in the index, `embedded` texts went through the embedder in this run; `reused` chunks got their
+    vector from earlier work or from an equal chunk. `unused_rules` are the patterns of label rules that decide on no
+    document. `seconds` are by stage.
     """
 
     generation: str = ""
@@ -83,8 +96,11 @@ class SyncReport:
     added: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
+    renamed: list[tuple[str, str]] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    excluded: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
+    untried: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     chunks: int = 0
     embedded: int = 0
@@ -132,51 +148,36 @@ class Update:
         self,
         sources: Sequence[Source],
         keep: Collection[str],
-        roots: Mapping[str, str],
-        labels: Sequence[LabelRule],
+        terms: Terms,
         check: Callable[[Collection[str]], None],
     ) -> None:
-        """Make the index hold `sources` and the old documents `keep`, under the rules `labels`, and fill in the report.
+        """Make the index hold `sources` and the old documents `keep`, under these terms, and fill in the report.
 
         `check` is given the ids of the sources that can be had, before anything is published, and may raise.
         """
         report = self._report
-        report.unchanged = [source.id for source in sources if source.is_among(self._before)]
-        fresh = [source for source in sources if not source.is_among(self._before)]
+        fresh = fresh_sources(sources, self._before, report)
         untouched = [*keep, *report.unchanged]
         with self._writer.guard(), self._writer.staging() as folder:
             name = self._writer.new_segment(folder)
             with report.timed("read"), StoreWriter(folder / SEGMENTS / name) as incoming:
-                self._read(sorted(fresh, key=lambda source: source.id), incoming)
+                for source, document in read_sources(fresh, self._before, report, self._progress):
+                    incoming.add(document, self._chunker.chunk(document), source.original)
                 check({*report.unchanged, *report.added, *report.changed})
                 if self._old and not self._same_cut:
                     self._cut_again(self._old, untouched, incoming)
             wanted = {*untouched, *report.added, *report.changed}
             report.removed = [document_id for document_id in self._before if document_id not in wanted]
-            if self._old and self._nothing_differs(self._old, roots, labels):
+            if self._old and self._nothing_differs(self._old, terms):
                 report.generation = self._old.name
                 report.chunks = report.reused = self._old.manifest.counts.chunks
                 self._writer.confirm()
             else:
                 kept = wanted.intersection(self._places) - {*report.changed} if self._same_cut else set()
-                self._publish(folder, incoming, kept, roots, labels)
-            report.unused_rules = _unused_rules(labels, wanted)
+                self._publish(folder, incoming, kept, terms)
+            tell_renamed(report, fresh, self._before)
+            report.unused_rules = unused_rules(terms.labels, wanted)
             checkpoint.discard(self._writer.directory)
-
-    def _read(self, fresh: Sequence[Source], incoming: StoreWriter) -> None:
-        report = self._report
-        for done, source in enumerate(fresh):
-            self._progress("read", done, len(fresh))
-            try:
-                document = _storable(source.read())
-            except UnsupportedFormat as error:
-                report.skipped.append((source.name, error.message))
-            except UnreadableDocument as error:
-                report.failed.append((source.name, error.message))
-            else:
-                incoming.add(document, self._chunker.chunk(document), source.original)
-                (report.changed if source.id in self._before else report.added).append(source.id)
-        self._progress("read", len(fresh), len(fresh))
 
     def _cut_again(self, old: Generation, document_ids: Sequence[str], incoming: StoreWriter) -> None:
         """Cut documents anew, from the text in the old generation, for a chunker that has changed."""
@@ -186,19 +187,13 @@ class Update:
             assert found is not None
             incoming.add(found[1], self._chunker.chunk(found[1]), self._before[document_id].original)
 
-    def _nothing_differs(self, old: Generation, roots: Mapping[str, str], labels: Sequence[LabelRule]) -> bool:
+    def _nothing_differs(self, old: Generation, terms: Terms) -> bool:
         report, manifest = self._report, old.manifest
         same_documents = not (report.added or report.changed or report.removed)
-        return self._same_cut and same_documents and (manifest.roots, manifest.labels) == (dict(roots), tuple(labels))
+        before = Terms(manifest.roots, manifest.patterns, manifest.labels)
+        return self._same_cut and same_documents and before == terms
 
-    def _publish(
-        self,
-        folder: Path,
-        incoming: StoreWriter,
-        kept: Collection[str],
-        roots: Mapping[str, str],
-        labels: Sequence[LabelRule],
-    ) -> None:
+    def _publish(self, folder: Path, incoming: StoreWriter, kept: Collection[str], terms: Terms) -> None:
         """Publish the old documents that are `kept` and the incoming ones."""
         report = self._report
         parts = self._old_parts(kept)
@@ -216,8 +211,9 @@ class Update:
                 deleted={part.segment.info.name: part.deleted for part in parts},
                 embedder=_embedder_info(self._embedder),
                 chunker=_chunker_info(self._chunker),
-                roots=roots,
-                labels=labels,
+                roots=terms.roots,
+                patterns=terms.patterns,
+                labels=terms.labels,
                 counts=found,
             )
             self._progress("write", 3, 3)
@@ -251,7 +247,46 @@ class Update:
         self._progress("embed", done, total)
 
 
-def _unused_rules(rules: Sequence[LabelRule], document_ids: Collection[str]) -> list[str]:
+def fresh_sources(sources: Sequence[Source], before: Mapping[str, DocumentEntry], report: SyncReport) -> list[Source]:
+    """Return by id the sources that must be read, and note the others as unchanged."""
+    report.unchanged = [source.id for source in sources if source.is_among(before)]
+    return sorted((source for source in sources if not source.is_among(before)), key=lambda source: source.id)
+
+
+def read_sources(
+    fresh: Sequence[Source], before: Mapping[str, DocumentEntry], report: SyncReport, progress: Progress
+) -> Iterator[tuple[Source, Document]]:
+    """Read one source after the other, noting each as added or changed, or why it cannot be had."""
+    for done, source in enumerate(fresh):
+        progress("read", done, len(fresh))
+        try:
+            document = _storable(source.read())
+        except UnsupportedFormat as error:
+            report.skipped.append((source.name, error.message))
+        except UnreadableDocument as error:
+            report.failed.append((source.name, error.message))
+        else:
+            yield source, document
+            (report.changed if source.id in before else report.added).append(source.id)
+    progress("read", len(fresh), len(fresh))
+
+
+def tell_renamed(report: SyncReport, fresh: Sequence[Source], before: Mapping[str, DocumentEntry]) -> None:
+    """Note as renamed what was removed and came back under another id, with the same bytes."""
+    gone: dict[tuple[str, int], list[str]] = {}
+    for document_id in sorted(report.removed, reverse=True):
+        original = before[document_id].original
+        gone.setdefault((original.sha256, original.bytes), []).append(document_id)
+    contents = {source.id: (source.original.sha256, source.original.bytes) for source in fresh}
+    for document_id in report.added:
+        if names := gone.get(contents[document_id]):
+            report.renamed.append((names.pop(), document_id))
+    old, new = {name for name, _ in report.renamed}, {name for _, name in report.renamed}
+    report.removed = [document_id for document_id in report.removed if document_id not in old]
+    report.added = [document_id for document_id in report.added if document_id not in new]
+
+
+def unused_rules(rules: Sequence[LabelRule], document_ids: Collection[str]) -> list[str]:
     """Return the patterns of the rules that decide on no document: often a slip, which leaves something unlabelled."""
     labeller = Labeller(rules)
     for document_id in document_ids if rules else ():

@@ -2,10 +2,12 @@
 
 A request is `{"path", "name", "format"}`, its answer `{"text", "title", "metadata"}`; to unpack an archive
 `{"path", "into", "suffixes"}`, answered with `{"members", "skipped"}`. Either comes with the `seconds` of the processor
-and the `patience` by the clock that it may take, and may be answered with `{"error"}` or `{"missing"}`. The first line,
-`{}`, says that the process has started. `indexer.load.Loader` runs it as `python -m indexer.worker`.
+and the `patience` by the clock that it may take, and may be answered with `{"error"}`, with `passing` true where the
+reason may lie outside of the file, or with `{"missing"}`. The first line, `{}`, says that the process has started.
+`indexer.load.Loader` runs it as `python -m indexer.worker`.
 """
 
+import errno
 import json
 import os
 import signal
@@ -61,7 +63,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     except UnreadableDocument as error:
         return {"error": error.message}
     except OSError as error:
-        return {"error": f"cannot be read: {error.strerror or error}"}
+        return {
+            "error": f"cannot be read: {error.strerror or error}",
+            "passing": error.errno not in (None, errno.EINVAL),
+        }
     except MemoryError:
         return {"error": f"too large: parsing it needs more than {_MEMORY_BYTES // 1_000_000_000} GB of memory"}
     except RecursionError:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rag import cli_feedback, cli_keys, cli_models, cli_store
+from rag import cli_feedback, cli_keys, cli_models, cli_store, cli_sync
 from rag.config import Settings, load_settings
 from rag.errors import ConfigError, SmallholdError
 
@@ -61,45 +61,7 @@ def _root(show_version: Annotated[bool, typer.Option("--version", help="Print th
         raise typer.Exit
 
 
-@app.command()
-def index(
-    paths: Annotated[
-        list[Path] | None, typer.Argument(help="Folders and files. None: those that the index has already.")
-    ] = None,
-    index_dir: IndexDir = None,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Read and embed everything anew.")] = False,
-    remove: Annotated[list[Path] | None, typer.Option("--remove", help="Drop a folder that was indexed.")] = None,
-    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Accept a folder that has become empty.")] = False,
-    labels: Annotated[
-        Path | None,
-        typer.Option("--labels", help="A TOML file of rules for which keys may see which documents; kept."),
-    ] = None,
-    chunk_tokens: Annotated[int | None, typer.Option("--chunk-tokens", help="Token budget of a chunk.")] = None,
-    overlap: Annotated[int | None, typer.Option("--overlap", help="Tokens that neighbouring chunks share.")] = None,
-    config: ConfigFile = None,
-    as_json: Json = False,
-) -> None:
-    """Build or update the index of a folder of documents.
-
-    Reads text, Markdown, RST, HTML, PDF, DOCX, PPTX, XLSX, CSV, JSON, EPUB, notebooks, mail, source code, and archives
-    (zip, tar) of these. Only what is new or changed is embedded; what is gone from the folder is removed. Documents
-    that cannot be read are listed with the reason, the rest goes on, and the exit code is 1.
-    Interrupt it whenever you like: the old index stays whole, and the next run goes on where this one stopped.
-
-    With --labels, rules give documents access labels, which the server's keys are held to (docs/filters.md). They stay
-    in force until other rules are given; an empty file takes them back.
-
-    Example: smallhold index ~/notes ~/papers --index ~/.local/share/notes-index
-    """
-    from rag.cli_index import show_report, sync_folders
-
-    settings = _settings(config, index_dir, chunk={"tokens": chunk_tokens, "overlap": overlap})
-    report = sync_folders(
-        settings, paths or [], rebuild=rebuild, remove=remove or [], allow_empty=allow_empty, labels=labels
-    )
-    show_report(report, settings.index.dir, as_json=as_json)
-    if report.failed:
-        raise typer.Exit(1)
+app.command("index")(cli_sync.index)
 
 
 @app.command()

@@ -127,7 +127,7 @@ def import_archive(
 
 @app.command()
 def stats(index_dir: IndexDir = None, config: ConfigFile = None, as_json: Json = False) -> None:
-    """Show documents, chunks, segments, what is deleted but not gone yet, and bytes by part."""
+    """Show documents, chunks, segments, what is deleted but not gone yet, bytes by part, and what could not be read."""
     from indexer.stats import stats as measure
     from rag import console
 
@@ -201,6 +201,12 @@ def _show_stats(found: dict[str, Any]) -> None:
         sizes = (_size(segment["bytes"][part]) for part in parts)
         table.add_row(segment["name"], *(f"{n:,}" for n in numbers), *sizes)
     console.out.print(table)
+    for letter in found["unread"][:LISTED]:
+        console.out.print(f"[red]could not be read:[/] {_shown(letter['name'])}: {_shown(letter['reason'])}")
+    if len(found["unread"]) > LISTED:
+        console.out.print(f"[red]could not be read:[/] {len(found['unread']) - LISTED} more; --json lists them all")
+    if found["unread"]:
+        console.out.print("They are tried again when they have changed, or with `smallhold index --retry`.")
 
 
 def _size(size: int) -> str:

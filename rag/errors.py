@@ -124,9 +124,16 @@ class DataError(InvalidRequest):
 
 
 class UnreadableDocument(DataError):
-    """A document cannot be read: damaged, encrypted, without text, too large. The message is the reason alone."""
+    """A document cannot be read: damaged, encrypted, without text, too large. The message is the reason alone.
+
+    `passing` is whether the reason lies outside of the document and may go away by itself, such as a full disk.
+    """
 
     code = "unreadable_document"
+
+    def __init__(self, message: str, *, hint: str = "", passing: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.passing = passing
 
 
 class UnsupportedFormat(UnreadableDocument):

@@ -16,6 +16,7 @@ from rag.errors import IndexDamaged, IndexIncompatible, IndexMissing, InvalidReq
 from rag.labels import MOST_RULES, LabelRule
 
 FORMAT_VERSION = 2
+MOST_PATTERNS = 1000
 _UNSUMMED = 1  # the format whose manifests had no checksum, and at first no label rules
 
 CURRENT = "CURRENT"
@@ -77,6 +78,16 @@ class FileInfo(_Record):
     bytes: int = Field(ge=0)
 
 
+class Patterns(_Record):
+    """What of a root's files is indexed, in gitignore's syntax: those that match `include`, if there are any, and none
+    that matches `exclude`. `gitignore` is whether .gitignore files in its folders count (`indexer.ignore`).
+    """
+
+    include: tuple[str, ...] = Field((), max_length=MOST_PATTERNS)
+    exclude: tuple[str, ...] = Field((), max_length=MOST_PATTERNS)
+    gitignore: bool = False
+
+
 class SegmentInfo(_Record):
     """A segment that a generation reads: its folder's name, its files, and what is in them, deleted or not."""
 
@@ -89,9 +100,10 @@ class SegmentInfo(_Record):
 class Manifest(_Record):
     """What a generation holds, who made it and how to tell that it is whole.
 
-    `roots` maps the absolute path of each indexed folder or file to its label, the first part of its documents' ids
-    (empty for none). It is empty where the documents came from records instead of files. `labels` are the rules for
-    who may see which document (`rag.labels`). `segments` are in row order.
+    `roots` maps the absolute path of each indexed folder or file, and `stream:NAME`, to its label, the first part of
+    its documents' ids (empty for none). It is empty where the documents came from records instead of files. `patterns`
+    are those of the roots that have some. `labels` are the rules for who may see which document (`rag.labels`).
+    `segments` are in row order.
     """
 
     format_version: int
@@ -100,6 +112,7 @@ class Manifest(_Record):
     embedder: EmbedderInfo
     chunker: ChunkerInfo
     roots: dict[str, str]
+    patterns: dict[str, Patterns] = {}
     labels: tuple[LabelRule, ...] = Field(max_length=MOST_RULES)
     counts: Counts
     segments: list[SegmentInfo]
@@ -195,6 +208,15 @@ def read_roots(directory: Path) -> dict[str, str]:
         return {}
     known = roots if isinstance(roots, dict) else {}
     return {path: label for path, label in known.items() if isinstance(label, str)}
+
+
+def read_patterns(directory: Path) -> dict[str, Patterns]:
+    """Return the patterns of the roots of `read_roots`; empty where they cannot be told."""
+    try:
+        found = _read_json(directory / GENERATIONS / read_current(directory) / MANIFEST).get("patterns", {})
+        return TypeAdapter(dict[str, Patterns]).validate_python(found)
+    except (IndexMissing, IndexDamaged, ValidationError):
+        return {}
 
 
 def read_label_rules(directory: Path) -> tuple[LabelRule, ...]:

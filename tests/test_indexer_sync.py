@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import indexer.stamps
+from indexer.letters import dead_letters
 from indexer.load import Loader
 from indexer.sync import build, sync
 from indexer.update import SyncReport
@@ -219,7 +220,8 @@ def test_a_moved_file_keeps_its_vectors(tmp_path: Path, write: Write) -> None:
     (tmp_path / "docs/a.md").rename(tmp_path / "docs/sub.md")
     write("docs/a.txt", "alpha")
     run = Run(tmp_path)
-    assert (run.report.added, run.report.removed) == (["a.txt", "sub.md"], ["a.md"])
+    assert run.report.renamed == [("a.md", "a.txt")]
+    assert (run.report.added, run.report.removed) == (["sub.md"], [])
     assert run.embedder.embedded == ["sub\nalpha"]  # its title is new; the one of a.txt is that of a.md
 
 
@@ -244,8 +246,9 @@ def test_unreadable_files_are_reported_and_the_rest_goes_on(tmp_path: Path, writ
         (str(other), "no loader for files named *.png"),
     ]
     assert contents(tmp_path) == {"a.txt": "alpha"}
-    again = Run(tmp_path, "docs")  # tried again, but no reason for a new generation
-    assert (again.loader.loaded, again.report.published, len(again.report.failed)) == (["bad.txt"], False, 1)
+    again = Run(tmp_path, "docs")
+    assert (again.loader.loaded, again.report.published) == ([], False)
+    assert (again.report.failed, again.report.untried) == ([(str(bad), "it is broken")], 1)
 
 
 def test_a_file_that_became_unreadable_leaves_the_index(tmp_path: Path, write: Write) -> None:
@@ -371,7 +374,7 @@ def test_a_path_inside_a_root_means_the_root_and_one_around_it_takes_its_place(t
     run = Run(tmp_path, "docs/sub/a.txt")
     assert (run.report.unchanged, run.report.published) == (["a.txt"], False)
     run = Run(tmp_path, "docs")
-    assert (run.report.removed, run.report.added) == (["a.txt"], ["b.txt", "sub/a.txt"])
+    assert (run.report.renamed, run.report.added) == ([("a.txt", "sub/a.txt")], ["b.txt"])
     assert run.embedder.embedded == ["b\nbeta"]
     with Index.open(tmp_path / "index") as index:
         assert index.manifest.roots == {str(tmp_path / "docs"): ""}
@@ -758,3 +761,159 @@ def test_damaged_stamps_cost_only_time(
     hashed = reads(monkeypatch)
     assert not Run(tmp_path).report.published
     assert hashed == ["a.txt"]
+
+
+# --- renamed documents
+
+
+def test_documents_that_moved_are_told_one_by_one(tmp_path: Path, write: Write) -> None:
+    for name in ("a", "b", "c"):
+        write(f"docs/{name}.txt", "same" if name < "c" else "other")
+    Run(tmp_path, "docs")
+    (tmp_path / "docs/a.txt").rename(tmp_path / "docs/z.txt")
+    (tmp_path / "docs/b.txt").unlink()
+    write("docs/c.txt", "changed")
+    run = Run(tmp_path)
+    assert run.report.renamed == [("a.txt", "z.txt")]
+    assert (run.report.added, run.report.removed, run.report.changed) == ([], ["b.txt"], ["c.txt"])
+    assert contents(tmp_path) == {"c.txt": "changed", "z.txt": "same"}
+
+
+# --- dry runs
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_dry_run_tells_what_the_run_does_and_writes_nothing(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    for name in "bcde":
+        write(f"docs/{name}.txt", name)
+    assert Run(tmp_path, "docs", dry_run=True).report.added == [f"{name}.txt" for name in "abcde"]
+    assert not (tmp_path / "index").exists()
+    Run(tmp_path, "docs")
+    write("docs/a.txt", "omega")
+    write("docs/new.txt", "new")
+    write("docs/bad.txt", "broken")
+    write("docs/other.png", "...")
+    (tmp_path / "docs/b.txt").rename(tmp_path / "docs/f.txt")
+    (tmp_path / "docs/c.txt").unlink()
+    write("docs/.smallholdignore", "d.txt\n")
+    before = files_of(tmp_path / "index")
+    dry = Run(tmp_path, dry_run=True)
+    assert files_of(tmp_path / "index") == before
+    assert dry.embedder.embedded == []
+    assert (dry.report.published, dry.report.generation) == (False, "000001")
+    real = Run(tmp_path)
+    for kind in ("added", "changed", "renamed", "removed", "unchanged", "failed", "skipped", "excluded"):
+        assert getattr(dry.report, kind) == getattr(real.report, kind) != [], kind
+    assert (real.report.renamed, real.report.removed) == ([("b.txt", "f.txt")], ["c.txt", "d.txt"])
+
+
+def test_a_dry_run_refuses_what_the_run_refuses(tmp_path: Path, write: Write) -> None:
+    gone = write("docs/a.txt", "alpha")
+    Run(tmp_path, "docs")
+    gone.unlink()
+    with pytest.raises(InvalidRequest, match="had documents and now has none"):
+        Run(tmp_path, dry_run=True)
+    assert Run(tmp_path, dry_run=True, allow_empty=True).report.removed == ["a.txt"]
+    with pytest.raises(InvalidRequest, match="is no index, and holds other things"):
+        sync(
+            tmp_path / "docs/..",
+            [tmp_path / "docs"],
+            embedder=CountingEmbedder(),
+            chunker=LineChunker(),
+            loader=TextLoader(),
+            dry_run=True,
+        )
+    assert contents(tmp_path) == {"a.txt": "alpha"}
+
+
+# --- dead letters
+
+
+def letters(tmp_path: Path) -> list[tuple[str, str]]:
+    return [(Path(letter.name).name, letter.reason) for letter in dead_letters(tmp_path / "index")]
+
+
+def test_what_failed_is_tried_again_when_it_changes_or_on_demand(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    bad = write("docs/bad.txt", "broken")
+    Run(tmp_path, "docs")
+    assert letters(tmp_path) == [("bad.txt", "it is broken")]
+    for options, loaded in (({}, []), ({"retry": True}, ["bad.txt"]), ({"version": "2"}, ["a.txt", "bad.txt"])):
+        run = Run(tmp_path, **options)  # type: ignore[arg-type]
+        assert (run.loader.loaded, run.report.untried) == (loaded, 0 if loaded else 1)
+        assert run.report.failed == [(str(bad), "it is broken")]
+    bad.write_text("broken again")
+    assert Run(tmp_path, version="2").loader.loaded == ["bad.txt"]
+    bad.write_text("whole")
+    run = Run(tmp_path, version="2")
+    assert (run.report.added, run.report.failed, letters(tmp_path)) == (["bad.txt"], [], [])
+
+
+def test_dead_letters_of_other_roots_stay_and_go_with_their_root(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "broken")
+    write("notes/a.txt", "alpha")
+    write("notes/b.txt", "broken")
+    Run(tmp_path, "docs", "notes")
+    assert letters(tmp_path) == [("a.txt", "it is broken"), ("b.txt", "it is broken")]
+    Run(tmp_path, "notes")
+    assert len(letters(tmp_path)) == 2
+    Run(tmp_path, remove=["docs"])
+    assert letters(tmp_path) == [("b.txt", "it is broken")]
+
+
+def test_what_may_pass_by_itself_is_tried_every_time(tmp_path: Path, write: Write) -> None:
+    class Crowded(TextLoader):
+        def load_file(self, path: Path, document_id: str, uri: str) -> Document:
+            self.loaded.append(document_id)
+            raise UnreadableDocument("cannot be read: Too many open files", passing=True)
+
+    write("docs/a.txt", "alpha")
+    for _ in range(2):
+        loader = Crowded()
+        sync(
+            tmp_path / "index",
+            [tmp_path / "docs"],
+            embedder=CountingEmbedder(),
+            chunker=LineChunker(),
+            loader=loader,
+        )
+        assert loader.loaded == ["a.txt"]
+    assert letters(tmp_path) == [("a.txt", "cannot be read: Too many open files")]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'[{"root": 1}]', b"\xff", b"[" * 100_000])
+def test_damaged_dead_letters_cost_only_that_they_are_tried_again(tmp_path: Path, write: Write, content: bytes) -> None:
+    write("docs/a.txt", "broken")
+    Run(tmp_path, "docs")
+    (tmp_path / "index/.failed").write_bytes(content)
+    assert letters(tmp_path) == []
+    assert Run(tmp_path).loader.loaded == ["a.txt"]
+    assert Run(tmp_path).loader.loaded == []
+
+
+def test_a_damaged_archive_is_unpacked_once(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("docs/a.zip", "no archive")
+    write("docs/b.txt", "beta")
+    asked = []
+    unpack = Loader.unpack
+
+    def counted(self: Loader, path: Path) -> object:
+        asked.append(path.name)
+        return unpack(self, path)
+
+    monkeypatch.setattr(Loader, "unpack", counted)
+    for expected in (["a.zip", "b.txt"], ["b.txt"]):
+        asked.clear()
+        with Loader() as loader:
+            report = sync(
+                tmp_path / "index",
+                [tmp_path / "docs"],
+                embedder=CountingEmbedder(),
+                chunker=LineChunker(),
+                loader=loader,
+            )
+        assert (asked, report.failed) == (expected, [(str(tmp_path / "docs/a.zip"), "damaged archive")])

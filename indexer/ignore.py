@@ -1,0 +1,132 @@
+"""Which files below a root are left out: patterns in gitignore's syntax, given with the root or lying in its folders.
+
+Decided as git does: the last pattern that matches a file or folder counts, those of a deeper folder before those of one
+above, and what lies in a folder that is left out cannot be let in again. `pathspec` reads the patterns; what they match
+is decided here, entry by entry, because a walk over folders asks of each folder before what is in it.
+"""
+
+import codecs
+import os
+import re
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from pathspec import GitIgnoreSpec
+
+from rag.errors import DataError
+from rag.manifest import Patterns
+
+IGNORE_FILE = ".smallholdignore"
+GITIGNORE_FILE = ".gitignore"
+_FILE_BYTES = 1_000_000
+_LONGEST = 500  # characters of a pattern
+_HINT = "Patterns are those of .gitignore files: *.log, /drafts/, docs/**/old, !keep.log"
+
+
+class Rules:
+    """A list of patterns, each with where it stands, matched against paths relative to their folder.
+
+    Raises `DataError` for a pattern that cannot be understood: to pass over it would index what it was to keep out.
+    """
+
+    def __init__(self, lines: Iterable[tuple[str, str]]) -> None:
+        self._rules = [rule for line, where in lines for rule in _compiled(line, where)]
+        self._rules.reverse()
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def decide(self, path: str, *, folder: bool) -> bool | None:
+        """Say whether a path with `/` is matched, False where a `!` takes that back, None where nothing is said."""
+        text = f"{path}/" if folder else path
+        return next((matches for matches, regex in self._rules if regex.fullmatch(text)), None)
+
+
+class Ignore:
+    """What is left out below one root. Ask of each folder before asking of what is in it."""
+
+    def __init__(self, root: Path, patterns: Patterns) -> None:
+        """Raises `DataError` for a pattern that cannot be understood."""
+        self._root = root
+        self._files = (GITIGNORE_FILE, IGNORE_FILE) if patterns.gitignore else (IGNORE_FILE,)
+        self._include = Rules((pattern, "--include") for pattern in patterns.include)
+        self._exclude = Rules((pattern, "--exclude") for pattern in patterns.exclude)
+        self._included = {"": not self._include}  # by folder: whether what is in it is indexed unless something says no
+        self._read: dict[str, tuple[tuple[str, Rules], ...]] = {}  # by folder: the rules of its files, deepest first
+
+    def leaves_out(self, path: Path, *, folder: bool) -> bool:
+        """Whether a file or folder below the root is not to be indexed.
+
+        Raises `DataError` where a file of patterns beside it cannot be read or understood.
+        """
+        relative = path.relative_to(self._root).as_posix()
+        parent = relative.rpartition("/")[0]
+        if self._exclude.decide(relative, folder=folder) or self._left_out_by_files(relative, parent, folder):
+            return True
+        decided = self._include.decide(relative, folder=folder)
+        included = self._included[parent] if decided is None else decided
+        if folder:
+            self._included[relative] = included
+        return not folder and not included
+
+    def _left_out_by_files(self, relative: str, parent: str, folder: bool) -> bool:
+        for base, rules in self._rules_of(parent):
+            decided = rules.decide(relative[len(base) + 1 if base else 0 :], folder=folder)
+            if decided is not None:
+                return decided
+        return False
+
+    def _rules_of(self, folder: str) -> tuple[tuple[str, Rules], ...]:
+        if folder not in self._read:
+            above = self._rules_of(folder.rpartition("/")[0]) if folder else ()
+            own = Rules(line for name in self._files for line in _lines(self._root / folder / name))
+            self._read[folder] = ((folder, own), *above) if own else above
+        return self._read[folder]
+
+
+def _compiled(line: str, where: str) -> list[tuple[bool, re.Pattern[str]]]:
+    if len(line) > _LONGEST:
+        raise DataError(f"{where}: a pattern has at most {_LONGEST} characters", hint=_HINT)
+    if line.rstrip().endswith("/**/"):  # the folders beneath; pathspec takes in the folder itself
+        line = f"{line.rstrip()}*/"
+    try:
+        found = GitIgnoreSpec.from_lines([line]).patterns
+        return [(bool(p.include), _whole(p.regex.pattern)) for p in found if p.regex is not None]
+    except (ValueError, re.error):
+        raise DataError(f"{where}: {line!r} is no pattern", hint=_HINT) from None
+
+
+def _whole(regex: str) -> re.Pattern[str]:
+    """Make of pathspec's expression one for a whole path: a folder ends with `/`, and what is beneath is not meant.
+
+    The text between two `*` is taken where it comes first and never tried again, as in `rag.glob`: patterns come with
+    folders from anywhere, and a name must not take time by the power of their number of `*`.
+    """
+    if regex in (".", "(?P<ps_d>/)"):  # everything, and every folder
+        return re.compile(".+/" if regex != "." else ".+", re.DOTALL)
+    regex = regex.replace("[^", "[^/").replace("[^//]", "[^/]")  # git's brackets hold no `/`
+    head, *rest = re.split(r"(?:\[\^/\]\*)+", regex)
+    for text in rest[:-1]:
+        crosses = "/" in text.replace("[^/", "")
+        head += f"[^/]*{text}" if crosses else f"(?>[^/]*?{text})"
+    if rest:
+        head += f"[^/]*{rest[-1]}"
+    return re.compile(head if "(?P<ps_d>" in head else f"{head}.+", re.DOTALL)
+
+
+def _lines(path: Path) -> list[tuple[str, str]]:
+    """The lines of a file of patterns, each with where it stands; none where there is no file."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise DataError(f"{path} is no regular file", hint="Replace it by a file of patterns, or remove it.")
+        with path.open("rb") as file:
+            content = file.read(_FILE_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", hint="What it keeps out is not known.") from error
+    if len(content) > _FILE_BYTES:
+        raise DataError(f"{path} is larger than {_FILE_BYTES // 1_000_000} MB", hint=_HINT)
+    lines = os.fsdecode(content.removeprefix(codecs.BOM_UTF8)).split("\n")
+    return [(line.removesuffix("\r"), f"{path}, line {number}") for number, line in enumerate(lines, 1)]

@@ -1,0 +1,141 @@
+"""The documents that a run should find in the index, not read yet: those of files, and those of records."""
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol
+
+from indexer import describe
+from indexer.letters import DeadLetters
+from indexer.load import Contents, Member, member_address
+from indexer.scan import FoundFile, Scan, printable
+from indexer.stamps import Stamps
+from indexer.update import Progress, Source, SyncReport
+from rag.catalog import Original
+from rag.datatypes import Document
+from rag.errors import DataError, UnreadableDocument
+
+
+class DocumentLoader(Protocol):
+    """Reads files. The version changes with everything that changes what a file is read as."""
+
+    @property
+    def version(self) -> str:
+        """What the index remembers to tell whether files must be read again."""
+        ...
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        """The suffixes of files that can be read, in lower case, with the dot."""
+        ...
+
+    def load_file(self, path: Path, document_id: str, uri: str) -> Document:
+        """Read a file. Raises `UnreadableDocument`, also where the file cannot be opened."""
+        ...
+
+    def unpack(self, path: Path) -> Contents | None:
+        """Return the documents in an archive, None where the file is none. Raises `UnreadableDocument`."""
+        ...
+
+
+class FileSources:
+    """Turns found files into sources, archives into one for each of their members.
+
+    What cannot be had is noted in the report; what failed before and has not changed since is not tried again.
+    """
+
+    def __init__(self, loader: DocumentLoader, stamps: Stamps, letters: DeadLetters, report: SyncReport) -> None:
+        self._loader = loader
+        self._stamps = stamps
+        self._letters = letters
+        self._report = report
+        self._version = f"{loader.version}, described {describe.VERSION}"
+
+    def of(self, scan: Scan, progress: Progress) -> list[Source]:
+        """Return the sources of all found files."""
+        self._report.excluded += scan.excluded
+        self._report.skipped += scan.skipped
+        self._report.failed += scan.failed
+        sources: list[Source] = []
+        for done, file in enumerate(scan.files):
+            progress("scan", done, len(scan.files))
+            sources += self._of_file(file)
+        progress("scan", len(scan.files), len(scan.files))
+        return sources
+
+    def _of_file(self, file: FoundFile) -> list[Source]:
+        name = printable(file.path)
+        try:
+            # The checksum is taken before the file is read: what changes in between is found changed by the next run.
+            found = self._stamps.describe(file.path)
+            original = Original(file.root, found.sha256, found.bytes, self._version)
+            if self._failed_before(name, original):
+                return []
+            contents = self._unpacked(file, name, original)
+        except UnreadableDocument as error:
+            self._report.failed.append((name, error.message))
+            return []
+        except OSError as error:
+            self._report.failed.append((name, error.strerror or "it cannot be read"))
+            return []
+        if contents is None:
+            uri = file.path.as_uri()
+            read = partial(_read, self._loader, file, uri)
+            return [self._letters.watched(Source(file.document_id, uri, original, name, read))]
+        self._report.skipped += [(f"{name}/{member}", reason) for member, reason in contents.skipped]
+        return list(self._of_members(file, name, contents))
+
+    def _unpacked(self, file: FoundFile, name: str, original: Original) -> Contents | None:
+        try:
+            return self._loader.unpack(file.path)
+        except UnreadableDocument as error:
+            self._letters.remember(name, original, error)
+            raise
+
+    def _of_members(self, file: FoundFile, archive: str, contents: Contents) -> Iterator[Source]:
+        """The documents in an archive: their ids are their paths in it, after its own."""
+        for member in contents.members:
+            document_id, uri = member_address(file.document_id, file.path.as_uri(), member.name)
+            original = Original(file.root, member.sha256, member.bytes, self._version)
+            name = f"{archive}/{member.name}"
+            if not self._failed_before(name, original):
+                read = partial(_read_member, member, document_id, uri, file.path)
+                yield self._letters.watched(Source(document_id, uri, original, name, read))
+
+    def _failed_before(self, name: str, original: Original) -> bool:
+        reason = self._letters.known(name, original)
+        if reason:
+            self._report.failed.append((name, reason))
+            self._report.untried += 1
+        return bool(reason)
+
+
+def record_sources(documents: Iterable[Document]) -> list[Source]:
+    """Return the sources of records. Raises `DataError` where an id occurs twice."""
+    sources: dict[str, Source] = {}
+    for document in documents:
+        if document.id in sources:
+            raise DataError(f"two documents have the id {document.id!r}", hint="Give each its own.")
+        original = record_original("", document)
+        sources[document.id] = Source(document.id, document.uri, original, document.id, partial(_same, document))
+    return list(sources.values())
+
+
+def record_original(root: str, document: Document) -> Original:
+    """Return what a record is recognised by: its title, text and metadata."""
+    content = json.dumps([document.title, document.text, dict(document.metadata)], sort_keys=True).encode()
+    return Original(root, sha256(content).hexdigest(), len(content), "")
+
+
+def _read(loader: DocumentLoader, file: FoundFile, uri: str) -> Document:
+    return describe.described(loader.load_file(file.path, file.document_id, uri), file.path)
+
+
+def _read_member(member: Member, document_id: str, uri: str, archive: Path) -> Document:
+    return describe.described(member.load(document_id, uri), archive)
+
+
+def _same(document: Document) -> Document:
+    return document
