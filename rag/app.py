@@ -10,6 +10,7 @@ origins, and `Access` (its API key), then its route. To serve it, let the server
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -31,8 +32,9 @@ from rag.guard import Guard, require_json
 from rag.keys import Keyring
 from rag.lanes import Lane
 from rag.limits import ChatLimits
-from rag.replies import Health, Ready
-from rag.service import IndexedDocument, Loader, Service
+from rag.loader import IndexStatus, Loader
+from rag.replies import Health, IndexNow, Ready
+from rag.service import IndexedDocument, Service
 from rag.telemetry import Measured, Telemetry
 
 __all__ = ["IndexedDocument", "Service", "create_app"]
@@ -75,6 +77,7 @@ def create_app(
     load: Callable[[], Service],
     settings: ServerSettings,
     *,
+    published: Callable[[], object] = lambda: None,
     feedback: FeedbackSettings | None = None,
     at_once: int = 1,
 ) -> FastAPI:
@@ -85,7 +88,9 @@ def create_app(
     Until `load` has returned, `/ready` and every route that needs the model answer 503 and say why; if it raised,
     they keep saying what. `load` may raise any `SmallholdError`. While the model's process is down,
     `/ready` answers 503, too.
-    At the end `pipeline.close()` is called if there is one.
+    Whenever `published` returns another value, the service is asked for a newer one (`Service.renew`), which answers
+    from then on; where loading failed for lack of a good index, `load` is called again.
+    At the end `pipeline.close()` is called if there is one, and `Service.close`.
 
     Answers can be rated where `feedback` says so; what was kept for long enough is removed by the hour.
 
@@ -93,7 +98,7 @@ def create_app(
     are any.
     """
     telemetry = Telemetry()
-    loader = Loader(load)
+    loader = Loader(load, published)
     # What only looks things up goes past the language model's queue.
     chat = Lane("chat", waiting=settings.queue, workers=at_once, deadline=settings.deadline)
     lookup = Lane("lookup", waiting=4 * settings.queue, deadline=settings.deadline)
@@ -130,6 +135,7 @@ def create_app(
     for lane in (chat, lookup):
         telemetry.watch_lane(lane)
     telemetry.watch_ready(lambda: loader.readiness().status == "ready")
+    telemetry.watch_index(loader.index)
     telemetry.watch_restarts(loader.restarts)
     telemetry.watch_prefixes(loader.prefixes)
     # Each one that is added stands before those that were.
@@ -153,6 +159,17 @@ async def _forget_by_the_hour(book: FeedbackBook) -> None:
         with contextlib.suppress(FeedbackDamaged):  # logged where it happened
             await asyncio.to_thread(book.forget_old)
         await asyncio.sleep(3600)
+
+
+def _index_now(status: IndexStatus) -> IndexNow | None:
+    if status.facts is None:
+        return None
+    fault = status.fault
+    return IndexNow(
+        **dataclasses.asdict(status.facts),
+        refused="" if fault is None else fault.message,
+        hint="" if fault is None else fault.hint,
+    )
 
 
 class _Operations:
@@ -194,7 +211,12 @@ class _Operations:
             return JSONResponse(body.model_dump())
         service = self._loader.service()
         named = body.model_copy(
-            update={"model": service.model, "embedder": service.embedder_model, "feedback": self._rated}
+            update={
+                "model": service.model,
+                "embedder": service.embedder_model,
+                "feedback": self._rated,
+                "index": _index_now(self._loader.index()),
+            }
         )
         return JSONResponse(named.model_dump())
 

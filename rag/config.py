@@ -220,6 +220,12 @@ class ServerSettings(_Section):
     deadline: float = Field(
         300.0, gt=0, le=86_400, description="Longest answer, in seconds, waiting for the model included."
     )
+    drain: float = Field(
+        30.0,
+        ge=0,
+        le=3600,
+        description="Longest wait for answers under way when the server is told to end, in seconds.",
+    )
     queue: int = Field(16, ge=1, le=10_000, description="Requests that may wait for the model before 429 is answered.")
     requests: int = Field(
         128, ge=1, le=100_000, description="Requests of all kinds under way at once before 503 is answered."

@@ -27,6 +27,7 @@ from rag.filter import View
 from rag.keys import Key
 from rag.lanes import Job, JobCancelled, Lane
 from rag.limits import ChatLimits
+from rag.loader import Loader
 from rag.replies import (
     ChatCompletion,
     DocumentList,
@@ -42,7 +43,7 @@ from rag.replies import (
     ModelList,
     SearchResult,
 )
-from rag.service import IndexedDocument, Loader, Service
+from rag.service import IndexedDocument, Service
 from rag.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,11 @@ class Endpoints:
         job = self._submit(
             request,
             self._chat,
-            lambda: charged(self._ledger, key, lambda: service.pipeline.stream(body.question, body.history, options)),
+            lambda: charged(
+                self._ledger,
+                key,
+                lambda: self._loader.each(lambda now: now.pipeline.stream(body.question, body.history, options)),
+            ),
         )
         deltas = self._noting_figures(job)
         if not body.stream:
@@ -158,10 +163,9 @@ class Endpoints:
 
     async def search(self, request: Request, body: SearchRequest) -> Response:
         """Find passages; the language model is not asked."""
-        service = self._loader.service()
         view = view_of(request, body.filter)
         began = time.perf_counter()  # before the job is there: else its wait may be longer than the whole
-        job = self._submit(request, self._lookup, lambda: iter([service.pipeline.retrieve(body.query, view=view)]))
+        job = self._look_up(request, lambda service: service.pipeline.retrieve(body.query, view=view))
         (found,) = [found async for found in job]
         timings = {"queue": job.waited, "retrieve": time.perf_counter() - began - job.waited}
         self._telemetry.stages(timings)
@@ -185,10 +189,9 @@ class Endpoints:
         offset: Annotated[int, Query(ge=0, le=1_000_000_000)] = 0,
     ) -> Response:
         """List the documents of the index that the key may see, a page at a time."""
-        service = self._loader.service()
         view = view_of(request)
-        job = self._submit(request, self._lookup, lambda: iter([service.documents(view)]))
-        (documents,) = [documents async for documents in job]
+        job = self._look_up(request, lambda service: (service, service.documents(view)))
+        ((service, documents),) = [found async for found in job]
         return _json(
             DocumentList(
                 data=[_row(document) for document in documents[offset : offset + limit]],
@@ -208,8 +211,8 @@ class Endpoints:
         length: Annotated[int, Query(ge=1, le=MAX_TEXT)] = 20_000,
     ) -> Response:
         """Return a part of a document's text, `length` characters from `start` on."""
-        service, view = self._loader.service(), view_of(request)
-        job = self._submit(request, self._lookup, lambda: iter([_part(service, id, start, length, view)]))
+        view = view_of(request)
+        job = self._look_up(request, lambda service: _part(service, id, start, length, view))
         (part,) = [part async for part in job]
         return _json(part)
 
@@ -226,6 +229,10 @@ class Endpoints:
     def _remember(self, id_: str, key: Key | None, service: Service, body: ChatRequest, answer: Answer) -> None:
         if self._feedback is not None:
             self._feedback.remember(id_, key, service.model, body.question, body.history, answer)
+
+    def _look_up(self, request: Request, find: Callable[[Service], T]) -> Job[T]:
+        """Put one question to the index into the lane for what is quick."""
+        return self._submit(request, self._lookup, lambda: self._loader.each(lambda service: iter([find(service)])))
 
     def _submit(self, request: Request, lane: Lane, work: Callable[[], Iterator[T]]) -> Job[T]:
         """Put work into a lane, to be cancelled when the client goes away."""

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rag.datatypes import Answer, PrefixCounters
 from rag.lanes import Lane
+from rag.loader import IndexStatus
 
 # A lookup takes milliseconds, an answer on two cores seconds, one behind a full queue minutes.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180)
@@ -79,6 +80,10 @@ class Telemetry:
         """Read whether the server is ready whenever the metrics are asked for."""
         self._ready.set_function(ready)
 
+    def watch_index(self, status: Callable[[], IndexStatus]) -> None:
+        """Read what answers come from whenever the metrics are asked for."""
+        self.registry.register(_Index(status))
+
     def watch_restarts(self, restarts: Callable[[], int]) -> None:
         """Read how often the model's process was started again whenever the metrics are asked for."""
         self.registry.register(_Restarts(restarts))
@@ -137,6 +142,30 @@ class _Restarts(Collector):
         """Yield the counter as it is now."""
         what = "Times the process that runs the model was started again."
         yield CounterMetricFamily("smallhold_model_restarts", what, value=self._restarts())
+
+
+class _Index(Collector):
+    """The generation of the index that is served, and what became of those that were published."""
+
+    def __init__(self, status: Callable[[], IndexStatus]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the figures as they are now; without an index those that count alone."""
+        status = self._status()
+        if status.facts is not None:
+            named = "Number of the index generation that answers come from."
+            yield GaugeMetricFamily("smallhold_index_generation", named, value=int(status.facts.generation))
+            yield GaugeMetricFamily("smallhold_index_documents", "Documents in it.", value=status.facts.documents)
+            yield GaugeMetricFamily("smallhold_index_chunks", "Passages in it.", value=status.facts.chunks)
+        stale = "1 where a newer generation was published that cannot be served."
+        yield GaugeMetricFamily("smallhold_index_stale", stale, value=status.fault is not None)
+        published = CounterMetricFamily(
+            "smallhold_index_published", "Generations taken after the first, and refusals of one.", labels=["outcome"]
+        )
+        published.add_metric(["taken"], status.taken)
+        published.add_metric(["refused"], status.refused)
+        yield published
 
 
 class _Prefixes(Collector):
