@@ -292,8 +292,8 @@ class Settings(BaseSettings):
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
 
 
-# Read by the set-up and the model store, not settings of a run.
-OTHER_VARIABLES = frozenset({"SMALLHOLD_CONFIG", "SMALLHOLD_CACHE", "SMALLHOLD_TORCH_INDEX"})
+# Read by the set-up, the model store and `smallhold top`, not settings of a run.
+OTHER_VARIABLES = frozenset({"SMALLHOLD_CONFIG", "SMALLHOLD_CACHE", "SMALLHOLD_TORCH_INDEX", "SMALLHOLD_API_KEY"})
 
 
 def load_settings(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:

@@ -20,6 +20,7 @@ from rag.access import BEARER, key_of, view_of
 from rag.api import ChatRequest, EmbeddingsRequest, FeedbackRequest, SearchRequest
 from rag.budget import Ledger, charged
 from rag.completion import DONE, EventStream, ask_options, completion, ending, event
+from rag.cost import Costs
 from rag.datatypes import Answer, Delta, ScoredChunk
 from rag.errors import FeedbackOff, InvalidRequest, Overloaded, SmallholdError, UnknownDocument, UnknownModel
 from rag.feedback import FeedbackBook, Opinion
@@ -121,7 +122,7 @@ class Endpoints:
                 lambda: self._loader.each(lambda now: now.pipeline.stream(body.question, body.history, options)),
             ),
         )
-        deltas = self._noting_figures(job)
+        deltas = self._noting_figures(job, service.costs)
         if not body.stream:
             answer = [delta.answer async for delta in deltas][-1]
             assert answer is not None  # _noting_figures saw to it
@@ -255,7 +256,7 @@ class Endpoints:
             self._telemetry.abandoned()
             job.cancel()
 
-    async def _noting_figures(self, job: Job[Delta]) -> AsyncIterator[Delta]:
+    async def _noting_figures(self, job: Job[Delta], costs: Costs | None) -> AsyncIterator[Delta]:
         """Pass on the deltas, of which the last one has the answer, and give the figures to the telemetry."""
         began = time.perf_counter()
         first_text: float | None = None
@@ -267,7 +268,7 @@ class Endpoints:
             yield delta
         if answer is None:
             raise SmallholdError("the pipeline ended without an answer")
-        self._telemetry.answered(answer, job.waited, first_text)
+        self._telemetry.answered(answer, job.waited, first_text, None if costs is None else costs.of(answer))
 
     async def _events(
         self,

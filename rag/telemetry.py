@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rag.cost import Cost
 from rag.datatypes import Answer, PrefixCounters
 from rag.lanes import Lane
 from rag.loader import IndexStatus
@@ -60,6 +61,20 @@ class Telemetry:
             ["model", "failed"],
             registry=self.registry,
         )
+        self._dollars = Counter(
+            "smallhold_cost_dollars", "US dollars that answers cost, where prices are stated.", registry=self.registry
+        )
+        self._baseline_dollars = Counter(
+            "smallhold_cost_baseline_dollars",
+            "US dollars that their tokens had cost at the baseline's prices.",
+            registry=self.registry,
+        )
+        # A gauge, since an answer that costs more than it had cost there takes something away again.
+        self._saved = Gauge(
+            "smallhold_cost_saved_dollars",
+            "The second less the first, of answers of which both are known.",
+            registry=self.registry,
+        )
         self._abandoned = Counter(
             "smallhold_abandoned", "Requests whose client went away before the end.", registry=self.registry
         )
@@ -102,7 +117,7 @@ class Telemetry:
         self._requests.labels(route, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
 
-    def answered(self, answer: Answer, waited: float, first_text: float | None) -> None:
+    def answered(self, answer: Answer, waited: float, first_text: float | None, cost: Cost | None = None) -> None:
         """Take an answer's figures. `first_text` is None where no text came, as with an abstention."""
         self._answers.labels(answer.verdict.value).inc()
         self.stages({"queue": waited, **answer.timings})
@@ -113,6 +128,16 @@ class Telemetry:
             self._asked.labels(asked.model, str(bool(asked.error)).lower()).inc()
         if first_text is not None:
             self._first_text.observe(first_text)
+        if cost is not None:
+            self._paid(cost)
+
+    def _paid(self, cost: Cost) -> None:
+        if cost.dollars is not None:
+            self._dollars.inc(cost.dollars)
+        if cost.baseline_dollars is not None:
+            self._baseline_dollars.inc(cost.baseline_dollars)
+        if cost.dollars is not None and cost.baseline_dollars is not None:
+            self._saved.inc(cost.baseline_dollars - cost.dollars)
 
     def stages(self, timings: Mapping[str, float]) -> None:
         """Take the seconds of some stages."""
