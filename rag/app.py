@@ -28,7 +28,7 @@ from rag.config import FeedbackSettings, ServerSettings
 from rag.endpoints import Endpoints
 from rag.errors import FeedbackDamaged
 from rag.feedback import FeedbackBook
-from rag.guard import Guard, require_json
+from rag.guard import UNCOUNTED, Guard, require_json
 from rag.keys import Keyring
 from rag.lanes import Lane
 from rag.limits import ChatLimits
@@ -36,6 +36,7 @@ from rag.loader import IndexStatus, Loader
 from rag.replies import Health, IndexNow, Ready
 from rag.service import IndexedDocument, Service
 from rag.telemetry import Measured, Telemetry
+from rag.traces import Traces
 
 __all__ = ["IndexedDocument", "Service", "create_app"]
 
@@ -80,6 +81,7 @@ def create_app(
     published: Callable[[], object] = lambda: None,
     feedback: FeedbackSettings | None = None,
     at_once: int = 1,
+    traces: Traces | None = None,
 ) -> FastAPI:
     """Return the application. Started, it answers `/health` at once and calls `load` in a thread.
 
@@ -93,6 +95,8 @@ def create_app(
     At the end `pipeline.close()` is called if there is one, and `Service.close`.
 
     Answers can be rated where `feedback` says so; what was kept for long enough is removed by the hour.
+
+    `traces` makes the spans of requests and answers, and is closed at the end.
 
     Where the settings demand keys, every path but `OPEN_PATHS` needs one; `rag.access.check_keys` says whether there
     are any.
@@ -119,6 +123,8 @@ def create_app(
             await lookup.close()
             await asyncio.to_thread(loader.close)
             ledger.close()
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
 
     app = FastAPI(
         title="smallhold",
@@ -128,8 +134,18 @@ def create_app(
         dependencies=[Depends(require_json)],
         docs_url=None,  # FastAPI's documentation pages load their scripts from elsewhere
         redoc_url=None,
+        telemetry={
+            "tracing": traces is not None,
+            "tracer_provider": None if traces is None else traces.provider,
+            "operation_spans": False,
+            "exclude": lambda scope: scope.get("path") in UNCOUNTED,
+            "metrics": False,  # they are Prometheus's
+            "logs": False,  # they would have the messages of errors, which may quote a document
+            "auto_configure": False,
+        },
     )
-    app.include_router(Endpoints(loader, chat, lookup, telemetry, ChatLimits.of(settings), ledger, book).router())
+    limits = ChatLimits.of(settings)
+    app.include_router(Endpoints(loader, chat, lookup, telemetry, limits, ledger, book, traces).router())
     operations.add_routes(app)
     problems.install(app)
     for lane in (chat, lookup):

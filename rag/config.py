@@ -220,6 +220,11 @@ class ServerSettings(_Section):
     deadline: float = Field(
         300.0, gt=0, le=86_400, description="Longest answer, in seconds, waiting for the model included."
     )
+    traces: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="Address of an OpenTelemetry collector (OTLP over HTTP) that traces are sent to.",
+    )
     drain: float = Field(
         30.0,
         ge=0,

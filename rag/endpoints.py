@@ -46,6 +46,7 @@ from rag.replies import (
 )
 from rag.service import IndexedDocument, Service
 from rag.telemetry import Telemetry
+from rag.traces import Traces
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 class Endpoints:
     """The routes as methods. `chat` is the lane of the language model, `lookup` that of all that is quick.
 
-    What they use in tokens is counted in `ledger`. `feedback` is None where none is taken.
+    What they use in tokens is counted in `ledger`. `feedback` is None where none is taken, `traces` where none
+    are made.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Endpoints:
         limits: ChatLimits,
         ledger: Ledger,
         feedback: FeedbackBook | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self._loader = loader
         self._chat = chat
@@ -89,6 +92,7 @@ class Endpoints:
         self._limits = limits
         self._ledger = ledger
         self._feedback = feedback
+        self._traces = traces
         self._watchers: set[asyncio.Task[None]] = set()
 
     def router(self) -> APIRouter:
@@ -113,15 +117,12 @@ class Endpoints:
         self._limits.check(body)
         key, options = key_of(request), ask_options(body, view_of(request, body.filter))
         self._ledger.check(key)
-        job = self._submit(
-            request,
-            self._chat,
-            lambda: charged(
-                self._ledger,
-                key,
-                lambda: self._loader.each(lambda now: now.pipeline.stream(body.question, body.history, options)),
-            ),
-        )
+
+        def begin() -> Iterator[Delta]:
+            return self._loader.each(lambda now: now.pipeline.stream(body.question, body.history, options))
+
+        traced = begin if self._traces is None else self._traces.of_answer(service.model, body, begin)
+        job = self._submit(request, self._chat, lambda: charged(self._ledger, key, traced))
         deltas = self._noting_figures(job, service.costs)
         if not body.stream:
             answer = [delta.answer async for delta in deltas][-1]

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\[\]:/@\s]+)(?::\d{1,5})?")
 # Answered however much is going on, and not counted: they cost next to nothing, and tell those who watch the server.
-_UNCOUNTED = frozenset({"/health", "/ready", "/metrics"})
+UNCOUNTED = frozenset({"/health", "/ready", "/metrics"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -96,7 +96,7 @@ class Guard:
                 _add_headers(message, request_id)
             await send(message)
 
-        counted = scope["path"] not in _UNCOUNTED
+        counted = scope["path"] not in UNCOUNTED
         refusal = self._refusal(headers, counted)
         if refusal is not None:
             await refusal(scope, receive, send_with_headers)

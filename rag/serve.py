@@ -46,11 +46,13 @@ from rag.manifest import published_stamp, read_synced
 from rag.pipeline import RagPipeline
 from rag.remote import EndpointGenerator
 from rag.service import IndexedDocument, IndexFacts, Service
+from rag.traces import open_traces
 
 
 def run_server(settings: Settings) -> None:
     """Serve until interrupted. Raises `Unavailable` where the address cannot be had or API keys are missing."""
     check_keys(settings.server)
+    traces = open_traces(settings.server.traces)
     with _listen(settings.server) as listener:
         app = create_app(
             lambda: load_service(settings),
@@ -58,6 +60,7 @@ def run_server(settings: Settings) -> None:
             published=lambda: published_stamp(settings.index.dir),
             feedback=settings.feedback,
             at_once=settings.generator.sequences,
+            traces=traces,
         )
         url = _url(settings.server.host, listener.getsockname()[1])
         err.print(f"smallhold at [bold]{url}[/]  (Ctrl-C ends it; ready when {url}/ready says so)")
