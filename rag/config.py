@@ -220,6 +220,9 @@ class ServerSettings(_Section):
     deadline: float = Field(
         300.0, gt=0, le=86_400, description="Longest answer, in seconds, waiting for the model included."
     )
+    log: Literal["plain", "json"] = Field(
+        "plain", description="Form of the log on stderr; json has a line for each request, too."
+    )
     traces: str = Field(
         "",
         pattern=r"^(https?://\S+)?$",

@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import logging
 import re
+import time
 import uuid
 from collections.abc import Iterable
 
@@ -19,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rag import problems
+from rag import logs, problems
 from rag.config import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -87,12 +88,14 @@ class Guard:
             return
         headers = Headers(scope=scope)
         request_id = _request_id(headers)
+        logs.request_id.set(request_id)
+        began, status = time.perf_counter(), problems.CLIENT_GONE
         started = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal started
+            nonlocal started, status
             if message["type"] == "http.response.start":
-                started = True
+                started, status = True, message["status"]
                 _add_headers(message, request_id)
             await send(message)
 
@@ -100,6 +103,7 @@ class Guard:
         refusal = self._refusal(headers, counted)
         if refusal is not None:
             await refusal(scope, receive, send_with_headers)
+            logs.log_request(scope, status, time.perf_counter() - began)
             return
         self._requests += counted
         try:
@@ -111,6 +115,8 @@ class Guard:
             await problems.internal(request_id)(scope, receive, send_with_headers)
         finally:
             self._requests -= counted
+            if counted:
+                logs.log_request(scope, status, time.perf_counter() - began)
 
     def _refusal(self, headers: Headers, counted: bool) -> JSONResponse | None:
         if not self._hosts.allows(headers.getlist("host")):

@@ -42,6 +42,7 @@ from rag.filter import View
 from rag.guard import is_loopback
 from rag.index import Index
 from rag.lazy import LazyModel
+from rag.logs import log_as_json
 from rag.manifest import published_stamp, read_synced
 from rag.pipeline import RagPipeline
 from rag.remote import EndpointGenerator
@@ -53,6 +54,9 @@ def run_server(settings: Settings) -> None:
     """Serve until interrupted. Raises `Unavailable` where the address cannot be had or API keys are missing."""
     check_keys(settings.server)
     traces = open_traces(settings.server.traces)
+    plain = settings.server.log == "plain"
+    if not plain:
+        log_as_json()
     with _listen(settings.server) as listener:
         app = create_app(
             lambda: load_service(settings),
@@ -70,6 +74,7 @@ def run_server(settings: Settings) -> None:
             uvicorn.Config(
                 app,
                 log_level="warning",
+                log_config=uvicorn.config.LOGGING_CONFIG if plain else None,
                 ws="none",
                 server_header=False,
                 timeout_graceful_shutdown=math.ceil(settings.server.drain),
