@@ -10,6 +10,7 @@ origins, and `Access` (its API key), then its route. To serve it, let the server
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -27,13 +28,15 @@ from rag.config import FeedbackSettings, ServerSettings
 from rag.endpoints import Endpoints
 from rag.errors import FeedbackDamaged
 from rag.feedback import FeedbackBook
-from rag.guard import Guard, require_json
+from rag.guard import UNCOUNTED, Guard, require_json
 from rag.keys import Keyring
 from rag.lanes import Lane
 from rag.limits import ChatLimits
-from rag.replies import Health, Ready
-from rag.service import IndexedDocument, Loader, Service
+from rag.loader import IndexStatus, Loader
+from rag.replies import Health, IndexNow, Ready
+from rag.service import IndexedDocument, Service
 from rag.telemetry import Measured, Telemetry
+from rag.traces import Traces
 
 __all__ = ["IndexedDocument", "Service", "create_app"]
 
@@ -75,8 +78,10 @@ def create_app(
     load: Callable[[], Service],
     settings: ServerSettings,
     *,
+    published: Callable[[], object] = lambda: None,
     feedback: FeedbackSettings | None = None,
     at_once: int = 1,
+    traces: Traces | None = None,
 ) -> FastAPI:
     """Return the application. Started, it answers `/health` at once and calls `load` in a thread.
 
@@ -85,15 +90,19 @@ def create_app(
     Until `load` has returned, `/ready` and every route that needs the model answer 503 and say why; if it raised,
     they keep saying what. `load` may raise any `SmallholdError`. While the model's process is down,
     `/ready` answers 503, too.
-    At the end `pipeline.close()` is called if there is one.
+    Whenever `published` returns another value, the service is asked for a newer one (`Service.renew`), which answers
+    from then on; where loading failed for lack of a good index, `load` is called again.
+    At the end `pipeline.close()` is called if there is one, and `Service.close`.
 
     Answers can be rated where `feedback` says so; what was kept for long enough is removed by the hour.
+
+    `traces` makes the spans of requests and answers, and is closed at the end.
 
     Where the settings demand keys, every path but `OPEN_PATHS` needs one; `rag.access.check_keys` says whether there
     are any.
     """
     telemetry = Telemetry()
-    loader = Loader(load)
+    loader = Loader(load, published)
     # What only looks things up goes past the language model's queue.
     chat = Lane("chat", waiting=settings.queue, workers=at_once, deadline=settings.deadline)
     lookup = Lane("lookup", waiting=4 * settings.queue, deadline=settings.deadline)
@@ -114,6 +123,8 @@ def create_app(
             await lookup.close()
             await asyncio.to_thread(loader.close)
             ledger.close()
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
 
     app = FastAPI(
         title="smallhold",
@@ -123,13 +134,24 @@ def create_app(
         dependencies=[Depends(require_json)],
         docs_url=None,  # FastAPI's documentation pages load their scripts from elsewhere
         redoc_url=None,
+        telemetry={
+            "tracing": traces is not None,
+            "tracer_provider": None if traces is None else traces.provider,
+            "operation_spans": False,
+            "exclude": lambda scope: scope.get("path") in UNCOUNTED,
+            "metrics": False,  # they are Prometheus's
+            "logs": False,  # they would have the messages of errors, which may quote a document
+            "auto_configure": False,
+        },
     )
-    app.include_router(Endpoints(loader, chat, lookup, telemetry, ChatLimits.of(settings), ledger, book).router())
+    limits = ChatLimits.of(settings)
+    app.include_router(Endpoints(loader, chat, lookup, telemetry, limits, ledger, book, traces).router())
     operations.add_routes(app)
     problems.install(app)
     for lane in (chat, lookup):
         telemetry.watch_lane(lane)
     telemetry.watch_ready(lambda: loader.readiness().status == "ready")
+    telemetry.watch_index(loader.index)
     telemetry.watch_restarts(loader.restarts)
     telemetry.watch_prefixes(loader.prefixes)
     # Each one that is added stands before those that were.
@@ -153,6 +175,17 @@ async def _forget_by_the_hour(book: FeedbackBook) -> None:
         with contextlib.suppress(FeedbackDamaged):  # logged where it happened
             await asyncio.to_thread(book.forget_old)
         await asyncio.sleep(3600)
+
+
+def _index_now(status: IndexStatus) -> IndexNow | None:
+    if status.facts is None:
+        return None
+    fault = status.fault
+    return IndexNow(
+        **dataclasses.asdict(status.facts),
+        refused="" if fault is None else fault.message,
+        hint="" if fault is None else fault.hint,
+    )
 
 
 class _Operations:
@@ -194,7 +227,12 @@ class _Operations:
             return JSONResponse(body.model_dump())
         service = self._loader.service()
         named = body.model_copy(
-            update={"model": service.model, "embedder": service.embedder_model, "feedback": self._rated}
+            update={
+                "model": service.model,
+                "embedder": service.embedder_model,
+                "feedback": self._rated,
+                "index": _index_now(self._loader.index()),
+            }
         )
         return JSONResponse(named.model_dump())
 

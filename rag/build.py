@@ -344,6 +344,16 @@ def open_index(settings: Settings, embedder: SentenceEmbedder, directory: Path |
     return Index.open(directory or settings.index.dir, embedder.fingerprint)
 
 
+def open_newer(settings: Settings, embedder: SentenceEmbedder, index: Index) -> Index | None:
+    """Open what took the place of `index` in the directory of the settings, None where nothing did.
+
+    What both have in common is shared: neither read nor verified again. Raises what `Index.open` raises.
+    """
+    if index.is_current(settings.index.dir):
+        return None
+    return Index.open(settings.index.dir, embedder.fingerprint, before=index)
+
+
 def build_retriever(settings: Settings, index: Index, embedder: SentenceEmbedder) -> FusedRetriever:
     """Return the hybrid retriever over an open index."""
     return FusedRetriever(index, embedder, settings.retrieval.candidates, settings.retrieval.dense_weight)

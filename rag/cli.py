@@ -1,4 +1,4 @@
-"""The command line, `smallhold index|store|warm|ask|chat|serve|keys|feedback|calibrate|eval|models|doctor`.
+"""The command line, `smallhold index|store|warm|ask|chat|serve|top|keys|feedback|calibrate|eval|models|doctor`.
 
 Parts are imported when a command needs them, so that `--help` is instant.
 """
@@ -200,6 +200,30 @@ def serve(
         config, index_dir, generator={"model": model}, server={"host": host, "port": port}, abstention={"risk": risk}
     )
     run_server(settings)
+
+
+@app.command()
+def top(
+    url: Annotated[str, typer.Option(help="Address of the server.")] = "http://127.0.0.1:8080",
+    interval: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Print the figures since the server's start, and end.")] = False,
+    key: Annotated[
+        str | None,
+        typer.Option(envvar="SMALLHOLD_API_KEY", help="An API key, where the server needs one."),
+    ] = None,
+) -> None:
+    """Show what a running server is doing: requests, queue, tokens, times, index, memory, cost. Ctrl-C ends it.
+
+    Rates and quantiles are those of the last minute, at first those since the server was started.
+
+    Example: smallhold top --url http://127.0.0.1:8080 --interval 2
+    """
+    from rag.cli_top import show_live, show_once
+
+    if once:
+        show_once(url, key)
+    else:
+        show_live(url, key, interval)
 
 
 @app.command()

@@ -229,6 +229,20 @@ class ServerSettings(_Section):
     deadline: float = Field(
         300.0, gt=0, le=86_400, description="Longest answer, in seconds, waiting for the model included."
     )
+    log: Literal["plain", "json"] = Field(
+        "plain", description="Form of the log on stderr; json has a line for each request, too."
+    )
+    traces: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="Address of an OpenTelemetry collector (OTLP over HTTP) that traces are sent to.",
+    )
+    drain: float = Field(
+        30.0,
+        ge=0,
+        le=3600,
+        description="Longest wait for answers under way when the server is told to end, in seconds.",
+    )
     queue: int = Field(16, ge=1, le=10_000, description="Requests that may wait for the model before 429 is answered.")
     requests: int = Field(
         128, ge=1, le=100_000, description="Requests of all kinds under way at once before 503 is answered."
@@ -295,8 +309,8 @@ class Settings(BaseSettings):
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
 
 
-# Read by the set-up and the model store, not settings of a run.
-OTHER_VARIABLES = frozenset({"SMALLHOLD_CONFIG", "SMALLHOLD_CACHE", "SMALLHOLD_TORCH_INDEX"})
+# Read by the set-up, the model store and `smallhold top`, not settings of a run.
+OTHER_VARIABLES = frozenset({"SMALLHOLD_CONFIG", "SMALLHOLD_CACHE", "SMALLHOLD_TORCH_INDEX", "SMALLHOLD_API_KEY"})
 
 
 def load_settings(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:

@@ -20,6 +20,7 @@ from rag.access import BEARER, key_of, view_of
 from rag.api import ChatRequest, EmbeddingsRequest, FeedbackRequest, SearchRequest
 from rag.budget import Ledger, charged
 from rag.completion import DONE, EventStream, ask_options, completion, ending, event
+from rag.cost import Costs
 from rag.datatypes import Answer, Delta, ScoredChunk
 from rag.errors import FeedbackOff, InvalidRequest, Overloaded, SmallholdError, UnknownDocument, UnknownModel
 from rag.feedback import FeedbackBook, Opinion
@@ -27,6 +28,7 @@ from rag.filter import View
 from rag.keys import Key
 from rag.lanes import Job, JobCancelled, Lane
 from rag.limits import ChatLimits
+from rag.loader import Loader
 from rag.replies import (
     ChatCompletion,
     DocumentList,
@@ -42,8 +44,9 @@ from rag.replies import (
     ModelList,
     SearchResult,
 )
-from rag.service import IndexedDocument, Loader, Service
+from rag.service import IndexedDocument, Service
 from rag.telemetry import Telemetry
+from rag.traces import Traces
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +70,8 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 class Endpoints:
     """The routes as methods. `chat` is the lane of the language model, `lookup` that of all that is quick.
 
-    What they use in tokens is counted in `ledger`. `feedback` is None where none is taken.
+    What they use in tokens is counted in `ledger`. `feedback` is None where none is taken, `traces` where none
+    are made.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Endpoints:
         limits: ChatLimits,
         ledger: Ledger,
         feedback: FeedbackBook | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self._loader = loader
         self._chat = chat
@@ -87,6 +92,7 @@ class Endpoints:
         self._limits = limits
         self._ledger = ledger
         self._feedback = feedback
+        self._traces = traces
         self._watchers: set[asyncio.Task[None]] = set()
 
     def router(self) -> APIRouter:
@@ -111,12 +117,13 @@ class Endpoints:
         self._limits.check(body)
         key, options = key_of(request), ask_options(body, view_of(request, body.filter))
         self._ledger.check(key)
-        job = self._submit(
-            request,
-            self._chat,
-            lambda: charged(self._ledger, key, lambda: service.pipeline.stream(body.question, body.history, options)),
-        )
-        deltas = self._noting_figures(job)
+
+        def begin() -> Iterator[Delta]:
+            return self._loader.each(lambda now: now.pipeline.stream(body.question, body.history, options))
+
+        traced = begin if self._traces is None else self._traces.of_answer(service.model, body, begin)
+        job = self._submit(request, self._chat, lambda: charged(self._ledger, key, traced))
+        deltas = self._noting_figures(job, service.costs)
         if not body.stream:
             answer = [delta.answer async for delta in deltas][-1]
             assert answer is not None  # _noting_figures saw to it
@@ -158,10 +165,9 @@ class Endpoints:
 
     async def search(self, request: Request, body: SearchRequest) -> Response:
         """Find passages; the language model is not asked."""
-        service = self._loader.service()
         view = view_of(request, body.filter)
         began = time.perf_counter()  # before the job is there: else its wait may be longer than the whole
-        job = self._submit(request, self._lookup, lambda: iter([service.pipeline.retrieve(body.query, view=view)]))
+        job = self._look_up(request, lambda service: service.pipeline.retrieve(body.query, view=view))
         (found,) = [found async for found in job]
         timings = {"queue": job.waited, "retrieve": time.perf_counter() - began - job.waited}
         self._telemetry.stages(timings)
@@ -185,10 +191,9 @@ class Endpoints:
         offset: Annotated[int, Query(ge=0, le=1_000_000_000)] = 0,
     ) -> Response:
         """List the documents of the index that the key may see, a page at a time."""
-        service = self._loader.service()
         view = view_of(request)
-        job = self._submit(request, self._lookup, lambda: iter([service.documents(view)]))
-        (documents,) = [documents async for documents in job]
+        job = self._look_up(request, lambda service: (service, service.documents(view)))
+        ((service, documents),) = [found async for found in job]
         return _json(
             DocumentList(
                 data=[_row(document) for document in documents[offset : offset + limit]],
@@ -208,8 +213,8 @@ class Endpoints:
         length: Annotated[int, Query(ge=1, le=MAX_TEXT)] = 20_000,
     ) -> Response:
         """Return a part of a document's text, `length` characters from `start` on."""
-        service, view = self._loader.service(), view_of(request)
-        job = self._submit(request, self._lookup, lambda: iter([_part(service, id, start, length, view)]))
+        view = view_of(request)
+        job = self._look_up(request, lambda service: _part(service, id, start, length, view))
         (part,) = [part async for part in job]
         return _json(part)
 
@@ -226,6 +231,10 @@ class Endpoints:
     def _remember(self, id_: str, key: Key | None, service: Service, body: ChatRequest, answer: Answer) -> None:
         if self._feedback is not None:
             self._feedback.remember(id_, key, service.model, body.question, body.history, answer)
+
+    def _look_up(self, request: Request, find: Callable[[Service], T]) -> Job[T]:
+        """Put one question to the index into the lane for what is quick."""
+        return self._submit(request, self._lookup, lambda: self._loader.each(lambda service: iter([find(service)])))
 
     def _submit(self, request: Request, lane: Lane, work: Callable[[], Iterator[T]]) -> Job[T]:
         """Put work into a lane, to be cancelled when the client goes away."""
@@ -248,7 +257,7 @@ class Endpoints:
             self._telemetry.abandoned()
             job.cancel()
 
-    async def _noting_figures(self, job: Job[Delta]) -> AsyncIterator[Delta]:
+    async def _noting_figures(self, job: Job[Delta], costs: Costs | None) -> AsyncIterator[Delta]:
         """Pass on the deltas, of which the last one has the answer, and give the figures to the telemetry."""
         began = time.perf_counter()
         first_text: float | None = None
@@ -260,7 +269,7 @@ class Endpoints:
             yield delta
         if answer is None:
             raise SmallholdError("the pipeline ended without an answer")
-        self._telemetry.answered(answer, job.waited, first_text)
+        self._telemetry.answered(answer, job.waited, first_text, None if costs is None else costs.of(answer))
 
     async def _events(
         self,

@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import logging
 import re
+import time
 import uuid
 from collections.abc import Iterable
 
@@ -19,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rag import problems
+from rag import logs, problems
 from rag.config import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\[\]:/@\s]+)(?::\d{1,5})?")
 # Answered however much is going on, and not counted: they cost next to nothing, and tell those who watch the server.
-_UNCOUNTED = frozenset({"/health", "/ready", "/metrics"})
+UNCOUNTED = frozenset({"/health", "/ready", "/metrics"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -87,19 +88,22 @@ class Guard:
             return
         headers = Headers(scope=scope)
         request_id = _request_id(headers)
+        logs.request_id.set(request_id)
+        began, status = time.perf_counter(), problems.CLIENT_GONE
         started = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal started
+            nonlocal started, status
             if message["type"] == "http.response.start":
-                started = True
+                started, status = True, message["status"]
                 _add_headers(message, request_id)
             await send(message)
 
-        counted = scope["path"] not in _UNCOUNTED
+        counted = scope["path"] not in UNCOUNTED
         refusal = self._refusal(headers, counted)
         if refusal is not None:
             await refusal(scope, receive, send_with_headers)
+            logs.log_request(scope, status, time.perf_counter() - began)
             return
         self._requests += counted
         try:
@@ -111,6 +115,8 @@ class Guard:
             await problems.internal(request_id)(scope, receive, send_with_headers)
         finally:
             self._requests -= counted
+            if counted:
+                logs.log_request(scope, status, time.perf_counter() - began)
 
     def _refusal(self, headers: Headers, counted: bool) -> JSONResponse | None:
         if not self._hosts.allows(headers.getlist("host")):

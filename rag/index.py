@@ -136,6 +136,15 @@ class Index:
                 if read_current(directory) == name:
                     raise
 
+    def is_current(self, directory: Path) -> bool:
+        """Whether this is what the directory holds now, which may have been made anew since. Raises `IndexMissing`."""
+        if read_current(directory) != self.generation:
+            return False
+        try:
+            return read_manifest(directory / GENERATIONS / self.generation) == self.manifest
+        except (IndexDamaged, IndexIncompatible):
+            return False
+
     @classmethod
     def _open_current(cls, directory: Path, embedder_fingerprint: str | None, before: "Index | None") -> "Index":
         parts = Generation.open(directory, embedder_fingerprint, before._parts if before else None)
@@ -153,7 +162,8 @@ class Index:
         self.close()
 
     def close(self) -> None:
-        """Release the segments' files."""
+        """Release the segments' files, and what was looked up for filters."""
+        self.masks.close()
         self._parts.close()
 
     def chunk(self, row: int) -> Chunk:

@@ -5,6 +5,7 @@ The event loop owns a `Lane` and its `Job`s; only `Job._run` and what it calls h
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import math
 import threading
@@ -143,7 +144,8 @@ class Lane:
         loop = asyncio.get_running_loop()
         if self._deadline < math.inf:
             job._timer = loop.call_later(self._deadline, self._expire, job)
-        job._future = self._pool.submit(job._run)
+        # In the context of the request: log lines of its thread name it, too.
+        job._future = self._pool.submit(contextvars.copy_context().run, job._run)
         job._future.add_done_callback(lambda _: self._free_from_any_thread(loop, job))
         return job
 

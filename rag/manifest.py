@@ -142,6 +142,15 @@ def read_synced(directory: Path) -> datetime | None:
         return None
 
 
+def published_stamp(directory: Path) -> tuple[int, int, int] | None:
+    """Return what changes whenever something is published, for one `stat` of `CURRENT`; None where that is gone."""
+    try:
+        status = (directory / CURRENT).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 def read_manifest(generation: Path) -> Manifest:
     """Read and check the manifest of a generation. Raises `IndexDamaged`, or `IndexIncompatible` for another format."""
     path = generation / MANIFEST

@@ -53,6 +53,11 @@ class Masks:
         """Return which documents `(D,)` the view leaves, in the order of their rows, None for all of them."""
         return self._documents(view)
 
+    def close(self) -> None:
+        """Let go of all masks: kept by functions of this very object, they would outlive it until a collection."""
+        self.__dict__.pop("_documents", None)
+        self.__dict__.pop("_rows", None)
+
     def sees(self, document_id: str, view: View) -> bool:
         """Whether the view leaves this document; False also where there is none of that id."""
         metadata = self._store.described(document_id)

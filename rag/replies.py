@@ -298,6 +298,16 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
+class IndexNow(BaseModel):
+    """What answers come from: a generation of the index, and why what was published after it is not served."""
+
+    generation: str
+    documents: int
+    chunks: int
+    refused: str = Field("", description="Empty where the newest generation is served.")
+    hint: str = ""
+
+
 class Ready(BaseModel):
     """Whether questions can be answered, and where not, why and what to do about it.
 
@@ -313,3 +323,4 @@ class Ready(BaseModel):
     model: str | None = None
     embedder: str | None = None
     feedback: bool = Field(False, description="Whether answers can be rated.")
+    index: IndexNow | None = None

@@ -1,11 +1,16 @@
 """`smallhold serve`: the HTTP endpoint on a socket, with everything it needs loaded behind it."""
 
 import contextlib
+import math
+import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from itertools import compress
 from operator import attrgetter
+from types import FrameType
 
 import uvicorn
 
@@ -24,73 +29,139 @@ from rag.build import (
     model_name,
     model_store,
     open_index,
+    open_newer,
 )
 from rag.cascade import Cascade
 from rag.config import ServerSettings, Settings
 from rag.console import err
+from rag.embedder import SentenceEmbedder
+from rag.engine.generator import LlamaGenerator
 from rag.engine.guarded import GuardedGenerator
 from rag.errors import Unavailable
 from rag.filter import View
 from rag.guard import is_loopback
 from rag.index import Index
 from rag.lazy import LazyModel
-from rag.manifest import read_synced
+from rag.logs import log_as_json
+from rag.manifest import published_stamp, read_synced
 from rag.pipeline import RagPipeline
 from rag.remote import EndpointGenerator
-from rag.service import IndexedDocument, Service
+from rag.service import IndexedDocument, IndexFacts, Service
+from rag.traces import open_traces
 
 
 def run_server(settings: Settings) -> None:
     """Serve until interrupted. Raises `Unavailable` where the address cannot be had or API keys are missing."""
     check_keys(settings.server)
+    traces = open_traces(settings.server.traces)
+    plain = settings.server.log == "plain"
+    if not plain:
+        log_as_json()
     with _listen(settings.server) as listener:
         app = create_app(
             lambda: load_service(settings),
             settings.server,
+            published=lambda: published_stamp(settings.index.dir),
             feedback=settings.feedback,
             at_once=settings.generator.sequences,
+            traces=traces,
         )
         url = _url(settings.server.host, listener.getsockname()[1])
         err.print(f"smallhold at [bold]{url}[/]  (Ctrl-C ends it; ready when {url}/ready says so)")
         if not is_loopback(settings.server.host):
             err.print("[yellow]Keys and answers travel in the clear: put a proxy with TLS before this address.[/]")
-        config = uvicorn.Config(app, log_level="warning", ws="none", server_header=False, timeout_graceful_shutdown=10)
-        server = uvicorn.Server(config)
+        server = _Server(
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                log_config=uvicorn.config.LOGGING_CONFIG if plain else None,
+                ws="none",
+                server_header=False,
+                timeout_graceful_shutdown=math.ceil(settings.server.drain),
+            )
+        )
         # uvicorn ends in good order and then raises the signal anew; by then being told to end is no failure.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
 
 
+class _Server(uvicorn.Server):
+    """Told to end by SIGTERM or Ctrl-C, it takes nothing new and answers what it has begun; told twice, it ends."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end, or end at once: what threads are at work on is not waited for."""
+        if self.should_exit:
+            os._exit(128 + sig)  # the model's process ends when it hears that this one is gone
+        super().handle_exit(sig, frame)
+
+
 def load_service(settings: Settings) -> Service:
-    """Open index, embedder and language model. Closing the service's pipeline closes them."""
+    """Open index, embedder and language model, all or none."""
     build_abstention(settings, build_prompt(settings))  # what it cannot promise is told before anything is loaded
     store = model_store(settings)
     large = build_large(settings, store, build_served_generator) if settings.cascade.generator else None
     embedder = build_embedder(settings, store)
-    index = open_index(settings, embedder)
-    generator = build_served_generator(settings, store)
-    pipeline = build_pipeline(settings, generator, build_retriever(settings, index, embedder), embedder)
-    embedder.embed(["warm"])  # the first embedding imports torch: seconds that no question should wait for
-    documents = listed(index)
-    index.masks.rows(View(labels=frozenset()))  # the labels are looked up now, not by the first question
-    return Service(
-        pipeline=_Closing(
-            pipeline if large is None else build_cascade(settings, pipeline, large),
-            [generator.close, *([large.close] if large else []), index.close],
-        ),
-        embedder=embedder,
-        counter=embedder,
-        model=model_name(settings),
-        embedder_model=settings.embedder.model,
-        documents=lambda view: left(documents, index, view),
-        keeper=_Keepers(generator, large) if isinstance(generator, GuardedGenerator) else None,
-        prefixes=None if isinstance(generator, EndpointGenerator) else generator.prefixes,
-        document=index.document,
-        changed=index.manifest.created,
-        synced=lambda: read_synced(settings.index.dir),
-        costs=build_costs(settings.cost),
-    )
+    with ExitStack() as opened:
+        index = opened.enter_context(open_index(settings, embedder))
+        generator = opened.enter_context(closing(build_served_generator(settings, store)))
+        embedder.embed(["warm"])  # the first embedding imports torch: seconds that no question should wait for
+        service = _Models(settings, embedder, generator, large).over(index)
+        opened.pop_all()
+    return service
+
+
+@dataclass(frozen=True)
+class _Models:
+    """What stays while one generation of the index takes the place of another."""
+
+    settings: Settings
+    embedder: SentenceEmbedder
+    generator: GuardedGenerator | LlamaGenerator | EndpointGenerator
+    large: LazyModel | None
+
+    def over(self, index: Index) -> Service:
+        """Return the service over a generation, which is closed with the service's pipeline."""
+        documents = listed(index)
+        index.masks.rows(View(labels=frozenset()))  # the labels are looked up now, not by the first question
+        settings, generator, counts = self.settings, self.generator, index.manifest.counts
+        return Service(
+            pipeline=_Closing(self._pipeline(index), index),
+            embedder=self.embedder,
+            counter=self.embedder,
+            model=model_name(settings),
+            embedder_model=settings.embedder.model,
+            documents=lambda view: left(documents, index, view),
+            keeper=_Keepers(generator, self.large) if isinstance(generator, GuardedGenerator) else None,
+            prefixes=None if isinstance(generator, EndpointGenerator) else generator.prefixes,
+            document=index.document,
+            changed=index.manifest.created,
+            synced=lambda: read_synced(settings.index.dir),
+            costs=build_costs(settings.cost),
+            index=IndexFacts(index.generation, counts.documents, counts.chunks),
+            renew=lambda: self._newer(index),
+            close=self._close,
+        )
+
+    def _newer(self, index: Index) -> Service | None:
+        newer = open_newer(self.settings, self.embedder, index)
+        if newer is None:
+            return None
+        with ExitStack() as opened:
+            opened.enter_context(newer)
+            service = self.over(newer)
+            opened.pop_all()
+        return service
+
+    def _pipeline(self, index: Index) -> RagPipeline | Cascade:
+        settings, embedder = self.settings, self.embedder
+        small = build_pipeline(settings, self.generator, build_retriever(settings, index, embedder), embedder)
+        return small if self.large is None else build_cascade(settings, small, self.large)
+
+    def _close(self) -> None:
+        self.generator.close()
+        if self.large is not None:
+            self.large.close()
 
 
 def listed(index: Index) -> list[IndexedDocument]:
@@ -114,17 +185,12 @@ def left(documents: Sequence[IndexedDocument], index: Index, view: View) -> Sequ
 
 
 class _Closing:
-    """A pipeline that takes what it stands on with it when the server ends."""
+    """A pipeline that takes the index it stands on with it."""
 
-    def __init__(self, pipeline: RagPipeline | Cascade, closes: Sequence[Callable[[], None]]) -> None:
-        self._closes = closes
+    def __init__(self, pipeline: RagPipeline | Cascade, index: Index) -> None:
         self.stream = pipeline.stream
         self.retrieve = pipeline.retrieve
-
-    def close(self) -> None:
-        """Release model and index."""
-        for close in self._closes:
-            close()
+        self.close = index.close
 
 
 class _Keepers:

@@ -8,8 +8,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rag.cost import Cost
 from rag.datatypes import Answer, PrefixCounters
 from rag.lanes import Lane
+from rag.loader import IndexStatus
 
 # A lookup takes milliseconds, an answer on two cores seconds, one behind a full queue minutes.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180)
@@ -59,6 +61,20 @@ class Telemetry:
             ["model", "failed"],
             registry=self.registry,
         )
+        self._dollars = Counter(
+            "smallhold_cost_dollars", "US dollars that answers cost, where prices are stated.", registry=self.registry
+        )
+        self._baseline_dollars = Counter(
+            "smallhold_cost_baseline_dollars",
+            "US dollars that their tokens had cost at the baseline's prices.",
+            registry=self.registry,
+        )
+        # A gauge, since an answer that costs more than it had cost there takes something away again.
+        self._saved = Gauge(
+            "smallhold_cost_saved_dollars",
+            "The second less the first, of answers of which both are known.",
+            registry=self.registry,
+        )
         self._abandoned = Counter(
             "smallhold_abandoned", "Requests whose client went away before the end.", registry=self.registry
         )
@@ -79,6 +95,10 @@ class Telemetry:
         """Read whether the server is ready whenever the metrics are asked for."""
         self._ready.set_function(ready)
 
+    def watch_index(self, status: Callable[[], IndexStatus]) -> None:
+        """Read what answers come from whenever the metrics are asked for."""
+        self.registry.register(_Index(status))
+
     def watch_restarts(self, restarts: Callable[[], int]) -> None:
         """Read how often the model's process was started again whenever the metrics are asked for."""
         self.registry.register(_Restarts(restarts))
@@ -97,7 +117,7 @@ class Telemetry:
         self._requests.labels(route, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
 
-    def answered(self, answer: Answer, waited: float, first_text: float | None) -> None:
+    def answered(self, answer: Answer, waited: float, first_text: float | None, cost: Cost | None = None) -> None:
         """Take an answer's figures. `first_text` is None where no text came, as with an abstention."""
         self._answers.labels(answer.verdict.value).inc()
         self.stages({"queue": waited, **answer.timings})
@@ -108,6 +128,16 @@ class Telemetry:
             self._asked.labels(asked.model, str(bool(asked.error)).lower()).inc()
         if first_text is not None:
             self._first_text.observe(first_text)
+        if cost is not None:
+            self._paid(cost)
+
+    def _paid(self, cost: Cost) -> None:
+        if cost.dollars is not None:
+            self._dollars.inc(cost.dollars)
+        if cost.baseline_dollars is not None:
+            self._baseline_dollars.inc(cost.baseline_dollars)
+        if cost.dollars is not None and cost.baseline_dollars is not None:
+            self._saved.inc(cost.baseline_dollars - cost.dollars)
 
     def stages(self, timings: Mapping[str, float]) -> None:
         """Take the seconds of some stages."""
@@ -137,6 +167,30 @@ class _Restarts(Collector):
         """Yield the counter as it is now."""
         what = "Times the process that runs the model was started again."
         yield CounterMetricFamily("smallhold_model_restarts", what, value=self._restarts())
+
+
+class _Index(Collector):
+    """The generation of the index that is served, and what became of those that were published."""
+
+    def __init__(self, status: Callable[[], IndexStatus]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the figures as they are now; without an index those that count alone."""
+        status = self._status()
+        if status.facts is not None:
+            named = "Number of the index generation that answers come from."
+            yield GaugeMetricFamily("smallhold_index_generation", named, value=int(status.facts.generation))
+            yield GaugeMetricFamily("smallhold_index_documents", "Documents in it.", value=status.facts.documents)
+            yield GaugeMetricFamily("smallhold_index_chunks", "Passages in it.", value=status.facts.chunks)
+        stale = "1 where a newer generation was published that cannot be served."
+        yield GaugeMetricFamily("smallhold_index_stale", stale, value=status.fault is not None)
+        published = CounterMetricFamily(
+            "smallhold_index_published", "Generations taken after the first, and refusals of one.", labels=["outcome"]
+        )
+        published.add_metric(["taken"], status.taken)
+        published.add_metric(["refused"], status.refused)
+        yield published
 
 
 class _Prefixes(Collector):

@@ -146,10 +146,12 @@ def listening() -> socket.socket:
 
 
 @contextlib.contextmanager
-def serving(load, *, ready: bool = True, graceful: int = 5, feedback=None, **settings) -> Iterator[httpx.Client]:
+def serving(
+    load, *, ready: bool = True, graceful: int = 5, feedback=None, traces=None, **settings
+) -> Iterator[httpx.Client]:
     """Run the application on a free port in a thread; `load` is a function, or a pipeline to make a service of."""
     loader = load if callable(load) else lambda: service(load)
-    app = create_app(loader, ServerSettings(**settings), feedback=feedback)
+    app = create_app(loader, ServerSettings(**settings), feedback=feedback, traces=traces)
     listener = listening()
     config = uvicorn.Config(app, log_level="critical", ws="none", timeout_graceful_shutdown=graceful)
     server = uvicorn.Server(config)

@@ -19,7 +19,7 @@ from tests.conftest import CORPUS, REPOSITORY, ListRetriever, QueueGenerator, lo
 
 
 @pytest.mark.parametrize(
-    "command", ["index", "warm", "ask", "chat", "serve", "keys", "calibrate", "eval", "models", "doctor"]
+    "command", ["index", "warm", "ask", "chat", "serve", "top", "keys", "calibrate", "eval", "models", "doctor"]
 )
 def test_help_teaches_every_command(tmp_path: Path, command: str) -> None:
     done = smallhold(command, "--help", cwd=tmp_path)
