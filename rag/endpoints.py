@@ -19,6 +19,7 @@ from rag import problems
 from rag.access import BEARER, key_of, view_of
 from rag.api import ChatRequest, EmbeddingsRequest, FeedbackRequest, SearchRequest
 from rag.budget import Ledger, charged
+from rag.cite import elsewhere
 from rag.completion import DONE, EventStream, ask_options, completion, ending, event
 from rag.datatypes import Answer, Delta, ScoredChunk
 from rag.errors import FeedbackOff, InvalidRequest, Overloaded, SmallholdError, UnknownDocument, UnknownModel
@@ -40,6 +41,7 @@ from rag.replies import (
     Hit,
     ModelCard,
     ModelList,
+    Place,
     SearchResult,
 )
 from rag.service import IndexedDocument, Loader, Service
@@ -337,6 +339,7 @@ def _hit(index: int, scored: ScoredChunk) -> Hit:
         text=chunk.text,
         headings=str(chunk.metadata.get("headings", "")),
         page=None if page is None else int(page),
+        also_in=[Place(**dataclasses.asdict(elsewhere(other, other.span))) for other in scored.also_in],
     )
 
 
