@@ -25,6 +25,8 @@ from rag.protocols import Retriever
 from rag.retrieve import DenseRetriever, FusedRetriever, LexicalRetriever
 from tests.conftest import WordEmbedder
 from tests.test_indexer_segments import NEVER, LineChunker
+from tests.test_rag_access_labels import load
+from tests.test_rag_app import serving
 from tests.test_rag_minhash import LEASE
 
 COPY = LEASE.replace("mended", "fixed")
@@ -191,6 +193,30 @@ def test_a_citation_names_the_documents_in_which_the_same_sentence_stands(direct
         assert citation.also_in == ()
 
 
+def test_the_endpoint_tells_the_other_sources_that_may_be_seen(tmp_path: Path) -> None:
+    rules = (LabelRule(path="hr/**", labels=("hr",)),)
+    make(tmp_path / "index", {"hr/lease": LEASE, "copy": COPY, "third": COPY, "next": NEXT_YEAR}, labels=rules)
+    with closing(Index.open(tmp_path / "index")) as index, serving(lambda: load(index)) as client:
+        hits = client.post("/v1/search", json={"query": ASKED, "k": 10}).json()["data"]
+        found = {hit["document_id"]: hit["also_in"] for hit in hits}
+        assert (len(hits), found.keys(), found["next"]) == (2, {"copy", "next"}, [])
+        (place,) = found["copy"]
+        assert place == {
+            "document_id": "third",
+            "title": "Page",
+            "uri": "",
+            "chunk_id": "third#0",
+            "span": [0, len(COPY)],
+            "page": None,
+        }
+        asked = {"messages": [{"role": "user", "content": "What is fixed within a month?"}], "abstain": False}
+        reply = client.post("/v1/chat/completions", json=asked)
+        assert reply.status_code == 200
+        assert "hr/lease" not in reply.text
+        named = {p["document_id"] for source in reply.json()["citations"] for p in source["also_in"]}
+        assert named == ({"third"} if reply.json()["citations"][0]["document_id"] == "copy" else set())
+
+
 def test_an_index_that_was_written_without_signatures_is_read_and_extended(directory: Path) -> None:
     without_signatures(directory)
     assert groups(directory) == {frozenset([name]) for name in ("lease", "copy", "next", "other")}
@@ -207,6 +233,7 @@ def test_an_index_with_a_signature_too_few_is_damaged(directory: Path) -> None:
     change_stores(directory, "DELETE FROM signatures WHERE row = 0")
     with pytest.raises(IndexDamaged, match="not one signature a chunk"):
         Index.open(directory)
+    assert "not one signature a chunk" in verify(directory).problems[0]
 
 
 def test_signatures_of_texts_are_stored(directory: Path) -> None:
