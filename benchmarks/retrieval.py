@@ -118,7 +118,8 @@ def candidate_scores(
 
 
 def by_document(found: Sequence[ScoredChunk]) -> Ranking:
-    return best_of([s.chunk.document_id for s in found], [s.score for s in found])
+    places = [(chunk.document_id, s.score) for s in found for chunk in (s.chunk, *s.also_in)]
+    return best_of([document for document, _ in places], [score for _, score in places])
 
 
 def best_of(documents: Sequence[str], scores: Sequence[float]) -> Ranking:

@@ -225,10 +225,14 @@ def empty_row(
 
 
 def rank_documents(chunks: Sequence[ScoredChunk], depth: int = RANKED_DOCUMENTS) -> tuple[RankedDocument, ...]:
-    """Rank documents by their best chunk: the first that appears, as chunks come best first."""
+    """Rank documents by their best chunk: the first that appears, as chunks come best first.
+
+    A document whose chunk says the same as one that was found comes right behind that one's.
+    """
     best: dict[str, float] = {}
     for scored in chunks:
-        best.setdefault(scored.chunk.document_id, scored.score)
+        for chunk in (scored.chunk, *scored.also_in):
+            best.setdefault(chunk.document_id, scored.score)
     ranked = [RankedDocument(document_id=id_, score=_finite(score)) for id_, score in best.items()]
     return tuple(ranked[:depth])
 

@@ -25,6 +25,7 @@ from rag.manifest import (
     SegmentInfo,
     describe_file,
 )
+from rag.minhash import Bands, signature
 from rag.postings import Postings
 from rag.protocols import FloatArray
 from rag.segment import Segment
@@ -40,6 +41,7 @@ CREATE TABLE chunks (
     start INTEGER NOT NULL, "end" INTEGER NOT NULL, context BLOB NOT NULL, metadata TEXT NOT NULL, text TEXT NOT NULL
 );
 CREATE INDEX chunks_by_document ON chunks (number);
+CREATE TABLE signatures (row INTEGER PRIMARY KEY, bands BLOB NOT NULL);
 """
 _CATALOG = """
 CREATE TABLE documents (
@@ -87,7 +89,9 @@ class StoreWriter:
             for c in chunks:
                 number = self.documents - 1
                 self._add_chunk(
-                    (c.id, number, c.span.start, c.span.end, context_key(c), _json(c.metadata), c.text), context_key(c)
+                    (c.id, number, c.span.start, c.span.end, context_key(c), _json(c.metadata), c.text),
+                    context_key(c),
+                    _bytes(signature(c.text)),
                 )
 
     def copy(self, part: Part) -> None:
@@ -100,17 +104,20 @@ class StoreWriter:
                     moved[number] = self.documents
                     entry = entries[number]
                     self._add_document(fields, (entry.id, entry.uri, entry.title, *entry.original, entry.chunks))
-            for _, chunk_id, number, start, end, context, metadata, text in part.segment.store.chunk_records():
+            bands = part.segment.store.signatures()
+            for row, chunk_id, number, start, end, context, metadata, text in part.segment.store.chunk_records():
                 if number in moved:
-                    self._add_chunk((chunk_id, moved[number], start, end, context, metadata, text), context)
+                    signed = _bytes(signature(text) if bands is None else bands[row])
+                    self._add_chunk((chunk_id, moved[number], start, end, context, metadata, text), context, signed)
 
     def _add_document(self, stored: Sequence[object], listed: Sequence[object]) -> None:
         self._store.execute("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)", (self.documents, *stored))
         self._catalog.execute("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (self.documents, *listed))
         self.documents += 1
 
-    def _add_chunk(self, stored: Sequence[object], context: bytes) -> None:
+    def _add_chunk(self, stored: Sequence[object], context: bytes, signed: bytes) -> None:
         self._store.execute("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (self.chunks, *stored))
+        self._store.execute("INSERT INTO signatures VALUES (?, ?)", (self.chunks, signed))
         self._catalog.execute("INSERT OR IGNORE INTO contexts VALUES (?, ?)", (context, self.chunks))
         self.chunks += 1
 
@@ -148,7 +155,8 @@ def finish_lexical(folder: Path, documents: int, chunks: int) -> SegmentInfo:
 def merge_segments(parts: Sequence[Part], staging: Path, name: str, dimension: int) -> SegmentInfo:
     """Write the live documents of segments into a new one, in their order. Raises `OSError` and `IndexDamaged`.
 
-    No text is read again, embedded or analysed: records, vectors and postings are copied.
+    No text is read again, embedded or analysed: records, vectors and postings are copied. What was written without
+    signatures gets them.
     """
     with StoreWriter(staging / SEGMENTS / name) as writer:
         for part in parts:
@@ -172,6 +180,10 @@ def _new_database(path: Path, schema: str) -> sqlite3.Connection:
     connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + schema)
     connection.execute("BEGIN")
     return connection
+
+
+def _bytes(bands: Bands) -> bytes:
+    return bands.astype("<u4").tobytes()
 
 
 def _json(value: object) -> str:

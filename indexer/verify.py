@@ -70,6 +70,7 @@ def _check(segment: Segment) -> Iterator[str]:
     if (len(entries), len(owners)) != (segment.info.documents, segment.info.chunks):
         yield "it holds other documents or chunks than the manifest says"
     yield from _check_texts(segment)
+    segment.store.signatures()
     for block_md in segment.vectors.blocks(None):
         if not np.allclose(np.linalg.norm(block_md, axis=1), 1, atol=_UNIT):
             yield "it has vectors that are not of length 1"

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rag.datatypes import AnswerSentence, Citation, ScoredChunk, Span
+from rag.datatypes import AnswerSentence, Chunk, Citation, Elsewhere, ScoredChunk, Span
 from rag.protocols import Embedder
 from rag.sentences import sentence_spans
 from rag.text import content_words, words
@@ -149,4 +149,16 @@ def _citation(index: int, quote: Quote) -> Citation:
         text=quote.text,
         page=chunk.page_at(start),
         score=quote.score,
+        also_in=tuple(place for other in quote.passage.also_in if (place := _place(quote.text, other))),
     )
+
+
+def _place(text: str, chunk: Chunk) -> Elsewhere | None:
+    """Return where a chunk says just this, spaces aside; None where it says it in other words."""
+    found = re.search(r"\s+".join(map(re.escape, text.split())), chunk.text)
+    return found and elsewhere(chunk, Span(chunk.span.start + found.start(), chunk.span.start + found.end()))
+
+
+def elsewhere(chunk: Chunk, span: Span) -> Elsewhere:
+    """Return a place in a chunk's document as another source of what stands there."""
+    return Elsewhere(chunk.document_id, chunk.title, chunk.uri, chunk.id, span, chunk.page_at(span.start))

@@ -24,6 +24,7 @@ from rag.replies import (
     CostBody,
     Near,
     Passage,
+    Place,
     PromptTokensDetails,
     Said,
     Source,
@@ -216,6 +217,7 @@ def _sources(answer: Answer) -> list[Source]:
                 page=citation.page,
                 score=citation.score,
                 passage=passage,
+                also_in=[Place(**asdict(place)) for place in citation.also_in],
             )
         )
     return sources

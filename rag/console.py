@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from rag.datatypes import Answer, Closest, Delta
+from rag.datatypes import Answer, Citation, Closest, Delta
 from rag.errors import SmallholdError
 from rag.marks import marked
 from rag.pipeline import said
@@ -73,6 +73,9 @@ def print_answer(answer: Answer, *, shown: bool = False) -> None:
         page = f", {page_name(citation.document_id)} {citation.page}" if citation.page else ""
         out.print(f"  \\[{citation.index}] {escape(citation.title)}{page} [dim]{escape(citation.document_id)}[/]")
         out.print(f"      “{escape(' '.join(citation.text.split()))}”", style="dim")
+        for place in citation.also_in:
+            page = f", {page_name(place.document_id)} {place.page}" if place.page else ""
+            out.print(f"      also in {escape(place.title)}{page} {escape(place.document_id)}", style="dim")
 
 
 def print_question(question: str) -> None:
@@ -101,7 +104,7 @@ def answer_json(question: str, answer: Answer) -> dict[str, Any]:
         "reason": answer.reason,
         "confidence": answer.confidence,
         "sentences": [{**asdict(s), "span": list(s.span)} for s in answer.sentences],
-        "citations": [{**asdict(c), "span": list(c.span)} for c in answer.citations],
+        "citations": [_citation_json(citation) for citation in answer.citations],
         "closest": [asdict(near) for near in answer.closest],
         "risk_target": asdict(answer.target) if answer.target else None,
         "usage": asdict(answer.usage),
@@ -111,6 +114,11 @@ def answer_json(question: str, answer: Answer) -> dict[str, Any]:
         "model": answer.model,
         "asked": [asdict(asked) for asked in answer.asked],
     }
+
+
+def _citation_json(citation: Citation) -> dict[str, Any]:
+    places = [{**asdict(place), "span": list(place.span)} for place in citation.also_in]
+    return {**asdict(citation), "span": list(citation.span), "also_in": places}
 
 
 class StageProgress:

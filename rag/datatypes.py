@@ -88,13 +88,15 @@ class ScoredChunk:
     """A chunk with the score of the stage that returned it (higher is better; comparable within one list only).
 
     `dense` is the cosine similarity to the question and `lexical` the BM25 score, each None where that retriever
-    did not score the chunk; they survive fusion because the abstention needs them.
+    did not score the chunk; they survive fusion because the abstention needs them. `also_in` are other chunks that say
+    the same and were left out for this one (`rag.duplicates`).
     """
 
     chunk: Chunk
     score: float
     dense: float | None = None
     lexical: float | None = None
+    also_in: tuple[Chunk, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +189,23 @@ class PrefixCounters:
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Another place where a text stands: `span` lies in that document's text."""
+
+    document_id: str
+    title: str
+    uri: str
+    chunk_id: str
+    span: Span
+    page: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Citation:
     """A numbered source. `span` lies in the document's text, `text` is what stands there.
 
-    `score` tells how well it supports what is said, from 0 to 1, where it is quoted (see `rag.cite`).
+    `score` tells how well it supports what is said, from 0 to 1, where it is quoted (see `rag.cite`). `also_in` are
+    other documents in which the same words stand.
     """
 
     index: int
@@ -202,6 +217,7 @@ class Citation:
     text: str
     page: int | None = None
     score: float = 0.0
+    also_in: tuple[Elsewhere, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

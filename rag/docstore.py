@@ -8,11 +8,14 @@ import numpy as np
 
 from rag.catalog import ReadOnlyDatabase
 from rag.datatypes import Chunk, Document, Metadata, Span
-from rag.errors import UnknownDocument
+from rag.errors import IndexDamaged, UnknownDocument
+from rag.manifest import DAMAGE_HINT
+from rag.minhash import BANDS, Bands
 from rag.protocols import IntArray
 from rag.rows import Rows
 
 _CHUNK = 'SELECT row, c.id, d.id, c.text, start, "end", c.metadata FROM chunks c JOIN documents d USING (number)'
+_SIGNATURES = "SELECT row, bands FROM signatures WHERE row >= ? ORDER BY row LIMIT ?"
 _PAGE = 1000
 
 
@@ -77,6 +80,18 @@ class DocumentStore(ReadOnlyDatabase):
     def contexts(self) -> list[bytes]:
         """Return, in row order, the SHA-256 of what was embedded for each chunk (`Chunk.context_text` in UTF-8)."""
         return [context for (context,) in self.query("SELECT context FROM chunks ORDER BY row")]
+
+    def signatures(self) -> Bands | None:
+        """Return the signature of each chunk (`rag.minhash`), `(n, BANDS)`; None where the segment was written without.
+
+        Raises `IndexDamaged` where they are not one a chunk.
+        """
+        if not self.query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'signatures'"):
+            return None
+        found = b"".join(bands for (bands,) in self._pages(_SIGNATURES))
+        if len(found) != 4 * BANDS * self.counts()[1]:
+            raise IndexDamaged(f"the index is damaged: {self._path}: not one signature a chunk", hint=DAMAGE_HINT)
+        return np.frombuffer(found, "<u4").astype(np.uint32).reshape(-1, BANDS)
 
     def document_records(self) -> Iterator[list[Any]]:
         """Yield the documents as they are stored, in order: number and the columns after it."""
@@ -152,6 +167,17 @@ class SegmentedStore:
             found.append(positions[owners[live[owners]]])
             first += int(np.count_nonzero(live))
         return np.concatenate(found)
+
+    def signatures(self) -> tuple[IntArray, Bands]:
+        """Return the rows `(m,)`, ascending, whose chunks have a signature, and those `(m, BANDS)`."""
+        rows, bands = [np.empty(0, np.int64)], [np.empty((0, BANDS), np.uint32)]
+        for number, segment in enumerate(self._segments):
+            found, live = segment.signatures(), self._rows.live(number)
+            if found is not None:
+                places = np.arange(len(found)) if live is None else np.flatnonzero(live)
+                rows.append(self._rows.number(number, places))
+                bands.append(found[places])
+        return np.concatenate(rows), np.concatenate(bands)
 
     def all_chunks(self) -> Iterator[Chunk]:
         """Yield every chunk in row order."""

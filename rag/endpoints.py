@@ -19,6 +19,7 @@ from rag import problems
 from rag.access import BEARER, key_of, view_of
 from rag.api import ChatRequest, EmbeddingsRequest, FeedbackRequest, SearchRequest
 from rag.budget import Ledger, charged
+from rag.cite import elsewhere
 from rag.completion import DONE, EventStream, ask_options, completion, ending, event
 from rag.cost import Costs
 from rag.datatypes import Answer, Delta, ScoredChunk
@@ -42,6 +43,7 @@ from rag.replies import (
     Hit,
     ModelCard,
     ModelList,
+    Place,
     SearchResult,
 )
 from rag.service import IndexedDocument, Service
@@ -346,6 +348,7 @@ def _hit(index: int, scored: ScoredChunk) -> Hit:
         text=chunk.text,
         headings=str(chunk.metadata.get("headings", "")),
         page=None if page is None else int(page),
+        also_in=[Place(**dataclasses.asdict(elsewhere(other, other.span))) for other in scored.also_in],
     )
 
 

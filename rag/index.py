@@ -6,6 +6,7 @@ from pathlib import Path
 from rag.catalog import DocumentEntry
 from rag.datatypes import Chunk, Document
 from rag.docstore import SegmentedStore
+from rag.duplicates import Duplicates
 from rag.errors import IndexDamaged, IndexIncompatible, UnknownDocument
 from rag.filter import EVERYTHING, View
 from rag.lexical import LexicalIndex
@@ -113,6 +114,7 @@ class Index:
         self.lexical = LexicalIndex([s.postings for s in segments], rows)
         self.store = SegmentedStore([s.store for s in segments], deleted, rows)
         self.masks = Masks(self.store, self.manifest.labels)
+        self.duplicates = Duplicates(self.store)
         documents = sum(s.info.documents - len(gone) for s, gone in zip(segments, deleted, strict=True))
         if (documents, len(rows)) != (self.manifest.counts.documents, self.manifest.counts.chunks):
             raise IndexDamaged(

@@ -45,6 +45,17 @@ class Passage(BaseModel):
     headings: str = ""
 
 
+class Place(BaseModel):
+    """Another place where a text stands; `span` lies in that document."""
+
+    document_id: str
+    title: str
+    uri: str
+    chunk_id: str
+    span: tuple[int, int]
+    page: int | None = None
+
+
 class Source(BaseModel):
     """A numbered source: `text` is what stands at `span` (`[start, end)` in characters) of the document."""
 
@@ -58,6 +69,7 @@ class Source(BaseModel):
     page: int | None = None
     score: float = Field(0.0, description="How well it supports what it is cited for, from 0 to 1.")
     passage: Passage | None = None
+    also_in: list[Place] = Field([], description="Other documents in which the same words stand.")
 
 
 class Said(BaseModel):
@@ -233,6 +245,7 @@ class Hit(BaseModel):
     text: str
     headings: str = ""
     page: int | None = None
+    also_in: list[Place] = Field([], description="Passages that say the same and are left out for this one.")
 
 
 class SearchResult(BaseModel):

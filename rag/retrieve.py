@@ -1,11 +1,31 @@
 """From a question to chunks: by meaning, by words, and by both together."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 
 from rag.datatypes import ScoredChunk
 from rag.filter import EVERYTHING, View
 from rag.index import Index
 from rag.protocols import BoolArray, Embedder, FloatArray, IntArray
+
+# Where so many of the best say the same that fewer than asked for are left, this much further is looked, twice.
+_DEEPER = 4
+_DEPTHS = 3
+
+
+class Ranked(NamedTuple):
+    """Rows `(m,)`, best first, with their scores, and those by meaning and by words where they were computed.
+
+    `all` is whether there are no more.
+    """
+
+    rows: IntArray
+    scores: FloatArray
+    dense: FloatArray | None
+    lexical: FloatArray | None
+    all: bool
 
 
 class DenseRetriever:
@@ -20,9 +40,13 @@ class DenseRetriever:
         if k <= 0:
             return []
         allowed_n = self._index.masks.rows(view)
-        scores, rows = self._index.vectors.search(self._embedder.embed([question])[0], k, allowed_n)
-        chunks = self._index.chunks(rows.tolist())
-        return [ScoredChunk(c, s, dense=s) for c, s in zip(chunks, scores.tolist(), strict=True)]
+        query_d = self._embedder.embed([question])[0]
+
+        def ranked(count: int) -> Ranked:
+            scores, rows = self._index.vectors.search(query_d, count, allowed_n)
+            return Ranked(rows, scores, scores, None, len(rows) < count)
+
+        return distinct(self._index, question, k, allowed_n, ranked)
 
 
 class LexicalRetriever:
@@ -33,10 +57,14 @@ class LexicalRetriever:
 
     def retrieve(self, question: str, k: int, view: View = EVERYTHING) -> list[ScoredChunk]:
         """Return at most `k` chunks, best first; `score` is the BM25 score."""
-        all_scores = self._index.lexical.scores(question, self._index.masks.rows(view))
-        rows = best_rows(all_scores, k)
-        chunks = self._index.chunks(rows.tolist())
-        return [ScoredChunk(c, s, lexical=s) for c, s in zip(chunks, all_scores[rows].tolist(), strict=True)]
+        allowed_n = self._index.masks.rows(view)
+        all_scores = self._index.lexical.scores(question, allowed_n)
+
+        def ranked(count: int) -> Ranked:
+            rows = best_rows(all_scores, count)
+            return Ranked(rows, all_scores[rows], None, all_scores[rows], len(rows) < count)
+
+        return distinct(self._index, question, k, allowed_n, ranked)
 
 
 class FusedRetriever:
@@ -59,22 +87,49 @@ class FusedRetriever:
         if k <= 0:
             return []
         allowed_n = self._index.masks.rows(view)
-        rows, dense, lexical = self._candidate_scores(question, max(k, self._candidates), allowed_n)
-        fused = combine(dense, lexical, self._dense_weight)
-        order = np.lexsort((rows, -fused))[:k]
-        chunks = self._index.chunks(rows[order].tolist())
-        scores = zip(fused[order].tolist(), dense[order].tolist(), lexical[order].tolist(), strict=True)
-        return [ScoredChunk(c, *three) for c, three in zip(chunks, scores, strict=True)]
-
-    def _candidate_scores(
-        self, question: str, count: int, allowed_n: BoolArray | None
-    ) -> tuple[IntArray, FloatArray, FloatArray]:
-        """Return rows `(m,)` of the united candidates, ascending, with their cosines and BM25 scores."""
         query_d = self._embedder.embed([question])[0]
         all_lexical = self._index.lexical.scores(question, allowed_n)
-        _, nearest = self._index.vectors.search(query_d, count, allowed_n)
-        rows = np.union1d(nearest, best_rows(all_lexical, count))
-        return rows, self._index.vectors.rows(rows) @ query_d, all_lexical[rows]
+
+        def ranked(count: int) -> Ranked:
+            _, nearest = self._index.vectors.search(query_d, count, allowed_n)
+            rows = np.union1d(nearest, best_rows(all_lexical, count))
+            dense, lexical = self._index.vectors.rows(rows) @ query_d, all_lexical[rows]
+            fused = combine(dense, lexical, self._dense_weight)
+            order = np.lexsort((rows, -fused))
+            return Ranked(rows[order], fused[order], dense[order], lexical[order], len(nearest) < count)
+
+        return distinct(self._index, question, k, allowed_n, ranked, max(k, self._candidates))
+
+
+def distinct(
+    index: Index,
+    question: str,
+    k: int,
+    allowed_n: BoolArray | None,
+    ranked: Callable[[int], Ranked],
+    count: int | None = None,
+) -> list[ScoredChunk]:
+    """Return the best `k` chunks that say something of their own, each with those that say the same.
+
+    `ranked` returns the best so many rows, or a few more; `count`, by default `k`, is with how many to begin.
+    """
+    count = count or k
+    for _ in range(_DEPTHS):
+        found = ranked(count)
+        unfolded = index.duplicates.fold(question, found.rows, k, allowed_n)
+        if len(unfolded) >= k or found.all:
+            break
+        count *= _DEEPER
+    return [
+        ScoredChunk(
+            chunk,
+            float(found.scores[at]),
+            dense=None if found.dense is None else float(found.dense[at]),
+            lexical=None if found.lexical is None else float(found.lexical[at]),
+            also_in=also_in,
+        )
+        for at, chunk, also_in in unfolded
+    ]
 
 
 def best_rows(scores_n: FloatArray, k: int) -> IntArray:
