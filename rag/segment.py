@@ -9,12 +9,13 @@ from pathlib import Path
 from rag.catalog import Catalog
 from rag.docstore import DocumentStore
 from rag.errors import IndexDamaged
+from rag.ivf import ClusteredVectors
 from rag.manifest import (
     CATALOG,
+    CLUSTERS,
     DAMAGE_HINT,
     LEXICAL,
     LEXICAL_FILES,
-    SEGMENT_FILES,
     SEGMENTS,
     STORE,
     VECTORS,
@@ -22,7 +23,7 @@ from rag.manifest import (
     verify_files,
 )
 from rag.postings import Postings
-from rag.vectors import FlatVectors
+from rag.vectors import FlatVectors, SegmentVectors
 
 _LEXICAL_PATHS = [f"{LEXICAL}/{name}" for name in LEXICAL_FILES]
 
@@ -45,7 +46,7 @@ class Segment:
 
     def verify(self) -> None:
         """Compare all files with their checksums, those that were not yet. Raises `IndexDamaged`."""
-        self._verify(sorted(SEGMENT_FILES))
+        self._verify(sorted(self.info.files))
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -60,10 +61,12 @@ class Segment:
         return DocumentStore(self.folder / STORE)
 
     @cached_property
-    def vectors(self) -> FlatVectors:
-        """The vectors of the chunks."""
-        self._verify([VECTORS])
-        vectors = FlatVectors.load(self.folder / VECTORS)
+    def vectors(self) -> SegmentVectors:
+        """The vectors of the chunks, searched by their clusters where the segment has such."""
+        clustered = CLUSTERS in self.info.files
+        self._verify([VECTORS, CLUSTERS] if clustered else [VECTORS])
+        floats = self.folder / VECTORS
+        vectors = ClusteredVectors.load(self.folder / CLUSTERS, floats) if clustered else FlatVectors.load(floats)
         if (len(vectors), vectors.dimension) != (self.info.chunks, self._dimension):
             self._disagree()
         return vectors
