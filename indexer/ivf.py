@@ -25,8 +25,9 @@ _POINTS = 50
 _ROUNDS = 10
 _SEED = 20_240_229
 _QUERIES = 400
-# The cosine of a stored vector and the query that is made of it: about that of a passage and a question it answers.
-_QUERY_COSINE = 0.7
+# The cosine of a stored vector and the query that is made of it. With 0.6 recall is, for any number of clusters, about
+# that of real questions (scifact's over 30,000 and 100,000 vectors; their best passages have 0.60 and 0.62 on average).
+_QUERY_COSINE = 0.6
 # Two programs that add up the same products in another order differ by less.
 _SAME = 1e-5
 
@@ -68,10 +69,14 @@ def cluster(exact: FlatVectors, floats: Path) -> ClusteredVectors | None:
 
 
 def perturbed(vectors_nd: FloatArray, random: np.random.Generator) -> FloatArray:
-    """Return queries `(n, d)` near stored vectors: as close as a question to its passage, in random directions."""
-    noise_nd = random.standard_normal(vectors_nd.shape, dtype=np.float32)
+    """Return queries `(n, d)` made of stored vectors, each with a cosine of `_QUERY_COSINE` to its own.
+
+    They leave it in the direction in which two others of the sample differ, as questions lie among passages: in random
+    directions, most of which no passage differs in, the nearest would hardly change and every search look good.
+    """
+    noise_nd = vectors_nd[random.permutation(len(vectors_nd))] - vectors_nd[random.permutation(len(vectors_nd))]
     noise_nd -= np.sum(noise_nd * vectors_nd, axis=1, keepdims=True) * vectors_nd
-    noise_nd /= np.maximum(np.linalg.norm(noise_nd, axis=1, keepdims=True), 1e-12)
+    noise_nd /= np.maximum(np.linalg.norm(noise_nd, axis=1, keepdims=True), 1e-6)
     queries_nd: FloatArray = _QUERY_COSINE * vectors_nd + math.sqrt(1 - _QUERY_COSINE**2) * noise_nd
     queries_nd /= np.linalg.norm(queries_nd, axis=1, keepdims=True)
     return queries_nd

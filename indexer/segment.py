@@ -158,7 +158,7 @@ def merge_segments(parts: Sequence[Part], staging: Path, name: str, dimension: i
             writer.copy(part)
     live = [part.segment.catalog.live_rows(part.deleted) for part in parts]
     kept = [np.flatnonzero(mask) for mask in live]
-    blocks = (block for part, rows in zip(parts, kept, strict=True) for block in part.segment.vectors.blocks(rows))
+    blocks = (block for part, rows in zip(parts, kept, strict=True) for block in part.segment.exact.blocks(rows))
     FlatVectors.gather(blocks, dimension).save(writer.folder / VECTORS)
     write_clusters(writer.folder)
     merge_postings([part.segment.postings for part in parts], live).save(writer.folder / LEXICAL)

@@ -55,11 +55,14 @@ class ClusteredVectors:
         weakref.finalize(self, os.close, self._floats)
 
     @classmethod
-    def load(cls, path: Path, floats: Path) -> "ClusteredVectors":
-        """Map two files whose checksums have been verified. Raises `IndexDamaged`."""
+    def load(cls, path: Path, exact: FlatVectors, floats: Path) -> "ClusteredVectors":
+        """Map a file whose checksum has been verified, of the vectors that were loaded from `floats`.
+
+        Raises `IndexDamaged`.
+        """
         import faiss
 
-        exact, index = FlatVectors.load(floats), read_index(path)
+        index = read_index(path)
         if not isinstance(index, faiss.IndexIVFScalarQuantizer) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise IndexDamaged(f"the index is damaged: {path}: it is no IVF of inner products", hint=DAMAGE_HINT)
         if (index.ntotal, index.d) != (len(exact), exact.dimension):

@@ -63,10 +63,16 @@ class Segment:
     @cached_property
     def vectors(self) -> SegmentVectors:
         """The vectors of the chunks, searched by their clusters where the segment has such."""
-        clustered = CLUSTERS in self.info.files
-        self._verify([VECTORS, CLUSTERS] if clustered else [VECTORS])
-        floats = self.folder / VECTORS
-        vectors = ClusteredVectors.load(self.folder / CLUSTERS, floats) if clustered else FlatVectors.load(floats)
+        if CLUSTERS not in self.info.files:
+            return self.exact
+        self._verify([CLUSTERS])
+        return ClusteredVectors.load(self.folder / CLUSTERS, self.exact, self.folder / VECTORS)
+
+    @cached_property
+    def exact(self) -> FlatVectors:
+        """The vectors of the chunks, compared one by one: all that a writer needs."""
+        self._verify([VECTORS])
+        vectors = FlatVectors.load(self.folder / VECTORS)
         if (len(vectors), vectors.dimension) != (self.info.chunks, self._dimension):
             self._disagree()
         return vectors

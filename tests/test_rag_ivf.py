@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def vectors(folder: Path) -> ClusteredVectors:
-    return ClusteredVectors.load(folder / CLUSTERS, folder / VECTORS)
+    return ClusteredVectors.load(folder / CLUSTERS, FlatVectors.load(folder / VECTORS), folder / VECTORS)
 
 
 def mean_recall(vectors: ClusteredVectors, queries: FloatArray, k: int, allowed: BoolArray | None) -> float:
@@ -80,7 +80,7 @@ def test_it_finds_what_an_exact_search_finds(vectors: ClusteredVectors, k: int) 
 
 def test_it_misses_something_where_it_looks_into_one_cluster(folder: Path) -> None:
     """What the recall of the other tests would be if the number of clusters were not chosen."""
-    vectors = ClusteredVectors.load(folder / CLUSTERS, folder / VECTORS)
+    vectors = ClusteredVectors.load(folder / CLUSTERS, FlatVectors.load(folder / VECTORS), folder / VECTORS)
     vectors.index.nprobe = 1
     assert mean_recall(vectors, topical(200, 2), 10, None) < 0.8
 
@@ -149,7 +149,9 @@ def test_equal_vectors_are_no_trouble(tmp_path: Path) -> None:
 def test_queries_are_as_near_as_questions() -> None:
     vectors = topical(50, 1)
     made = perturbed(vectors, np.random.default_rng(0))
-    assert np.sum(made * vectors, axis=1) == pytest.approx(0.7, abs=1e-5)
+    moved = np.abs(made - vectors).max(axis=1) > 1e-5  # where two draws agree there is no direction to go
+    assert moved.sum() >= 45
+    assert np.sum(made * vectors, axis=1)[moved] == pytest.approx(0.6, abs=1e-5)
     assert np.linalg.norm(made, axis=1) == pytest.approx(1, abs=1e-5)
 
 
@@ -289,7 +291,7 @@ def test_damaged_clusters_are_named_before_they_are_parsed_and_made_anew(
     else:
         path.write_bytes({"flip": bytes(data), "cut": bytes(data[:-1]), "empty": b""}[damage])
     with monkeypatch.context() as patch:
-        patch.setattr(ClusteredVectors, "load", lambda path, floats: pytest.fail(f"{path} was parsed"))
+        patch.setattr(ClusteredVectors, "load", lambda path, *_: pytest.fail(f"{path} was parsed"))
         with pytest.raises(IndexDamaged, match=r"clusters\.faiss"):
             Index.open(directory)
     assert any("clusters.faiss" in problem for problem in verify(directory).problems)
@@ -332,7 +334,8 @@ def test_clusters_that_do_not_fit_are_refused(directory: Path, tmp_path: Path, k
 def test_a_file_that_is_cut_while_it_is_open_is_an_error(folder: Path, tmp_path: Path) -> None:
     for name in (VECTORS, CLUSTERS):
         shutil.copy(folder / name, tmp_path / name)
-    vectors = ClusteredVectors.load(tmp_path / CLUSTERS, tmp_path / VECTORS)
+    floats = tmp_path / VECTORS
+    vectors = ClusteredVectors.load(tmp_path / CLUSTERS, FlatVectors.load(floats), floats)
     os.truncate(tmp_path / VECTORS, 1000)
     with pytest.raises(IndexDamaged, match="was cut"):
         vectors.rows([N - 1])
