@@ -62,7 +62,7 @@ def main() -> None:
         "--index", type=Path, help="take the passages' vectors from here; the set's questions are asked"
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--keep", type=Path, default=Path("benchmarks/results/scale"))
+    parser.add_argument("--keep", type=Path, default=Path(".smallhold/scale"), help="4 GB for all sizes")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scale.json"))
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     given = parser.parse_args()
