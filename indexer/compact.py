@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from indexer import ivf
 from indexer.merge import MergePolicy, Size
 from indexer.segment import Part, merge_segments
 from indexer.store import IndexWriter
 from rag.index import Generation
 from rag.labels import LabelRule
-from rag.manifest import Counts, SegmentInfo
+from rag.manifest import CLUSTERS, Counts, SegmentInfo
 from rag.segment import Segment
 
 
@@ -56,12 +57,17 @@ def compact(directory: Path) -> bool:
     """
     with IndexWriter(directory) as writer, Generation.open(directory) as old:
         parts = [Part(segment, gone) for segment, gone in zip(old.segments, old.deleted, strict=True)]
-        if len(parts) < 2 and not any(part.deleted for part in parts):
+        if len(parts) < 2 and not any(part.deleted or _lacks_clusters(part.segment) for part in parts):
             return False
         with writer.guard(), writer.staging() as staging:
             left = merged(writer, staging, parts, [range(len(parts))], old.manifest.embedder.dimension)
             publish_parts(writer, staging, left, old, old.manifest.labels)
     return True
+
+
+def _lacks_clusters(segment: Segment) -> bool:
+    """Whether a segment is large and was written before large ones had clusters, or its vectors allow none."""
+    return segment.info.chunks >= ivf.EXACT_BELOW and CLUSTERS not in segment.info.files
 
 
 def publish_parts(

@@ -64,7 +64,7 @@ def _reuse(keys: list[bytes], old: Generation | None, vectors_nd: FloatArray) ->
     for segment in old.segments if old else ():
         found = segment.catalog.find(missing)
         # Only where something is found are the vectors opened, which has them compared with their checksum.
-        for key, vector_d in zip(found, segment.vectors.rows([*found.values()]) if found else (), strict=True):
+        for key, vector_d in zip(found, segment.exact.rows([*found.values()]) if found else (), strict=True):
             vectors_nd[missing.pop(key)] = vector_d
     return missing
 

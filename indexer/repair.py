@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from indexer.compact import publish_parts
-from indexer.segment import Part, finish_lexical
+from indexer.ivf import write_clusters
+from indexer.segment import Part, describe_segment, finish_lexical
 from indexer.store import IndexWriter
 from rag.errors import IndexDamaged, IndexMissing, SmallholdError
 from rag.index import Generation
 from rag.labels import LabelRule
 from rag.manifest import (
     CATALOG,
+    CLUSTERS,
     GENERATIONS,
     LEXICAL,
     REBUILD_HINT,
@@ -31,7 +33,8 @@ class Repair:
 
     A whole generation is published again, which counts as going back, where its label rules are not those wanted.
     `lost` are the ids of the documents that are no longer in the index and must be read again; `unnamed` counts those
-    whose names were lost too. Of `mended` segments the terms were counted anew, which loses nothing.
+    whose names were lost too. Of `mended` segments the terms were counted or the vectors clustered anew, which loses
+    nothing.
     """
 
     done: str
@@ -112,8 +115,9 @@ def _rebuilt(writer: IndexWriter, old: Generation, rules: tuple[LabelRule, ...])
             damaged = [name for name in segment.info.files if damages(segment.folder, {name: segment.info.files[name]})]
             if not damaged:
                 parts.append(Part(segment, deleted))
-            elif all(name.startswith(LEXICAL) for name in damaged):
-                parts.append(Part(_mended(writer, staging, segment, old.manifest.embedder.dimension), deleted))
+            elif all(name == CLUSTERS or name.startswith(LEXICAL) for name in damaged):
+                mended = _mended(writer, staging, segment, damaged, old.manifest.embedder.dimension)
+                parts.append(Part(mended, deleted))
                 done.mended.append(segment.info.name)
             else:
                 done.dropped.append(segment.info.name)
@@ -126,11 +130,15 @@ def _rebuilt(writer: IndexWriter, old: Generation, rules: tuple[LabelRule, ...])
     return done
 
 
-def _mended(writer: IndexWriter, staging: Path, segment: Segment, dimension: int) -> Segment:
-    """A copy of a segment with its terms counted anew."""
+def _mended(writer: IndexWriter, staging: Path, segment: Segment, damaged: Sequence[str], dimension: int) -> Segment:
+    """A copy of a segment with what is damaged of its terms and clusters made anew."""
     folder = staging / SEGMENTS / writer.new_segment(staging)
-    shutil.copytree(segment.folder, folder, ignore=shutil.ignore_patterns(LEXICAL))
-    return Segment(staging, finish_lexical(folder, segment.info.documents, segment.info.chunks), dimension)
+    anew = {CLUSTERS if name == CLUSTERS else LEXICAL for name in damaged}
+    shutil.copytree(segment.folder, folder, ignore=shutil.ignore_patterns(*anew))
+    if CLUSTERS in anew:
+        write_clusters(folder)
+    finish = finish_lexical if LEXICAL in anew else describe_segment
+    return Segment(staging, finish(folder, segment.info.documents, segment.info.chunks), dimension)
 
 
 def _name_lost(segment: Segment, deleted: frozenset[int], damaged: list[str], done: Repair) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from indexer.ivf import write_clusters
 from indexer.postings import merge_postings
 from rag.catalog import Original
 from rag.datatypes import Chunk, Document
@@ -17,6 +18,7 @@ from rag.docstore import DocumentStore
 from rag.lexical import Analyzer
 from rag.manifest import (
     CATALOG,
+    CLUSTERS,
     LEXICAL,
     SEGMENT_FILES,
     SEGMENTS,
@@ -136,11 +138,12 @@ class StoreWriter:
 
 
 def finish_segment(writer: StoreWriter, vectors_nd: FloatArray) -> SegmentInfo:
-    """Write vectors and terms of the chunks that a closed writer has written, and describe the segment.
+    """Write vectors, clusters and terms of the chunks that a closed writer has written, and describe the segment.
 
     Raises `OSError`.
     """
     FlatVectors.build(vectors_nd).save(writer.folder / VECTORS)
+    write_clusters(writer.folder)
     return finish_lexical(writer.folder, writer.documents, writer.chunks)
 
 
@@ -149,7 +152,7 @@ def finish_lexical(folder: Path, documents: int, chunks: int) -> SegmentInfo:
     analyzer = Analyzer()
     with closing(DocumentStore(folder / STORE)) as store:
         Postings.build(analyzer.terms(chunk.context_text) for chunk in store.all_chunks()).save(folder / LEXICAL)
-    return _describe(folder, documents, chunks)
+    return describe_segment(folder, documents, chunks)
 
 
 def merge_segments(parts: Sequence[Part], staging: Path, name: str, dimension: int) -> SegmentInfo:
@@ -163,14 +166,17 @@ def merge_segments(parts: Sequence[Part], staging: Path, name: str, dimension: i
             writer.copy(part)
     live = [part.segment.catalog.live_rows(part.deleted) for part in parts]
     kept = [np.flatnonzero(mask) for mask in live]
-    blocks = (block for part, rows in zip(parts, kept, strict=True) for block in part.segment.vectors.blocks(rows))
+    blocks = (block for part, rows in zip(parts, kept, strict=True) for block in part.segment.exact.blocks(rows))
     FlatVectors.gather(blocks, dimension).save(writer.folder / VECTORS)
+    write_clusters(writer.folder)
     merge_postings([part.segment.postings for part in parts], live).save(writer.folder / LEXICAL)
-    return _describe(writer.folder, writer.documents, writer.chunks)
+    return describe_segment(writer.folder, writer.documents, writer.chunks)
 
 
-def _describe(folder: Path, documents: int, chunks: int) -> SegmentInfo:
-    files = {name: describe_file(folder / name) for name in sorted(SEGMENT_FILES)}
+def describe_segment(folder: Path, documents: int, chunks: int) -> SegmentInfo:
+    """Return what the manifest says of a segment whose files are all written. Raises `OSError`."""
+    names = SEGMENT_FILES | ({CLUSTERS} if (folder / CLUSTERS).exists() else set())
+    files = {name: describe_file(folder / name) for name in sorted(names)}
     return SegmentInfo(name=folder.name, documents=documents, chunks=chunks, files=files)
 
 

@@ -7,9 +7,9 @@ from indexer.compact import live_chunks
 from indexer.letters import dead_letters
 from indexer.segment import Part
 from rag.index import Generation
-from rag.manifest import CATALOG, GENERATIONS, LEXICAL, STORE, VECTORS, FileInfo
+from rag.manifest import CATALOG, CLUSTERS, GENERATIONS, LEXICAL, STORE, VECTORS, FileInfo
 
-_PARTS = {CATALOG: "catalog", STORE: "texts", VECTORS: "vectors"}
+_PARTS = {CATALOG: "catalog", STORE: "texts", VECTORS: "vectors", CLUSTERS: "clusters"}
 
 
 def stats(directory: Path) -> dict[str, Any]:
@@ -43,16 +43,16 @@ def stats(directory: Path) -> dict[str, Any]:
         }
 
 
-def _segment(part: Part) -> dict[str, Any]:
-    info = part.segment.info
+def _segment(given: Part) -> dict[str, Any]:
+    info = given.segment.info
     return {
         "name": info.name,
         "documents": info.documents,
         "chunks": info.chunks,
-        "deleted_documents": len(part.deleted),
-        "deleted_chunks": info.chunks - live_chunks(part),
+        "deleted_documents": len(given.deleted),
+        "deleted_chunks": info.chunks - live_chunks(given),
         "bytes": {
-            **{part_name: info.files[file].bytes for file, part_name in _PARTS.items()},
+            **{part: info.files[file].bytes if file in info.files else 0 for file, part in _PARTS.items()},
             "lexical": _lexical(info.files),
         },
     }

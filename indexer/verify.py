@@ -11,11 +11,14 @@ import numpy as np
 
 from rag.errors import IndexDamaged
 from rag.index import Generation
+from rag.ivf import ClusteredVectors
 from rag.manifest import GENERATIONS, SEGMENTS, damages
 from rag.segment import Segment
 
 # float32 vectors that were normalized once are this close to length 1, in any number of dimensions in use.
 _UNIT = 1e-3
+# Codes of one byte a dimension come this close to their vectors (cosine); measured 0.9999 and more.
+_CODED = 0.99
 
 
 @dataclass(slots=True)
@@ -74,9 +77,21 @@ def _check(segment: Segment) -> Iterator[str]:
     for block_md in segment.vectors.blocks(None):
         if not np.allclose(np.linalg.norm(block_md, axis=1), 1, atol=_UNIT):
             yield "it has vectors that are not of length 1"
+    if isinstance(segment.vectors, ClusteredVectors):
+        yield from _check_clusters(segment.vectors)
     postings = segment.postings
     if not np.array_equal(np.bincount(postings.rows, postings.counts, len(postings)), postings.lengths):
         yield "its postings are not those that its lengths count"
+
+
+def _check_clusters(vectors: ClusteredVectors) -> Iterator[str]:
+    """That each row has a place in one cluster was checked when they were opened: it must also be its own code."""
+    for rows, decoded_md in vectors.decoded():
+        cosines = np.sum(decoded_md * vectors.exact.rows(rows), axis=1) / np.linalg.norm(decoded_md, axis=1)
+        # Few may be far off: a code has no room for values beyond those of the vectors that it was trained on.
+        if np.median(cosines) < _CODED:
+            yield "its clusters hold codes of other vectors"
+            return
 
 
 def _check_texts(segment: Segment) -> Iterator[str]:

@@ -126,16 +126,38 @@ def import_archive(
 
 
 @app.command()
-def stats(index_dir: IndexDir = None, config: ConfigFile = None, as_json: Json = False) -> None:
-    """Show documents, chunks, segments, what is deleted but not gone yet, bytes by part, and what could not be read."""
+def stats(
+    index_dir: IndexDir = None,
+    config: ConfigFile = None,
+    recall: Annotated[
+        bool, typer.Option("--recall", help="Measure what the search for the nearest vectors misses, and its time.")
+    ] = False,
+    questions: Annotated[
+        Path | None, typer.Option(help="A text file, a question a line, to measure --recall by as well.")
+    ] = None,
+    sample: Annotated[int, typer.Option(min=1, max=10_000, help="Stored vectors to make queries of.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Which vectors are drawn.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Show documents, chunks, segments, what is deleted but not gone yet, bytes by part, and what could not be read.
+
+    Large segments are searched by clusters, which may miss something: --recall compares with an exact search.
+
+    Example: smallhold store stats --recall --questions questions.txt
+    """
     from indexer.stats import stats as measure
     from rag import console
+    from rag.cli_recall import measure_recall, show_recall
 
     found = measure(_directory(index_dir, config))
+    if recall or questions is not None:
+        settings = load_settings(config, {"index": {"dir": index_dir}} if index_dir else {})
+        found["recall"] = measure_recall(settings, sample, seed, questions)
     if as_json:
         console.print_json(found)
     else:
         _show_stats(found)
+        show_recall(found.get("recall", []))
 
 
 def _directory(index_dir: Path | None, config: Path | None) -> Path:
@@ -169,7 +191,7 @@ def _show_repair(directory: Path, done: "Repair") -> None:
     }
     console.out.print(f"{_shown(directory)}: generation {done.generation} {said[done.done]}")
     for name in done.mended:
-        console.out.print(f"segment {name}: its terms were counted anew; nothing is lost")
+        console.out.print(f"segment {name}: what was damaged was made anew; nothing is lost")
     for name in done.dropped:
         console.out.print(f"[red]segment {name} was damaged and dropped[/]")
     for document_id in done.lost[:LISTED]:

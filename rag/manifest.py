@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from rag.errors import IndexDamaged, IndexIncompatible, IndexMissing, InvalidRequest
 from rag.labels import MOST_RULES, LabelRule
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+READABLE = (2, FORMAT_VERSION)  # 2 is 3 without clusters
 MOST_PATTERNS = 1000
 _UNSUMMED = 1  # the format whose manifests had no checksum, and at first no label rules
 
@@ -31,6 +32,7 @@ DELETED = "deleted.json"
 CATALOG = "catalog.sqlite"
 STORE = "store.sqlite"
 VECTORS = "vectors.faiss"
+CLUSTERS = "clusters.faiss"  # in large segments only
 LEXICAL = "lexical"
 LEXICAL_FILES = ("terms.txt", "starts.npy", "rows.npy", "counts.npy", "lengths.npy")
 SEGMENT_FILES = frozenset({CATALOG, STORE, VECTORS, *(f"{LEXICAL}/{name}" for name in LEXICAL_FILES)})
@@ -157,10 +159,11 @@ def read_manifest(generation: Path) -> Manifest:
     data = _read_json(path)
     summed = _has_its_sum(generation)
     version = data.get("format_version")
-    if isinstance(version, int) and version != FORMAT_VERSION:
+    if isinstance(version, int) and version not in READABLE:
         age = "an older" if version < FORMAT_VERSION else "a newer"
+        read = " and ".join(map(str, READABLE))
         raise IndexIncompatible(
-            f"{generation} has {age} index format ({version}; this program reads {FORMAT_VERSION})", hint=REBUILD_HINT
+            f"{generation} has {age} index format ({version}; this program reads {read})", hint=REBUILD_HINT
         )
     if not summed:
         _damaged(generation / MANIFEST_SUM, "it is missing, and with it the checksum of the manifest")
@@ -170,7 +173,7 @@ def read_manifest(generation: Path) -> Manifest:
         first = error.errors()[0]
         _damaged(path, f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
     for segment in manifest.segments:
-        if segment.files.keys() != SEGMENT_FILES:
+        if segment.files.keys() - {CLUSTERS} != SEGMENT_FILES:
             _damaged(path, f"segment {segment.name} has other files than {', '.join(sorted(SEGMENT_FILES))}")
     if len({segment.name for segment in manifest.segments}) < len(manifest.segments):
         _damaged(path, "it names a segment twice")

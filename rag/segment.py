@@ -9,12 +9,13 @@ from pathlib import Path
 from rag.catalog import Catalog
 from rag.docstore import DocumentStore
 from rag.errors import IndexDamaged
+from rag.ivf import ClusteredVectors
 from rag.manifest import (
     CATALOG,
+    CLUSTERS,
     DAMAGE_HINT,
     LEXICAL,
     LEXICAL_FILES,
-    SEGMENT_FILES,
     SEGMENTS,
     STORE,
     VECTORS,
@@ -22,7 +23,7 @@ from rag.manifest import (
     verify_files,
 )
 from rag.postings import Postings
-from rag.vectors import FlatVectors
+from rag.vectors import FlatVectors, SegmentVectors
 
 _LEXICAL_PATHS = [f"{LEXICAL}/{name}" for name in LEXICAL_FILES]
 
@@ -45,7 +46,7 @@ class Segment:
 
     def verify(self) -> None:
         """Compare all files with their checksums, those that were not yet. Raises `IndexDamaged`."""
-        self._verify(sorted(SEGMENT_FILES))
+        self._verify(sorted(self.info.files))
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -60,8 +61,16 @@ class Segment:
         return DocumentStore(self.folder / STORE)
 
     @cached_property
-    def vectors(self) -> FlatVectors:
-        """The vectors of the chunks."""
+    def vectors(self) -> SegmentVectors:
+        """The vectors of the chunks, searched by their clusters where the segment has such."""
+        if CLUSTERS not in self.info.files:
+            return self.exact
+        self._verify([CLUSTERS])
+        return ClusteredVectors.load(self.folder / CLUSTERS, self.exact, self.folder / VECTORS)
+
+    @cached_property
+    def exact(self) -> FlatVectors:
+        """The vectors of the chunks, compared one by one: all that a writer needs."""
         self._verify([VECTORS])
         vectors = FlatVectors.load(self.folder / VECTORS)
         if (len(vectors), vectors.dimension) != (self.info.chunks, self._dimension):

@@ -87,14 +87,14 @@ def test_a_damaged_generation_is_named(directory: Path, name: str) -> None:
 
 def rewrite(segment: Path, change: Callable[[], None]) -> None:
     """Change files of a segment and give them new checksums, as a faulty program would have written them."""
-    from indexer.segment import _describe
+    from indexer.segment import describe_segment
 
     change()
     (generation,) = (segment.parent.parent / GENERATIONS).iterdir()
     manifest = json.loads((generation / MANIFEST).read_text())
     for info in manifest["segments"]:
         if info["name"] == segment.name:
-            info["files"] = _describe(segment, info["documents"], info["chunks"]).model_dump()["files"]
+            info["files"] = describe_segment(segment, info["documents"], info["chunks"]).model_dump()["files"]
     content = json.dumps(manifest).encode()
     (generation / MANIFEST).write_bytes(content)
     (generation / MANIFEST_SUM).write_text(manifest_sum(content))
