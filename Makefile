@@ -39,7 +39,7 @@ SETUP = $(or $(PYTHON),$(error there is no Python 3.11 or newer on the PATH: set
 OPTIONS = --venv $(VENV) --llama-build $(LLAMA_BUILD) --torch $(TORCH) $(if $(filter yes,$(COPY)),--copy)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-quick check lint types format bench bench-engine eval-report lock clean dependencies package dev
+.PHONY: help install serve test test-quick check lint types format bench bench-engine contract soak eval-report lock clean dependencies package dev
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -80,6 +80,12 @@ bench: dev ## Run the measurements of benchmarks/, or one: BENCH=benchmarks/NAME
 bench-engine: dev ## Measure the inference engine beside llama-server and llama-cpp-python's server, over DATA/squad2-small
 	@$(SMALLHOLD) models pull $(TEST_MODELS)
 	@$(BIN)/python -m benchmarks.engine $(if $(wildcard $(DATA)/squad2-small),--data $(DATA)/squad2-small) $(ARGS)
+
+contract: dev ## Ask the server whatever its OpenAPI document allows, and hold it to that; 500 examples an operation
+	@$(BIN)/python -m benchmarks.contract --out $(OUT)/contract.json $(ARGS)
+
+soak: dev ## Ask the server for more than it can take, for some 10 minutes; ARGS="--parts mixed --seconds 60" and the like
+	@$(BIN)/python -m benchmarks.soak --out $(OUT)/soak.json $(ARGS)
 
 eval-report: install ## Measure small against large on the QA sets of DATA; an hour or more, resumable, into OUT
 	@$(SMALLHOLD) models pull $(REPORT_MODELS)

@@ -21,6 +21,7 @@ MAX_INPUT_CHARACTERS = 32_000
 MAX_PASSAGES = 50
 MAX_HITS = 100
 MAX_WORDS = 2000
+MAX_TOKENS = 100_000
 
 # The marks that this server put behind the sentences of an earlier answer, of no use to the model that reads it again.
 _MARKS = re.compile(r"(?: \[\d+\])+(?=\s|$)")
@@ -41,7 +42,8 @@ def _whole(value: object) -> object:
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
-Whole = Annotated[int, BeforeValidator(_whole)]
+# Stands behind the bounds of an int: before them, pydantic writes them into the schema as keywords of its own.
+Whole = BeforeValidator(_whole)
 
 
 class _Request(BaseModel):
@@ -99,7 +101,7 @@ class StreamOptions(_Request):
 class ResponseFormat(_Request):
     """The form of the answer: text."""
 
-    type: Literal["text"] = "text"
+    type: Literal["text"]
 
 
 # Fields that ask for what this server has not, each with the values that ask for nothing and what to say of others.
@@ -156,9 +158,13 @@ class ChatRequest(_Request):
         None, ge=0, le=2, description="0, the default here, takes the likeliest token each time."
     )
     top_p: float | None = Field(None, ge=0, le=1)
-    seed: Whole | None = Field(None, ge=-(2**63), lt=2**63)
-    max_tokens: Whole | None = Field(None, ge=1, le=100_000, description="Longest answer; the older name.")
-    max_completion_tokens: Whole | None = Field(None, ge=1, le=100_000, description="Longest answer.")
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63), Whole] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), Whole] | None = Field(
+        None, description="Longest answer; the older name."
+    )
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), Whole] | None = Field(
+        None, description="Longest answer."
+    )
     stop: Stops | None = Field(None, description="The answer ends before any of these strings.")
     user: str | None = Field(None, max_length=1000, description="Ignored.")
     abstain: bool | None = Field(
@@ -172,14 +178,14 @@ class ChatRequest(_Request):
         "without `top_k`, `mode`, `filter`, `length`, `stop`, a temperature or another length, which the promise is "
         "not about.",
     )
-    length: Whole | None = Field(
+    length: Annotated[int, Field(ge=0, le=MAX_WORDS), Whole] | None = Field(
         None,
-        ge=0,
-        le=MAX_WORDS,
         description="Most words of an answer composed of the documents' sentences, whatever the question; 0 asks for a "
         "short answer. Left out: the server's settings and the question decide.",
     )
-    top_k: Whole | None = Field(None, ge=1, le=MAX_PASSAGES, description="Passages that the model is given to read.")
+    top_k: Annotated[int, Field(ge=1, le=MAX_PASSAGES), Whole] | None = Field(
+        None, description="Passages that the model is given to read."
+    )
     mode: Mode | None = Field(
         None,
         description="How passages are read: `each` in a prompt of its own until one holds the answer, or all in one "
@@ -251,7 +257,9 @@ class EmbeddingsRequest(_Request):
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="base64: the vector's float32 numbers, little-endian. Left out: float."
     )
-    dimensions: Whole | None = Field(None, ge=1, description="Only the model's own number is accepted.")
+    dimensions: Annotated[int, Field(ge=1), Whole] | None = Field(
+        None, description="Only the model's own number is accepted."
+    )
     user: str | None = Field(None, max_length=1000, description="Ignored.")
 
     @field_validator("input", mode="before")
@@ -292,5 +300,5 @@ class SearchRequest(_Request):
     )
 
     query: Text = Field(min_length=1, max_length=20_000)
-    k: Whole = Field(10, ge=1, le=MAX_HITS, description="How many chunks to return.")
+    k: Annotated[int, Field(ge=1, le=MAX_HITS), Whole] = Field(10, description="How many chunks to return.")
     filter: Filter | None = Field(None, description="Search these documents alone.")

@@ -199,11 +199,19 @@ class _Operations:
         self._page = {name: (folder.joinpath(name).read_bytes(), kind) for name, kind in _PAGE.items()}
 
     def add_routes(self, app: FastAPI) -> None:
-        app.add_api_route("/health", self.health, methods=["GET"])
+        figures = {"description": "The figures.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+        refused, waiting = problems.documented(413, 421), problems.documented(503)
+        waiting[503]["model"] = Ready
+        app.add_api_route("/health", self.health, methods=["GET"], responses=refused)
+        app.add_api_route("/ready", self.ready, methods=["GET"], response_model=Ready, responses={**refused, **waiting})
         app.add_api_route(
-            "/ready", self.ready, methods=["GET"], response_model=Ready, responses={503: {"model": Ready}}
+            "/metrics",
+            self.metrics,
+            methods=["GET"],
+            response_class=Response,
+            responses={200: figures, **problems.documented(401, 413, 421, 500, 503)},
+            dependencies=[BEARER],
         )
-        app.add_api_route("/metrics", self.metrics, methods=["GET"], response_class=Response, dependencies=[BEARER])
         app.add_route("/", self.page, include_in_schema=False)
         for name in _PAGE:
             if name != "index.html":

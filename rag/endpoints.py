@@ -38,7 +38,6 @@ from rag.replies import (
     EmbeddingItem,
     EmbeddingList,
     EmbeddingUsage,
-    ErrorBody,
     FeedbackKept,
     Hit,
     ModelCard,
@@ -60,13 +59,33 @@ MAX_LISTED = 1000
 MAX_ID = 4096  # characters of a document's id
 MAX_TEXT = 100_000  # characters of a document that are given at once
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ErrorBody, "description": "The request cannot be honoured."},
-    "5XX": {"model": ErrorBody, "description": "The model or the index is not ready, or failed."},
-}
+# What every route may answer, what those that do some work may, and those that read a body.
+_ANY = problems.documented(401, 413, 421, 500, 503)
+_WORK = problems.documented(400, 429, 504)
+_BODY = problems.documented(408, 415)
+_MISSING = problems.documented(404)
 _STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"description": "A completion, or with `stream` its chunks.", "content": {"text/event-stream": {}}}
+    200: {
+        "description": "A completion, or with `stream` its chunks.",
+        "content": {"text/event-stream": {}},
+    }
 }
+
+
+def _link(route: str, what: str, **link: dict[str, object]) -> dict[int | str, dict[str, Any]]:
+    """Say which other route takes something of this one's answer."""
+    return {200: {"links": {route: {"operationId": route, "description": what, **link}}}}
+
+
+_TO_FEEDBACK = _link(
+    "feedback_v1_feedback_post", "Rate the answer.", requestBody={"id": "$response.body#/id", "rating": "up"}
+)
+_TO_MODEL = _link(
+    "model_v1_models__name__get", "Ask about the first one.", parameters={"name": "$response.body#/data/0/id"}
+)
+_DOCUMENT_TEXT = "document_text_v1_documents_text_get"
+_TO_TEXT = _link(_DOCUMENT_TEXT, "Read the first one.", parameters={"id": "$response.body#/data/0/id"})
+_HIT_TO_TEXT = _link(_DOCUMENT_TEXT, "Read the document.", parameters={"id": "$response.body#/data/0/document_id"})
 
 
 class Endpoints:
@@ -99,16 +118,24 @@ class Endpoints:
 
     def router(self) -> APIRouter:
         """The methods with their routes."""
-        router = APIRouter(responses=_REFUSALS, dependencies=[BEARER])
-        add = router.add_api_route
-        add("/v1/chat/completions", self.chat, methods=["POST"], response_model=ChatCompletion, responses=_STREAM)
-        add("/v1/embeddings", self.embeddings, methods=["POST"], response_model=EmbeddingList)
-        add("/v1/search", self.search, methods=["POST"], response_model=SearchResult)
-        add("/v1/models", self.models, methods=["GET"], response_model=ModelList)
-        add("/v1/models/{name:path}", self.model, methods=["GET"], response_model=ModelCard)
-        add("/v1/documents", self.documents, methods=["GET"], response_model=DocumentList)
-        add("/v1/documents/text", self.document_text, methods=["GET"], response_model=DocumentText)
-        add("/v1/feedback", self.feedback, methods=["POST"], response_model=FeedbackKept)
+        router = APIRouter(responses=_ANY, dependencies=[BEARER])
+
+        def add(path: str, handler: Callable[..., Any], answer: type[BaseModel], *told: dict[int | str, Any]) -> None:
+            responses: dict[int | str, dict[str, Any]] = {}
+            for one in told:
+                for status, said in one.items():
+                    responses[status] = responses.get(status, {}) | said
+            method = "POST" if _BODY in told else "GET"
+            router.add_api_route(path, handler, methods=[method], response_model=answer, responses=responses)
+
+        add("/v1/chat/completions", self.chat, ChatCompletion, _WORK, _BODY, _MISSING, _STREAM, _TO_FEEDBACK)
+        add("/v1/embeddings", self.embeddings, EmbeddingList, _WORK, _BODY, _MISSING)
+        add("/v1/search", self.search, SearchResult, _WORK, _BODY, _HIT_TO_TEXT)
+        add("/v1/models", self.models, ModelList, _TO_MODEL)
+        add("/v1/models/{name:path}", self.model, ModelCard, _MISSING)
+        add("/v1/documents", self.documents, DocumentList, _WORK, _TO_TEXT)
+        add("/v1/documents/text", self.document_text, DocumentText, _WORK, _MISSING)
+        add("/v1/feedback", self.feedback, FeedbackKept, _WORK, _BODY, _MISSING)
         return router
 
     async def chat(self, request: Request, body: ChatRequest) -> Response:

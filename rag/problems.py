@@ -1,6 +1,7 @@
 """Errors on the wire: every refusal and failure in OpenAI's error body, none with a traceback."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -29,6 +30,32 @@ _CODES = {
     503: "overloaded",
 }
 
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 0}}}
+# What each status that is sent means, for the OpenAPI document.
+_DESCRIBED: Mapping[int, str] = {
+    400: "The request cannot be honoured: `param` names the field, `code` `limit_exceeded` and the like the reason.",
+    401: "There is no API key, or one that is unknown or revoked.",
+    404: "There is no such model, document or answer here.",
+    408: "The body took too long.",
+    413: "The body is too large.",
+    415: "The body is not said to be JSON.",
+    421: "This server does not answer to that Host header.",
+    429: "Too many requests wait, or the key's tokens of the day are spent (`insufficient_quota`).",
+    500: "Something failed inside the server.",
+    503: "The model or the index is not ready, or too many requests are under way.",
+    504: "The answer took too long.",
+}
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe refusals for the OpenAPI document, as FastAPI's `responses`."""
+    told: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorBody, "description": _DESCRIBED[status]} for status in statuses
+    }
+    for status in {429, 503}.intersection(statuses):
+        told[status]["headers"] = _RETRY_AFTER
+    return told
+
 
 def install(app: FastAPI) -> None:
     """Answer the application's own errors, FastAPI's and Starlette's in OpenAI's shape."""
@@ -36,6 +63,18 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_exception_handler(HTTPException, _of_routing)
     app.add_exception_handler(JobCancelled, _of_leaving)
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        for methods in document["paths"].values():
+            for operation in methods.values():
+                operation["responses"].pop("422", None)  # FastAPI's own for bad input, which is 400 here
+        for name in ("HTTPValidationError", "ValidationError"):
+            document["components"]["schemas"].pop(name, None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def body_of(error: SmallholdError) -> ErrorBody:

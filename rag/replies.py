@@ -1,9 +1,14 @@
 """Responses of the HTTP endpoint: OpenAI's shapes, with smallhold's own fields beside them."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
+
+# Said as a list of two and not by `prefixItems`, which not every reader of OpenAPI knows.
+Range = Annotated[
+    tuple[int, int], WithJsonSchema({"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2})
+]
 
 
 class ErrorDetail(BaseModel):
@@ -41,7 +46,7 @@ class Passage(BaseModel):
     """The passage that the model read around a citation; `span` lies in the document, like the citation's own."""
 
     text: str
-    span: tuple[int, int]
+    span: Range
     headings: str = ""
 
 
@@ -64,7 +69,7 @@ class Source(BaseModel):
     title: str
     uri: str
     chunk_id: str
-    span: tuple[int, int]
+    span: Range
     text: str
     page: int | None = None
     score: float = Field(0.0, description="How well it supports what it is cited for, from 0 to 1.")
@@ -107,7 +112,7 @@ class Near(BaseModel):
     text: str
     headings: str = ""
     page: int | None = None
-    span: tuple[int, int] | None = Field(None, description="Where that passage stands in the document.")
+    span: Range | None = Field(None, description="Where that passage stands in the document.")
 
 
 class CostBody(BaseModel):
@@ -241,7 +246,7 @@ class Hit(BaseModel):
     title: str
     uri: str
     chunk_id: str
-    span: tuple[int, int]
+    span: Range
     text: str
     headings: str = ""
     page: int | None = None
@@ -293,7 +298,7 @@ class DocumentText(BaseModel):
     title: str
     uri: str
     length: int
-    span: tuple[int, int]
+    span: Range
     text: str
 
 

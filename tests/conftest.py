@@ -1,6 +1,5 @@
 """Fakes at the seams, and fixtures that give the real weights where they are kept."""
 
-import hashlib
 import json
 import os
 import re
@@ -9,9 +8,9 @@ import sys
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from benchmarks import standin
 from rag.build import model_store
 from rag.config import load_settings
 from rag.datatypes import Chunk, Message, Piece, Sampling, ScoredChunk, Span, Usage
@@ -33,23 +32,15 @@ CORPUS = REPOSITORY / "examples" / "corpus"
 ROUNDING = 1.5
 
 
-class WordEmbedder:
-    """Counts words into 64 dimensions, by hash: texts that share words are near. Deterministic."""
-
-    name = "words"
-    fingerprint = "words-64"
-    dimension = 64
+class WordEmbedder(standin.WordEmbedder):
+    """One that keeps what it was given."""
 
     def __init__(self) -> None:
         self.embedded: list[str] = []
 
     def embed(self, texts: Sequence[str]) -> FloatArray:
         self.embedded.extend(texts)
-        vectors = np.zeros((len(texts), self.dimension), np.float32)
-        for row, text in enumerate(texts):
-            for word in re.findall(r"\w+", text.lower()) or ["-"]:
-                vectors[row, hashlib.sha256(word.encode()).digest()[0] % self.dimension] += 1
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return super().embed(texts)
 
 
 class QueueGenerator:
