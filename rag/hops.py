@@ -20,6 +20,10 @@ MAX_NAMES = 6
 # So many of the best passages may lead on.
 BRIDGES = 3
 
+# How likely the model must be to decline what it would answer from: below even odds a further search mended 1 answer of
+# 16 such questions of two sets, above 7 of 30, and spoilt 2.
+DOUBT = 0.5
+
 Search = Callable[[str], Sequence[ScoredChunk]]
 
 

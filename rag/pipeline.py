@@ -18,7 +18,7 @@ from rag.evidence import Evidence, recent_turns, select_evidence
 from rag.filter import EVERYTHING, View
 from rag.followup import FollowUp, follow_up
 from rag.form import asks_at_length
-from rag.hops import hop
+from rag.hops import DOUBT, hop
 from rag.judging import Judging
 from rag.options import AS_SET, AskOptions
 from rag.prompt import Prompt
@@ -279,7 +279,7 @@ class RagPipeline:
         """
         lead: Sequence[ScoredChunk] = answer.retrieved
         for _ in range(self._hops):
-            if (reading.decline or 0.0) <= self._enough or clock.elapsed() > self._hop_seconds:
+            if (reading.decline or 0.0) <= max(self._enough, DOUBT) or clock.elapsed() > self._hop_seconds:
                 break
             with clock.stage("hop"):
                 read = {passage.chunk.id for other in readings for passage in other.passages}
