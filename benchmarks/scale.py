@@ -225,7 +225,12 @@ def perturbed_blocks(base_md: FloatArray, count: int, seed: int) -> Iterator[Flo
 
 
 def mask(size: int, share: float) -> BoolArray | None:
-    return None if share == 1 else np.random.default_rng(round(1000 * share)).random(size) < share
+    """Return which rows a filter allows, as `rag.masks` does: the same array for every question, read-only."""
+    if share == 1:
+        return None
+    allowed_n = np.random.default_rng(round(1000 * share)).random(size) < share
+    allowed_n.setflags(write=False)
+    return allowed_n
 
 
 def timed(call: Callable[[int], object], count: int) -> tuple[list[float], list[float]]:

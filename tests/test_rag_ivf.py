@@ -107,6 +107,20 @@ def test_a_filter_may_leave_rows_that_lie_together(
     assert mean_recall(vectors, queries[asked if ours else ~asked][:60], 10, allowed) >= 0.95
 
 
+def test_a_mask_is_counted_once_and_never_taken_for_another(vectors: ClusteredVectors) -> None:
+    halves = np.arange(2 * N) % 2 == 0
+    halves[N:] = ~halves[N:]
+    halves.setflags(write=False)
+    for part in (halves[:N], halves[N:], halves[:N], ~halves[:N]):
+        assert mean_recall(vectors, topical(20, 2), 10, part) >= 0.9
+        expected = [int(np.sum(part[vectors._clusters_n == c])) for c in range(5)]
+        assert vectors._allowed_sizes(part)[:5].tolist() == expected
+    open_to_change = np.ones(N, np.bool_)
+    vectors._allowed_sizes(open_to_change)
+    open_to_change[:] = False
+    assert vectors._allowed_sizes(open_to_change).sum() == 0
+
+
 def test_one_allowed_row_is_found_wherever_it_lies(vectors: ClusteredVectors, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rag.ivf._FEW_ALLOWED", 0)
     for row in (0, 17, N - 1):
