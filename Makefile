@@ -23,7 +23,9 @@ INDEX := $(EXAMPLE_INDEX)
 HOST :=
 PORT :=
 # make bench: which of benchmarks/ to run.
-BENCH := $(sort $(filter-out %/__init__.py,$(wildcard benchmarks/*.py)))
+# Those of the service have targets of their own (contract, soak); poison and standin are what they ask and are asked over.
+OF_THE_SERVICE := contract soak poison standin
+BENCH := $(sort $(filter-out %/__init__.py $(OF_THE_SERVICE:%=benchmarks/%.py),$(wildcard benchmarks/*.py)))
 
 # make eval-report and make bench-engine: where the QA sets are; where the reports go.
 DATA := ../shared/data

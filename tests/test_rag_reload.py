@@ -30,7 +30,7 @@ from tests.test_rag_serve import start, wait_until_ready
 pytestmark = pytest.mark.model
 
 CODE = re.compile(r"The code word of \w+ is (\w+)\.")
-ROUNDS, CLIENTS = 20, 8
+ROUNDS, CLIENTS = 6, 8
 TAKEN, REFUSED = (f'smallhold_index_published_total{{outcome="{outcome}"}}' for outcome in ("taken", "refused"))
 
 
