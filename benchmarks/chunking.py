@@ -1,7 +1,7 @@
 """Ways of cutting documents, compared by what retrieval finds with each: fused, as the product does it.
 
-    python benchmarks/chunking.py ../shared/data/scifact-tune --questions 150 --documents 400
-    python benchmarks/chunking.py ../shared/data/squad2-tune --articles ../shared/data/articles --questions 150
+    python -m benchmarks.chunking ../shared/data/scifact-tune --questions 150 --documents 400
+    python -m benchmarks.chunking ../shared/data/squad2-tune --articles ../shared/data/articles --questions 150
 
 Every way has the same token budget. The table shows nDCG@10 and recall@5, and how far each way is from the product's,
 with a 95% interval by paired bootstrap over clusters of questions that share a document. With --articles the documents
@@ -91,7 +91,7 @@ def compare(
     """Print a row for each way of cutting, with its difference from the first."""
     questions_qd = vectors.of([question.question for question in asked])
     groups_q = clusters([question.relevant for question in asked])
-    print(f"{'':44}{'chunks':>8}" + "".join(f"{m!s:>9}{'against the first':>27}" for m in MEASURES), flush=True)
+    print(f"{'':44}{'chunks':>8}" + "".join(f"{m!s:>9}{'against the first':>31}" for m in MEASURES), flush=True)
     first: np.ndarray | None = None
     for name, way in ways.items():
         start = time.perf_counter()
@@ -108,7 +108,7 @@ def cells(first_qm: np.ndarray, scores_qm: np.ndarray, groups_q: np.ndarray) -> 
     draws = bootstrap_means(first_qm, groups_q), bootstrap_means(scores_qm, groups_q)
     differences = paired_difference(first_qm, scores_qm, *draws)
     return [
-        f"{mean.value:9.4f}{f'{other.value:+.4f} ({other.low:+.4f} to {other.high:+.4f})':>27}"
+        f"{mean.value:9.4f}{f'{other.value:+.4f} ({other.low:+.4f} to {other.high:+.4f})':>31}"
         for mean, other in zip(means, differences, strict=True)
     ]
 

@@ -57,21 +57,18 @@ class Duplicates:
         needed = ranked_m[: k if len(np.unique(first)) == len(first) else None]
         chunks = self._store.chunks(needed.tolist())
         alike = _Alike(question)
-        shown: list[tuple[int, Chunk, int, list[Chunk]]] = []
-        by_family: dict[int, list[tuple[Chunk, list[Chunk]]]] = {}
+        shown: list[_Shown] = []
+        by_family: dict[int, list[_Shown]] = {}
         for position, (chunk, family) in enumerate(zip(chunks, families.tolist(), strict=False)):
             kept = by_family.setdefault(family, []) if family >= 0 else []
-            same = next((folded for better, folded in kept if alike.covers(better, chunk)), None)
+            same = next((better for better in kept if alike.covers(better.chunk, chunk)), None)
             if same is not None:
-                same.append(chunk)
+                same.folded.append(chunk)
             elif len(shown) < k:
-                folded: list[Chunk] = []
-                kept.append((chunk, folded))
-                shown.append((position, chunk, family, folded))
-        return [
-            Unfolded(position, chunk, self._places(chunk, folded, family, allowed_n, alike) if family >= 0 else ())
-            for position, chunk, family, folded in shown
-        ]
+                kept.append(_Shown(position, chunk, family, []))
+                shown.append(kept[-1])
+        self._look_elsewhere([one for one in shown if one.family >= 0], allowed_n, alike)
+        return [Unfolded(one.position, one.chunk, tuple(one.folded[:MOST_PLACES])) for one in shown]
 
     def _families_of(self, rows_m: IntArray) -> IntArray:
         """Return the family of each row, -1 for those that are in none."""
@@ -82,16 +79,29 @@ class Duplicates:
         found[inside] = self._families[at[inside]]
         return found
 
-    def _places(
-        self, chunk: Chunk, folded: Sequence[Chunk], family: int, allowed_n: BoolArray | None, alike: "_Alike"
-    ) -> tuple[Chunk, ...]:
-        """Return what was folded into a chunk, and what of its family was not found but says the same."""
+    def _look_elsewhere(self, shown: Sequence["_Shown"], allowed_n: BoolArray | None, alike: "_Alike") -> None:
+        """Add to what was folded into each chunk what of its family was not found but says the same."""
+        families = {one.family: self._members(one.family, allowed_n) for one in shown}
+        rows = sorted({row for members in families.values() for row in members})
+        chunks = dict(zip(rows, self._store.chunks(rows), strict=True))
+        for one in shown:
+            seen = {one.chunk.id, *(other.id for other in one.folded)}
+            others = [other for row in families[one.family] if (other := chunks[row]).id not in seen]
+            one.folded.extend(other for other in others if alike.covers(one.chunk, other))
+
+    def _members(self, family: int, allowed_n: BoolArray | None) -> list[int]:
         members = self._rows[self._order[self._starts[family] : self._starts[family + 1]]]
-        if allowed_n is not None:
-            members = members[allowed_n[members]]
-        seen = {chunk.id, *(other.id for other in folded)}
-        others = [other for other in self._store.chunks(members[:MOST_PLACES].tolist()) if other.id not in seen]
-        return (*folded, *(other for other in others if alike.covers(chunk, other)))[:MOST_PLACES]
+        rows: list[int] = (members if allowed_n is None else members[allowed_n[members]])[:MOST_PLACES].tolist()
+        return rows
+
+
+class _Shown(NamedTuple):
+    """A chunk that is shown, its position in the ranking and its family, -1 for none; and what is folded into it."""
+
+    position: int
+    chunk: Chunk
+    family: int
+    folded: list[Chunk]
 
 
 class _Alike:
@@ -100,13 +110,26 @@ class _Alike:
     def __init__(self, question: str) -> None:
         self._terms = Analyzer().terms
         self._asked = frozenset(self._terms(question))
+        self._answered: dict[str, frozenset[str]] = {}
 
     def covers(self, better: Chunk, other: Chunk) -> bool:
         """Whether `better` says what `other` says, and has all words of the question that `other` has."""
-        return say_the_same(better.text, other.text) and self._answers(other) <= self._answers(better)
+        if not say_the_same(better.text, other.text):
+            return False
+        # Copies are many, their texts equal, and what they are called is short.
+        same = better.text == other.text
+        return self._answers(_path(other) if same else other.context_text) <= self._answers(better.context_text)
 
-    def _answers(self, chunk: Chunk) -> frozenset[str]:
-        return self._asked.intersection(self._terms(chunk.context_text))
+    def _answers(self, text: str) -> frozenset[str]:
+        found = self._answered.get(text)
+        if found is None:
+            found = self._answered[text] = self._asked.intersection(self._terms(text))
+        return found
+
+
+def _path(chunk: Chunk) -> str:
+    """What stands before a chunk's text in what is matched: title and headings."""
+    return chunk.context_text.removesuffix(chunk.text)
 
 
 def _families(rows_m: IntArray, bands_mb: Bands) -> tuple[IntArray, IntArray]:
