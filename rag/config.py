@@ -80,8 +80,8 @@ class EvidenceSettings(_Section):
         1,
         ge=0,
         le=4,
-        description="Further searches for a question whose passages are all likely to be declined: for what they do not "
-        "say, with the names in them.",
+        description="Further searches for a question whose passages are all likely to be declined: for what they do "
+        "not say, with the names in them.",
     )
     hop_seconds: float = Field(10.0, gt=0, le=600, description="No further search begins after so many seconds.")
     tokens: int = Field(1536, ge=32, le=100_000, description="Token budget of all passages, in the generator's tokens.")
