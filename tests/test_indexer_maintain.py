@@ -118,7 +118,7 @@ def sql(path: Path, statement: str) -> Callable[[], None]:
         ("store.sqlite", "UPDATE chunks SET text = 'beta alpha' WHERE row = 0", "not what stands in its document"),
         ("store.sqlite", "UPDATE chunks SET context = zeroblob(32) WHERE row = 0", "another context"),
         ("store.sqlite", "UPDATE chunks SET number = 1 WHERE row = 1", "not those that the catalog counts"),
-        ("store.sqlite", "DELETE FROM chunks WHERE row = 2", "not those that the catalog counts"),
+        ("store.sqlite", "DELETE FROM chunks WHERE row = 2", "not one signature a chunk"),
         ("catalog.sqlite", "DELETE FROM contexts", "lists other contexts"),
         ("catalog.sqlite", "UPDATE documents SET chunks = 1", "not those that the catalog counts"),
     ],

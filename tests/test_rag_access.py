@@ -201,7 +201,15 @@ def test_ready_tells_those_without_a_key_no_more_than_the_status(keys) -> None:
 
     with serving(load, ready=False, host=EVERYWHERE, keys=keys.path) as client:
         until(lambda: client.get("/ready").json()["status"] == "failed")
-        nothing = {"reason": "", "hint": "", "code": None, "model": None, "embedder": None, "feedback": False}
+        nothing = {
+            "reason": "",
+            "hint": "",
+            "code": None,
+            "model": None,
+            "embedder": None,
+            "feedback": False,
+            "index": None,
+        }
         assert client.get("/ready").json() == {"status": "failed", "authorized": False, **nothing}
         told = client.get("/ready", headers=bearer(keys.good.text))
         assert told.status_code == 503

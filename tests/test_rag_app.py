@@ -349,6 +349,7 @@ def test_a_plain_answer(client):
             "page": 2,
             "score": 0.0,
             "passage": {"text": TEXT, "span": [100, 150], "headings": "Times"},
+            "also_in": [],
         }
     ]
     assert body["usage"] == {
@@ -1004,6 +1005,7 @@ def test_search_returns_chunks_with_all_their_scores(client):
         "score": 0.75,
         "dense": 0.5,
         "lexical": 4.25,
+        "also_in": [],
         "document_id": "ferry.md",
         "title": "Ferry",
         "uri": "",

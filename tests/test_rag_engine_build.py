@@ -1,6 +1,7 @@
 """Which process the settings put a server's model into."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,13 +74,15 @@ def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, generator: Any) -> 
         document=None,
         store=SimpleNamespace(descriptions=list),
         masks=SimpleNamespace(rows=lambda view: None),
-        manifest=SimpleNamespace(created=None),
+        manifest=SimpleNamespace(created=None, counts=SimpleNamespace(documents=0, chunks=0)),
+        generation="000001",
         close=lambda: None,
         stream=None,
         retrieve=None,
     )
-    for name in ("build_embedder", "open_index", "build_pipeline", "build_retriever"):
+    for name in ("build_embedder", "build_pipeline", "build_retriever"):
         monkeypatch.setattr(serve, name, lambda *args: parts)
+    monkeypatch.setattr(serve, "open_index", lambda *args: nullcontext(parts))
     monkeypatch.setattr(serve, "build_served_generator", lambda *args: generator)
     return serve.load_service(load_settings(None, {"models": {"dir": tmp_path}}))
 
