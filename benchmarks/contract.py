@@ -21,6 +21,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import schemathesis
 from fastapi import FastAPI
@@ -46,7 +47,8 @@ UNSAID = (
     r"messages: the last message",
     r"dimensions|this model's vectors have \d+ dimensions",
     r"filter.*has more than \d+ parts",
-    r"a risk of",
+    r"a risk (of|target holds)",
+    r"(query|question|the question).* is empty",
 )
 QUESTION = {"role": "user", "content": "When was the ferry number 3 of the harbour told?"}
 
@@ -128,16 +130,21 @@ def _with_question(_context: Any, body: Any) -> Any:
     model = (
         "smallhold" if isinstance(body.get("model"), str) and len(body["model"]) % 4 else body.get("model", "default")
     )
-    asked = {**body, "messages": [*turns, QUESTION], "model": model}
+    asked = {**body, "messages": [*turns, QUESTION]}
     try:
         ChatRequest.model_validate_json(json.dumps(asked))
     except ValueError:
         return body
-    return asked
+    return {**asked, "model": model}
 
 
 def _is_breach(_context: Any, failure: Failure, _case: Any, response: Response) -> bool:
-    """Whether a failed check is one: not where a rule was applied that no schema can say."""
+    """Whether a failed check is one: not where a rule was applied that no schema can say, nor where an object became a
+    parameter of the query several times over, of which the last one counts.
+    """
+    names = [name for name, _ in parse_qsl(urlsplit(response.request.url or "").query, keep_blank_values=True)]
+    if response.status_code < 400 and len(names) > len(set(names)):
+        return False
     if not isinstance(failure, RejectedPositiveData) or response.status_code != 400:
         return True
     said = json.loads(response.content)["error"]["message"]
