@@ -92,7 +92,7 @@ soak: dev ## Ask the server for more than it can take, for some 10 minutes; ARGS
 eval-report: install ## Measure small against large on the QA sets of DATA; an hour or more, resumable, into OUT
 	@$(SMALLHOLD) models pull $(REPORT_MODELS)
 	@$(SMALLHOLD) eval run --data $(DATA)/squad2-small --out $(OUT)/squad2-small --cache $(OUT)/cache $(ARGS) \
-		--system tiny,small,large,small+retrieval,large+retrieval,small+oracle
+		--system tiny,small,large,small+retrieval,small+warm,large+retrieval,small+oracle
 	@$(SMALLHOLD) eval run --data $(DATA)/nq-recorded --out $(OUT)/nq-recorded --cache $(OUT)/cache --skip 200 $(ARGS) \
 		--systems $(NQ_SYSTEMS) --system small+retrieval,large+retrieval,GPT-3.5,ChatGPT,GPT-4,Bing
 	@$(call rewritten,squad2-small)
