@@ -23,6 +23,9 @@ BRIDGES = 3
 # How likely the model must be to decline what it would answer from: below even odds a further search mended 1 answer of
 # 16 such questions of two sets, above 7 of 30, and spoilt 2.
 DOUBT = 0.5
+# Terms that a question has at least that needs two passages: it has to describe what links them. The 7 mended had 7 and
+# more; half of the questions that one passage answers have 5, and a second search for them is only waited for.
+LEAST_TERMS = 7
 
 Search = Callable[[str], Sequence[ScoredChunk]]
 
@@ -32,6 +35,11 @@ class Hop(NamedTuple):
 
     bridge: ScoredChunk
     passage: ScoredChunk
+
+
+def may_need_two(question: str) -> bool:
+    """Whether a question says enough to be about two things, one of which it does not name."""
+    return len(set(Analyzer().terms(question))) >= LEAST_TERMS
 
 
 def missing(question: str, passage: ScoredChunk) -> str:

@@ -18,7 +18,7 @@ from rag.evidence import Evidence, recent_turns, select_evidence
 from rag.filter import EVERYTHING, View
 from rag.followup import FollowUp, follow_up
 from rag.form import asks_at_length
-from rag.hops import DOUBT, hop
+from rag.hops import DOUBT, hop, may_need_two
 from rag.judging import Judging
 from rag.options import AS_SET, AskOptions
 from rag.prompt import Prompt
@@ -278,7 +278,7 @@ class RagPipeline:
         Each is read together with the one that led to it, as long as steps and seconds last.
         """
         lead: Sequence[ScoredChunk] = answer.retrieved
-        for _ in range(self._hops):
+        for _ in range(self._hops if may_need_two(answer.question) else 0):
             if (reading.decline or 0.0) <= max(self._enough, DOUBT) or clock.elapsed() > self._hop_seconds:
                 break
             with clock.stage("hop"):

@@ -6,7 +6,7 @@ import pytest
 
 from rag.datatypes import Message, Piece, Sampling, ScoredChunk, Usage
 from rag.filter import EVERYTHING, View
-from rag.hops import Hop, hop, missing
+from rag.hops import Hop, hop, may_need_two, missing
 from rag.options import AskOptions
 from rag.pipeline import RagPipeline
 from rag.prompt import Prompt
@@ -15,7 +15,7 @@ from tests.conftest import scored
 PROMPT = Prompt(
     name="test", system="Quote.", passage="{text}", user="{passages}", closed_book="Guess.", decline="unanswerable"
 )
-QUESTION = "Where was the director of The Salt Road born?"
+QUESTION = "In which old town was the director of the film The Salt Road born?"
 FILM = scored("It was directed by Imre Valko and shot in Norrin.", document="film", title="The Salt Road", dense=0.8)
 ROAD = scored("Salt was carried on roads.", document="road", title="Roads", dense=0.4)
 VALKO = scored("Imre Valko was born in Tarsk.", document="valko", title="Imre Valko", dense=0.9)
@@ -27,6 +27,11 @@ def test_what_the_passage_does_not_say_is_searched_for_with_the_names_in_it() ->
     assert "born" in words.split()
     assert "Imre Valko" in words and "Norrin" in words
     assert "Salt" not in words and "Road" not in words
+
+
+def test_a_question_about_two_things_has_more_to_say() -> None:
+    assert may_need_two(QUESTION)
+    assert not may_need_two("Who was the director of The Salt Road?")
 
 
 def test_a_passage_that_names_nothing_new_leads_nowhere() -> None:
@@ -111,6 +116,12 @@ def test_where_the_further_passages_are_declined_too_the_likeliest_of_all_is_tak
     assert answer.signals["decline"] == pytest.approx(2.197, abs=0.01)
     assert len(found.asked) == 3 and found.asked[2].endswith("Imre Valko Tarsk")
     assert len(reader.asked) == 2  # the third search found nothing that was not read
+
+
+def test_a_short_question_is_not_searched_for_again() -> None:
+    found = Searching()
+    pipeline(Reader({}), found).answer("Who carried salt?")
+    assert found.asked == ["Who carried salt?"]
 
 
 def test_steps_and_seconds_are_limited() -> None:
