@@ -75,6 +75,7 @@ class Reader:
     def __init__(self, answers: Mapping[str, str]) -> None:
         self.answers = answers
         self.asked: list[str] = []
+        self.open = 0
 
     def count(self, text: str) -> int:
         return len(text.split())
@@ -83,8 +84,13 @@ class Reader:
         text = messages[-1].content
         self.asked.append(text)
         answer = next((said for part, said in self.answers.items() if part in text), None)
-        yield Piece(answer or "unanswerable", -0.1, 1, decline=0.1 if answer else 0.9)
-        yield Piece("", finish_reason="stop", usage=Usage(10, 0, 1))
+        assert self.open == 0, "the model holds one sequence"
+        self.open += 1
+        try:
+            yield Piece(answer or "unanswerable", -0.1, 1, decline=0.1 if answer else 0.9)
+            yield Piece("", finish_reason="stop", usage=Usage(10, 0, 1))
+        finally:
+            self.open -= 1
 
 
 def pipeline(reader: Reader, found: Searching, **options: int | float) -> RagPipeline:
