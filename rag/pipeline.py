@@ -281,10 +281,12 @@ class RagPipeline:
         for _ in range(self._hops if may_need_two(answer.question) else 0):
             if (reading.decline or 0.0) <= max(self._enough, DOUBT) or clock.elapsed() > self._hop_seconds:
                 break
-            reading.give_up()  # a model may hold one sequence alone
             with clock.stage("hop"):
                 read = {passage.chunk.id for other in readings for passage in other.passages}
                 led = hop(answer.question, lead, lambda text: self._search(text, options.view), read)
+            if not led:
+                break
+            reading.give_up()  # the model may hold one sequence alone
             known = {passage.chunk.id for passage in answer.retrieved}
             lead = [step.passage for step in led]
             answer = replace(answer, retrieved=(*answer.retrieved, *(p for p in lead if p.chunk.id not in known)))
