@@ -38,10 +38,14 @@ class Example(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Which lessons of a set: of its first `questions`, and at most `each` of every one, drawn at random; None: all."""
+    """Which lessons of a set: of its first `questions`, and at most `each` of every one, drawn at random; None: all.
+
+    `whole`: of whole passages alone, which several questions can share (training/sheets.py).
+    """
 
     questions: int | None = None
     each: int | None = None
+    whole: bool = False
 
 
 def examples_of(folder: Path, index: Path, settings: Settings, choice: Choice, *, decline: str) -> list[Example]:
@@ -51,7 +55,7 @@ def examples_of(folder: Path, index: Path, settings: Settings, choice: Choice, *
     chunker = Chunker(embedder.tokenizer_file, settings.chunk.tokens, settings.chunk.overlap)
     build(index, qaset.documents(), embedder=embedder, chunker=chunker)
     rng = random.Random(11)  # noqa: S311 - a seeded choice of lessons
-    lessons = Lessons(rng, decline)
+    lessons = Lessons(rng, decline, whole=choice.whole)
     with open_index(settings, embedder, index) as opened:
         retriever = build_retriever(settings, opened, embedder)
         found: list[Example] = []
@@ -64,9 +68,10 @@ def examples_of(folder: Path, index: Path, settings: Settings, choice: Choice, *
 class Lessons:
     """Makes the lessons of one question after the other."""
 
-    def __init__(self, rng: random.Random, decline: str) -> None:
+    def __init__(self, rng: random.Random, decline: str, *, whole: bool = False) -> None:
         self._rng = rng
         self._decline = decline
+        self._whole = whole
 
     def of(self, question: Question, passages: Sequence[Chunk]) -> Iterator[Example]:
         """Yield the lessons of a question and what was retrieved for it, best first."""
@@ -87,6 +92,10 @@ class Lessons:
     def _found(self, passage: Chunk, question: Question) -> Iterator[Example]:
         answer = _as_it_stands(question.answers, passage.text)
         yield self._example(passage, passage.text, question, answer)
+        if not self._whole:
+            yield from self._windows(passage, question, answer)
+
+    def _windows(self, passage: Chunk, question: Question, answer: str) -> Iterator[Example]:
         sentences = [passage.text[span.start : span.end] for span in sentence_spans(passage.text)]
         place = next((i for i, sentence in enumerate(sentences) if answer in sentence), None)
         if place is None or len(sentences) < 3:
