@@ -35,37 +35,37 @@ def failed(found: dict) -> list[object]:
 
 
 def test_every_call_that_may_fail_leaves_the_old_or_the_new_state(stage: Stage) -> None:
-    """Each fsync, rename, replacement and mkdir, and each writing of a file, fails in its turn: here every fifth."""
-    found = failing_calls(stage, 0.05).report()
+    """Each fsync, rename, replacement and mkdir, and each writing of a file, fails in its turn: here every eighth."""
+    found = failing_calls(stage, 0.03).report()
     assert failed(found) == [[], []]
-    assert found["counts"]["ENOSPC"] > 6
-    assert found["counts"]["EIO"] > 6
+    assert found["counts"]["ENOSPC"] > 4
+    assert found["counts"]["EIO"] > 4
 
 
 def test_kills_leave_one_whole_state_and_what_was_acknowledged(tmp_path: Path) -> None:
     """A child is killed before calls that change the disk, and at random moments."""
     written = tmp_path / "found.json"
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.faults", "--parts", "steps,moments", "--share", "0.05", "--out", written],
+        [sys.executable, "-m", "benchmarks.faults", "--parts", "steps,moments", "--share", "0.03", "--out", written],
         cwd=REPOSITORY,
         env=single_threaded(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=550,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(written.read_text())
     assert failed(found["steps"]) == failed(found["moments"]) == [[], []]
-    assert found["steps"]["counts"]["killed"] > 10
+    assert found["steps"]["counts"]["killed"] > 8
     counts = found["moments"]["counts"]
-    assert counts["killed"] + counts.get("ended before", 0) == 10
+    assert counts["killed"] + counts.get("ended before", 0) == 6
 
 
 @pytest.mark.parametrize("damaged", [cut, flip])
 def test_damaged_bytes_are_never_taken_for_an_answer(stage: Stage, damaged: object) -> None:
     """Cuts and flipped bits anywhere in the files that a reader reads."""
-    found = damage(stage, 30, damaged, 2).report()  # type: ignore[arg-type]
+    found = damage(stage, 20, damaged, 2).report()  # type: ignore[arg-type]
     assert failed(found) == [[], []]
 
 

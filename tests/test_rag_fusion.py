@@ -18,9 +18,10 @@ from rag.build import local_pipeline
 from rag.cli import app
 from rag.config import RetrievalSettings, load_settings
 from rag.datatypes import Document
-from rag.errors import DataError, IndexMissing, InvalidRequest, Unavailable
+from rag.errors import ConfigError, DataError, IndexMissing, InvalidRequest, Unavailable
 from rag.fusion import FUSION, Fusion, read_fusion, with_fusion, write_fusion
 from rag.protocols import FloatArray
+from rag.serve import load_service
 
 N = 40
 
@@ -115,10 +116,13 @@ def test_a_weight_that_is_set_stays(directory: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_promise_of_another_weight_is_none(directory: Path) -> None:
+    """Neither on the command line nor by a server: both take the weight of the index."""
     write_fusion(directory, fusion())
     settings = load_settings(None, {"index": {"dir": directory}, "abstention": {"risk": 0.2}})
-    with pytest.raises(Exception, match=r"retrieval\.dense_weight is 0\.3, not 0\.75"), local_pipeline(settings):
+    with pytest.raises(ConfigError, match=r"retrieval\.dense_weight is 0\.3, not 0\.75"), local_pipeline(settings):
         pass
+    with pytest.raises(ConfigError, match=r"retrieval\.dense_weight is 0\.3, not 0\.75"):
+        load_service(settings)
 
 
 @pytest.mark.parametrize(
