@@ -23,9 +23,9 @@ INDEX := $(EXAMPLE_INDEX)
 HOST :=
 PORT :=
 # make bench: which of benchmarks/ to run.
-# Those of the service have targets of their own (contract, soak); poison and standin are what they ask and are asked over.
-OF_THE_SERVICE := contract soak poison standin
-BENCH := $(sort $(filter-out %/__init__.py $(OF_THE_SERVICE:%=benchmarks/%.py),$(wildcard benchmarks/*.py)))
+# Those with targets of their own (contract; soak with faults) are left out, and what they ask and are asked over.
+ELSEWHERE := contract soak faults inputs stage poison standin
+BENCH := $(sort $(filter-out %/__init__.py $(ELSEWHERE:%=benchmarks/%.py),$(wildcard benchmarks/*.py)))
 
 # make eval-report and make bench-engine: where the QA sets are; where the reports go.
 DATA := ../shared/data
@@ -86,7 +86,7 @@ bench-engine: dev ## Measure the inference engine beside llama-server and llama-
 contract: dev ## Ask the server whatever its OpenAPI document allows, and hold it to that; 500 examples an operation
 	@$(BIN)/python -m benchmarks.contract --out $(OUT)/contract.json $(ARGS)
 
-soak: dev ## Ask the server for more than it can take, for some 10 minutes; ARGS="--parts mixed --seconds 60" and the like
+soak: dev ## Overload the server and disturb indexes, for some 30 minutes; ARGS="--parts faults --share 0.1" and the like
 	@$(BIN)/python -m benchmarks.soak --out $(OUT)/soak.json $(ARGS)
 
 eval-report: install ## Measure small against large on the QA sets of DATA; an hour or more, resumable, into OUT

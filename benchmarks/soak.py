@@ -1,7 +1,8 @@
 """What the service does under more than it can take, and after much of it: refusals, memory, threads, files, latency.
 
-    python -m benchmarks.soak                                   the whole: some 10 minutes, over stand-in models
+    python -m benchmarks.soak                                   the whole: some 30 minutes, over stand-in models
     python -m benchmarks.soak --parts overload --seconds 60     one part, shorter
+    python -m benchmarks.soak --parts faults --share 0.01       a sample of another, in seconds
     python -m benchmarks.soak --url http://127.0.0.1:8080 --pid PID --key KEY     a server that runs already
 
 A server process of its own (`benchmarks.standin`) is asked over HTTP:
@@ -9,6 +10,7 @@ A server process of its own (`benchmarks.standin`) is asked over HTTP:
     overload   ten times as many clients as it has places, for as long as `--seconds` says
     mixed      10,000 chats, streams, searches, bad requests and ones that are broken off, with good and wrong keys
     vanish     200 clients that go away at random moments, waiting ones among them
+    faults     no server: indexes under kills, failing disks and damage, broken input (`benchmarks.faults`)
 
 Each part says what it found and what it asks of it (`checks`); the exit code is 1 where one does not hold.
 """
@@ -36,6 +38,7 @@ from typing import Any
 import httpx
 from rich.table import Table
 
+from benchmarks.faults import single_threaded
 from benchmarks.standin import build_index
 from rag.console import err, out
 from rag.keys import create_key
@@ -349,6 +352,17 @@ def _slope(xs: Sequence[float], ys: Sequence[float]) -> float:
     return statistics.linear_regression(xs, ys).slope if len(xs) > 1 else 0.0
 
 
+def faults(share: float, folder: Path) -> dict[str, Any]:
+    """Run `benchmarks.faults` in a process of its own, which forks and so must have one thread."""
+    written = folder / "faults.json"
+    command = [sys.executable, "-m", "benchmarks.faults", "--share", str(share), "--out", str(written)]
+    subprocess.run(command, cwd=ROOT, env=single_threaded(), stdout=subprocess.DEVNULL, check=False)
+    found = json.loads(written.read_text(encoding="utf-8")) if written.is_file() else {}
+    parts = {name: part for name, part in found.items() if isinstance(part, dict)}
+    checks = {f"{name}: {what}": holds for name, part in parts.items() for what, holds in part["checks"].items()}
+    return {**found, "checks": {"it ran to its end": bool(parts), **checks}}
+
+
 Part = Callable[[Server], Awaitable[dict[str, Any]]]
 
 
@@ -360,7 +374,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--requests", type=int, default=10_000, help="of all kinds (%(default)s)")
     parser.add_argument("--vanishing", type=int, default=200, help="clients that go away (%(default)s)")
     parser.add_argument("--pace", type=float, default=0.01, help="seconds a word of the stand-in (%(default)s)")
-    parser.add_argument("--parts", default="overload,mixed,vanish", help="which of %(default)s")
+    parser.add_argument("--share", type=float, default=1.0, help="of the counts of faults (%(default)s)")
+    parser.add_argument("--parts", default="overload,mixed,vanish,faults", help="which of %(default)s")
     parser.add_argument("--url", help="a server that runs already; with --pid and --key")
     parser.add_argument("--pid", type=int)
     parser.add_argument("--key", default="unused")
@@ -372,17 +387,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "vanish": lambda server: vanish(server, clients=args.vanishing),
     }
     wanted = args.parts.split(",")
-    if unknown := set(wanted) - set(parts):
+    if unknown := set(wanted) - {*parts, "faults"}:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     if args.url and not args.pid:
         parser.error("--url needs --pid, whose memory, threads and files are looked at")
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         running = Server(args.url, args.pid, [args.key]) if args.url else None
-        with contextlib.nullcontext(running) if running else serving(Path(folder), args.pace) as server:
-            for name in wanted:
-                err.print(f"{name} ...")
-                report[name] = asyncio.run(parts[name](server))
+        if of_a_server := [name for name in wanted if name in parts]:
+            with contextlib.nullcontext(running) if running else serving(Path(folder), args.pace) as server:
+                for name in of_a_server:
+                    err.print(f"{name} ...")
+                    report[name] = asyncio.run(parts[name](server))
+        if "faults" in wanted:
+            report["faults"] = faults(args.share, Path(folder))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     table = Table("part", "what is asked", "holds")

@@ -1,6 +1,6 @@
 """Scores of a ranking, from ir-measures, in trec_eval's sense."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 RETRIEVAL_METRICS = ("recall@1", "recall@5", "recall@10", "mrr", "ndcg@10")
 
@@ -26,3 +26,13 @@ def judge_ranking(ranked: Sequence[str], relevant: Sequence[str]) -> dict[str, f
     qrels = {"q": dict.fromkeys(relevant, 1)}
     values = {m.measure: m.value for m in ir_measures.pytrec_eval.iter_calc(list(measures.values()), qrels, run)}
     return {name: float(values[measure]) for name, measure in measures.items()}
+
+
+def ndcg_at_10(rankings: Sequence[Mapping[str, float]], relevant: Sequence[Sequence[str]]) -> list[float]:
+    """nDCG@10 of each question, as in `judge_ranking`, from scores by document; 0 where nothing was found."""
+    import ir_measures
+
+    qrels = {str(number): dict.fromkeys(ids, 1) for number, ids in enumerate(relevant)}
+    run = {str(number): dict(ranking) for number, ranking in enumerate(rankings) if ranking}
+    values = {m.query_id: m.value for m in ir_measures.pytrec_eval.iter_calc([ir_measures.nDCG @ 10], qrels, run)}
+    return [float(values.get(str(number), 0.0)) for number in range(len(rankings))]

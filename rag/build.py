@@ -18,6 +18,7 @@ from rag.engine.guarded import GuardedGenerator
 from rag.engine.native import LlamaVocabulary, available_cores
 from rag.errors import ConfigError
 from rag.filter import EVERYTHING, View
+from rag.fusion import with_fusion
 from rag.index import Index
 from rag.lazy import Closeable, LazyModel
 from rag.models import ModelStore, default_directory
@@ -260,6 +261,7 @@ def local_pipeline(settings: Settings) -> Iterator[RagPipeline | Cascade]:
 
     A promise that nobody tested, or an index that is missing, is told before anybody waits for a model.
     """
+    settings = with_fusion(settings)
     build_abstention(settings, build_prompt(settings))
     store = model_store(settings)
     embedder = build_embedder(settings, store)

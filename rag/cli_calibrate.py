@@ -11,6 +11,7 @@ from rich.markup import escape
 from rag.config import Settings
 from rag.console import err, print_json
 from rag.errors import DataError, Unavailable
+from rag.fusion import with_fusion
 
 if TYPE_CHECKING:
     from eval.calibration import Calibration
@@ -45,6 +46,8 @@ def calibrate_on(
     for qaset in sets:
         if qaset.retrieval_only:
             raise DataError(f"{qaset.name} has no answers to compare with", hint="Name sets of questions with answers.")
+    if index is not None:
+        settings = with_fusion(settings, index)
     settings, row = _answering_everything(settings), _row(settings)
     folders = [runs / _folder(folder) for folder in data]
     for qaset, folder in zip(sets, folders, strict=True):

@@ -160,6 +160,43 @@ def stats(
         show_recall(found.get("recall", []))
 
 
+@app.command()
+def tune(
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="A QA-set folder of questions whose `relevant` names documents of this index; repeatable."),
+    ] = None,
+    index_dir: IndexDir = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take the first N questions of each set.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and write nothing.")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Go back to the default.")] = False,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Fit to your own questions how much meaning weighs against words when this index is searched.
+
+    Compares dense weights by nDCG@10. The best is kept with the index, in fusion.toml, where it gains more than chance
+    on questions that did not choose it; `ask`, `chat`, `serve` and `calibrate --index` use it unless
+    retrieval.dense_weight is set. No language model is asked. A promise that was calibrated with another weight is
+    none any more: calibrate anew.
+
+    Example: smallhold store tune --data my-questions --index ~/notes-index
+    """
+    from rag import console
+    from rag.cli_fusion import reset_fusion, show_fusion, tune_fusion
+    from rag.errors import InvalidRequest
+
+    settings = load_settings(config, {"index": {"dir": index_dir}} if index_dir else {})
+    if reset and (data or dry_run):
+        raise InvalidRequest("--reset goes with neither --data nor --dry-run")
+    if reset:
+        had = reset_fusion(settings)
+        console.out.print(f"{_shown(settings.index.dir)}: {'the default is back' if had else 'nothing was tuned'}")
+        return
+    found, taken = tune_fusion(settings, data or [], limit=limit, dry_run=dry_run)
+    show_fusion(found, taken, settings.index.dir, as_json=as_json)
+
+
 def _directory(index_dir: Path | None, config: Path | None) -> Path:
     return load_settings(config, {"index": {"dir": index_dir}} if index_dir else {}).index.dir
 

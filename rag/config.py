@@ -54,7 +54,11 @@ class RetrievalSettings(_Section):
 
     candidates: int = Field(100, ge=1, le=10_000, description="Chunks taken from each retriever before fusion.")
     dense_weight: float = Field(
-        0.75, ge=0, le=1, description="Weight of the dense score; the lexical one gets the rest."
+        0.75,
+        ge=0,
+        le=1,
+        description="Weight of the dense score; the lexical one gets the rest. Unset takes what `smallhold store tune` "
+        "found for the index, and 0.75 where nothing was tuned.",
     )
 
 

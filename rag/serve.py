@@ -39,6 +39,7 @@ from rag.engine.generator import LlamaGenerator
 from rag.engine.guarded import GuardedGenerator
 from rag.errors import Unavailable
 from rag.filter import View
+from rag.fusion import with_fusion
 from rag.guard import is_loopback
 from rag.index import Index
 from rag.lazy import LazyModel
@@ -98,6 +99,7 @@ class _Server(uvicorn.Server):
 
 def load_service(settings: Settings) -> Service:
     """Open index, embedder and language model, all or none."""
+    settings = with_fusion(settings)
     build_abstention(settings, build_prompt(settings))  # what it cannot promise is told before anything is loaded
     store = model_store(settings)
     large = build_large(settings, store, build_served_generator) if settings.cascade.generator else None

@@ -1,13 +1,15 @@
 """A sample of `benchmarks/soak.py`: a small run of every part against the real server process, without its seconds."""
 
 import asyncio
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks.soak import Heard, Server, mixed, overload, serving, vanish
+from benchmarks import soak
+from benchmarks.soak import Heard, Server, main, mixed, overload, serving, vanish
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="memory and files are told as Linux does")
 # What depends on how busy the machine is, or takes thousands of requests to see, is left to the whole run.
@@ -57,3 +59,13 @@ def test_what_does_not_hold_is_told() -> None:
     heard = Heard()
     heard.take(429, 0.1, bare=True)
     assert (heard.bare, heard.counts()) == (1, {"429": 1})
+
+
+def test_faults_are_run_without_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own: what it finds, and that it did not come to its end."""
+    monkeypatch.setattr(soak, "faults", lambda share, folder: {"share": share, "checks": {"steps: it holds": False}})
+    monkeypatch.setattr(soak, "serving", None)
+    assert main(["--parts", "faults", "--share", "0.5", "--out", str(tmp_path / "soak.json")]) == 1
+    assert json.loads((tmp_path / "soak.json").read_text())["faults"]["share"] == 0.5
+    monkeypatch.undo()
+    assert soak.faults(7, tmp_path)["checks"] == {"it ran to its end": False}  # refused: no such share

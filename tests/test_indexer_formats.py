@@ -16,6 +16,7 @@ import openpyxl
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from benchmarks.inputs import mutated
 from indexer.chunk import Chunker
 from indexer.load import SUFFIXES, Loader
 from indexer.load_csv import parse_csv
@@ -468,31 +469,3 @@ def check_damaged(contents: Iterable[bytes], name: str, loader: Loader, folder: 
             assert document.text.strip()
             document.text.encode()
     return read
-
-
-def mutated(content: bytes, chance: random.Random) -> bytes:
-    if content.startswith(b"PK") and chance.random() < 0.7:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            parts = {name: archive.read(name) for name in archive.namelist()}
-        hit = chance.choice([name for name, part in parts.items() if part])
-        parts[hit] = mutated(parts[hit], chance)
-        out = io.BytesIO()
-        with zipfile.ZipFile(out, "w") as archive:
-            for name, part in parts.items():
-                archive.writestr(name, part)
-        return out.getvalue()
-    damaged = bytearray(content)
-    for _ in range(chance.choice((1, 1, 3, 20))):
-        at = chance.randrange(len(damaged))
-        kind = chance.randrange(4)
-        if kind == 0:
-            damaged[at] ^= 1 << chance.randrange(8)
-        elif kind == 1:
-            damaged[at] = chance.randrange(256)
-        elif kind == 2:
-            del damaged[at : at + chance.randrange(1, 20)]
-        else:
-            damaged[at:at] = damaged[at : at + chance.randrange(1, 50)]
-        if not damaged:
-            return b"\0"
-    return bytes(damaged)

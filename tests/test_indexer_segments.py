@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.stage import FINE, LineChunker
 from indexer.compact import compact
 from indexer.merge import MergePolicy, Size
 from indexer.sync import build
@@ -20,30 +21,12 @@ from rag.rows import Rows
 from rag.vectors import FlatVectors
 from tests.conftest import WordEmbedder
 
-# Segments of one document each, until there are four of a kind.
-FINE = MergePolicy(small=0, factor=4, share=0.5)
 NEVER = MergePolicy(small=0, factor=10**6)
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
-class LineChunker:
-    """Every line is a chunk; an empty text has none."""
-
-    tokens = 100
-    overlap = 0
-    fingerprint = "lines"
-
-    def chunk(self, document: Document) -> list[Chunk]:
-        chunks, start = [], 0
-        for number, line in enumerate(document.text.splitlines()):
-            span = Span(start, start + len(line))
-            chunks.append(Chunk(f"{document.id}#{number}", document.id, line, span, {"title": document.title}))
-            start = span.end + 1
-        return chunks
 
 
 def make(directory: Path, texts: dict[str, str], policy: MergePolicy = NEVER) -> None:
