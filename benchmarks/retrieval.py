@@ -150,7 +150,7 @@ def open_corpus(qaset: QASet, settings: Settings, embedder: SentenceEmbedder, ca
     start = time.perf_counter()
     made = build(folder, qaset.documents(), embedder=embedder, chunker=chunker, progress=show_progress)
     if made.embedded:
-        pace = made.embedded / made.seconds["embed"]
+        pace = made.embedded / (made.seconds["read"] + made.seconds["embed"])
         print(
             f"{qaset.name}: {made.embedded} chunks embedded at {pace:.1f}/s, {time.perf_counter() - start:.0f} s in all"
         )

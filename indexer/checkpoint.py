@@ -37,6 +37,11 @@ class Checkpoint:
             rows = self._connection.execute("SELECT key, vector FROM vectors").fetchall()
         return {key: np.frombuffer(vector, np.float32) for key, vector in rows}
 
+    def keys(self) -> set[bytes]:
+        """Return whose vectors are here."""
+        with _as_os_error(self._path):
+            return {key for (key,) in self._connection.execute("SELECT key FROM vectors")}
+
     def add(self, keys: Sequence[bytes], vectors_nd: FloatArray) -> None:
         """Keep vectors `(n, d)`; they are on disk when this returns."""
         rows = [(key, vector.tobytes()) for key, vector in zip(keys, vectors_nd, strict=True)]

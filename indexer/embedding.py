@@ -13,7 +13,7 @@ from rag.index import Generation
 from rag.protocols import Embedder, FloatArray
 
 # Texts between two checkpoints: 5 to 15 seconds of work on two cores, also the step of the progress bar.
-_WINDOW = 128
+WINDOW = 128
 
 
 class IndexEmbedder(Embedder, Protocol):
@@ -72,9 +72,9 @@ def _reuse(keys: list[bytes], old: Generation | None, vectors_nd: FloatArray) ->
 def _windows(store: DocumentStore, rows: list[int]) -> Iterator[list[int]]:
     """Yield rows in windows of like length, the longest first, so that batches need little padding."""
     length: dict[int, int] = {}
-    for start in range(0, len(rows), _WINDOW):
-        part = rows[start : start + _WINDOW]
+    for start in range(0, len(rows), WINDOW):
+        part = rows[start : start + WINDOW]
         length.update((row, len(chunk.context_text)) for row, chunk in store.chunks(part).items())
     ordered = sorted(rows, key=lambda row: -length[row])
-    for start in range(0, len(ordered), _WINDOW):
-        yield ordered[start : start + _WINDOW]
+    for start in range(0, len(ordered), WINDOW):
+        yield ordered[start : start + WINDOW]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from indexer import checkpoint
+from indexer.ahead import Ahead
 from indexer.compact import counts, infos, tidied
 from indexer.embedding import IndexEmbedder, chunk_vectors
 from indexer.merge import MergePolicy
@@ -161,8 +162,12 @@ class Update:
         with self._writer.guard(), self._writer.staging() as folder:
             name = self._writer.new_segment(folder)
             with report.timed("read"), StoreWriter(folder / SEGMENTS / name) as incoming:
-                for source, document in read_sources(fresh, self._before, report, self._progress):
-                    incoming.add(document, self._chunker.chunk(document), source.original)
+                with Ahead(self._old, self._embedder, self._writer.directory) as ahead:
+                    for source, document in read_sources(fresh, self._before, report, self._progress):
+                        chunks = self._chunker.chunk(document)
+                        incoming.add(document, chunks, source.original)
+                        ahead.add(chunks)
+                report.embedded = ahead.embedded
                 check({*report.unchanged, *report.added, *report.changed})
                 if self._old and not self._same_cut:
                     self._cut_again(self._old, untouched, incoming)
@@ -235,9 +240,10 @@ class Update:
         """Complete the incoming segment: vectors and terms for its chunks."""
         report = self._report
         with closing(DocumentStore(incoming.folder / STORE)) as store, report.timed("embed"):
-            vectors_nd, report.embedded = chunk_vectors(
+            vectors_nd, embedded = chunk_vectors(
                 store, self._old, self._embedder, self._writer.directory, self._embed_progress
             )
+            report.embedded += embedded
         self._progress("write", 0, 3)
         with report.timed("write"):
             info = finish_segment(incoming, vectors_nd)

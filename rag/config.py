@@ -45,7 +45,7 @@ class EmbedderSettings(_Section):
     """The model that turns text into vectors."""
 
     model: str = Field("all-MiniLM-L6-v2", description="Name in the model registry.")
-    batch: int = Field(32, ge=1, le=4096, description="Texts per forward pass.")
+    batch: int = Field(32, ge=1, le=4096, description="Texts per forward pass at most; of long ones fewer.")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 takes all cores.")
 
 

@@ -1,8 +1,13 @@
-"""What the terminal shows of an answer that is withheld."""
+"""What the terminal shows of an answer that is withheld, and of a run under way."""
 
 import json
+import re
+import time
+from io import StringIO
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 from rag import console
 from rag.datatypes import Answer, AnswerSentence, Citation, Closest, RiskTarget, Span, Verdict
@@ -85,3 +90,52 @@ def test_each_sentence_is_marked_and_one_that_nothing_supports_is_named(capsys: 
     assert capsys.readouterr().out.splitlines()[0] == " [1] [2]"
     told = json.loads(json.dumps(console.answer_json("When?", answer)))["sentences"]
     assert told[1] == {"span": [8, 22], "citations": [1, 2], "score": 0.8, "supported": True}
+
+
+class Clock:
+    """A clock that is set by hand, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_bar_of_an_index_tells_documents_chunks_a_second_and_the_time_left() -> None:
+    clock = Clock()
+    bars = Progress(disable=True, get_time=clock)
+    tell, column = console.StageProgress(bars), console.PaceColumn()
+    tell("read", 0, 40)
+    assert column.render(bars.tasks[0]).plain == ""
+    clock.now += 8
+    tell("read", 10, 40)
+    assert column.render(bars.tasks[0]).plain == "1.2 documents/s, 0:00:24 left"
+    tell("read", 40, 40)
+    clock.now += 50
+    assert column.render(bars.tasks[0]).plain == "5.0 documents/s"
+    tell("embed", 0, 1280)
+    clock.now += 4
+    tell("embed", 128, 1280)
+    assert column.render(bars.tasks[1]).plain == "32.0 chunks/s, 0:00:36 left"
+    clock.now += 4
+    assert column.render(bars.tasks[1]).plain == "16.0 chunks/s, 0:01:12 left"
+
+
+def test_a_stage_whose_end_is_not_known_has_no_time_left() -> None:
+    clock = Clock()
+    bars = Progress(disable=True, get_time=clock)
+    console.StageProgress(bars)("counting", 5, 0)
+    clock.now += 1
+    assert console.PaceColumn().render(bars.tasks[0]).plain == ""
+
+
+def test_the_bars_are_drawn_with_their_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = StringIO()
+    monkeypatch.setattr(console, "err", Console(file=written, force_terminal=True, width=100))
+    with console.stage_progress() as tell:
+        tell("embed", 0, 300)
+        time.sleep(0.01)
+        tell("embed", 128, 300)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written.getvalue())
+    assert re.search(r"embed \S+ 128/300 [\d,.]+ chunks/s, 0:00:0\d left", shown)

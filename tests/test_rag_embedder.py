@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
+from rag import embedder as embedder_module
 from rag.embedder import SentenceEmbedder
 from rag.errors import ModelDamaged, ModelLoadFailed
 from rag.protocols import FloatArray
@@ -36,10 +38,13 @@ class FakeModel:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model folder without weights, for 3 dimensions and 256 tokens."""
+    """A model folder without weights, for 3 dimensions and 256 tokens: a character each, but a run of b is one."""
     write(tmp_path / "config.json", {"hidden_size": 3, "max_position_embeddings": 512})
     write(tmp_path / "modules.json", [{"type": "sentence_transformers.models.Transformer", "path": ""}])
     write(tmp_path / "sentence_bert_config.json", {"max_seq_length": 256})
+    tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("b+|[^b]"), "isolated")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
     return tmp_path
 
 
@@ -70,6 +75,41 @@ def test_batches_hold_texts_of_like_length_and_the_order_is_kept(folder: Path, l
     assert (vectors[:, 0] / vectors[:, 1]).tolist() == pytest.approx([1, 5, 2, 4, 3])
     assert [[len(text) for text in batch] for batch in loaded[0].batches] == [[5, 4], [3, 2], [1]]
     assert done == [2, 2, 1]
+
+
+def test_a_batch_is_measured_in_tokens_and_not_in_characters(folder: Path, loaded: list[FakeModel]) -> None:
+    texts = ["b" * 90, "aaaa", "b" * 70 + "a", "aaaaa"]
+    SentenceEmbedder(folder, "fake", "f", batch=2).embed(texts)
+    assert loaded[0].batches == [["aaaaa", "aaaa"], ["b" * 70 + "a", "b" * 90]]
+
+
+def test_a_batch_holds_as_many_tokens_as_pay(
+    folder: Path, loaded: list[FakeModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedder_module, "_BATCH_TOKENS", 512)
+    texts = ["a" * length for length in (256, 600, 9000, 128, 128, 128, 100, 1)]
+    SentenceEmbedder(folder, "fake", "f").embed(texts)
+    # What is longer than the model reads counts as what it reads: 256.
+    assert [[len(text) for text in batch] for batch in loaded[0].batches] == [
+        [256, 600],
+        [9000, 128],
+        [128, 128, 100, 1],
+    ]
+
+
+def test_a_text_longer_than_a_batch_goes_alone(
+    folder: Path, loaded: list[FakeModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedder_module, "_BATCH_TOKENS", 3)
+    SentenceEmbedder(folder, "fake", "f").embed(["aaaa", "", "aaa"])
+    assert loaded[0].batches == [["aaaa"], ["aaa"], [""]]
+
+
+def test_a_folder_without_its_tokenizer_is_refused(folder: Path, loaded: list[FakeModel]) -> None:
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelDamaged, match=r"tokenizer\.json"):
+        SentenceEmbedder(folder, "fake", "f").embed(["text"])
+    assert loaded == []
 
 
 def test_nothing_to_embed_loads_nothing(folder: Path, loaded: list[FakeModel]) -> None:
