@@ -94,7 +94,8 @@ def ablation_plot(found: Ablation) -> Markup:
 
 
 def _heading(found: Ablation) -> str:
-    return f"What each part gives on {found['data'].get('name', '')}, {found['questions']:,} questions"
+    name, questions = found["data"].get("name", ""), found["questions"]
+    return f"What each part gives on {name}, {questions:,} questions: with it / without it"
 
 
 def _cells(found: Ablation) -> list[list[str]]:
@@ -116,7 +117,7 @@ def _cells(found: Ablation) -> list[list[str]]:
         ]
         for part in found["parts"]
     ]
-    return [[*header, "CPU seconds", "tokens read", "gain a second", "verdict"], *rows]
+    return [[*header, "CPU seconds", "tokens read", "gain a CPU second", "verdict"], *rows]
 
 
 def verdict_words(part: dict[str, Any]) -> str:

@@ -177,7 +177,12 @@ class DeliberationSettings(_Section):
     @property
     def on(self) -> bool:
         """Whether anything is thought over."""
-        return self.samples > 1 or self.phrasings > 1 or self.reason_tokens > 0
+        return self.requests > 1
+
+    @property
+    def requests(self) -> int:
+        """How often a model may be asked for one answer."""
+        return self.samples * self.phrasings * (2 if self.reason_tokens else 1)
 
 
 class AbstentionSettings(_Section):
