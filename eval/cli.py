@@ -1,11 +1,11 @@
-"""`smallhold eval run|report|compare|convert`. How a system is opened is passed in, so that this knows no builder."""
+"""`smallhold eval run|report|compare|calibrate`. How a system is opened is passed in, so that this knows no builder."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from eval import cli_cascade, cli_convert, cli_export, cli_scorers, cli_synth
+from eval import cli_ablate, cli_cascade, cli_convert, cli_export, cli_scorers, cli_synth
 
 if TYPE_CHECKING:
     from eval.convert_csv import LoadFolder
@@ -161,7 +161,7 @@ def make_app(
         from eval.console import comparison_table, print_table
         from rag.console import print_json
 
-        comparisons = compare_runs(out_a, out_b, tuple(_split(metric or [])) or scored_metrics(out_a))
+        comparisons = compare_runs(out_a, out_b, tuple(split(metric or [])) or scored_metrics(out_a))
         if as_json:
             print_json([comparison.to_json() for comparison in comparisons])
         else:
@@ -194,6 +194,7 @@ def make_app(
     app.add_typer(cli_synth.make_app(open_source), name="synth")
     cli_scorers.add_commands(app)
     cli_cascade.add_commands(app)
+    cli_ablate.add_commands(app, open_systems)
     return app
 
 
@@ -213,7 +214,7 @@ def _choose(asked: list[str], qaset: "QASet", file: Path | None) -> "list[System
     from eval.systems import choose_systems, load_systems
 
     default = "retrieval" if qaset.retrieval_only else "small+retrieval"
-    return check_recorded(choose_systems(_split(asked) or [default], load_systems(file)))
+    return check_recorded(choose_systems(split(asked) or [default], load_systems(file)))
 
 
 def _show(out: Path, *, as_json: bool, notes: bool) -> dict[str, Any]:
@@ -264,5 +265,6 @@ def _exit_if_stopped(run: "Run", asked: list[str], *, limited: bool) -> None:
         raise typer.Exit(1 if limited else 3)
 
 
-def _split(values: list[str]) -> list[str]:
+def split(values: list[str]) -> list[str]:
+    """Return the names in options that may be repeated and may each hold several, split by commas."""
     return [name.strip() for value in values for name in value.split(",") if name.strip()]

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from eval.compare import Comparison
 from eval.rows import Row
-from eval.wording import TITLES, UNKNOWN, interval, per_thousand, scored_metrics, seconds, share
+from eval.wording import TITLES, UNKNOWN, interval, p_value, per_thousand, scored_metrics, seconds, share
 
 # Wide enough for six systems where output goes to a file or a pipe.
 _PIPE_WIDTH = 200
@@ -94,7 +94,14 @@ def comparison_table(comparisons: list[Comparison]) -> Table:
     for title in ("A", "B", "B - A", "p (Holm)", "can show", "more needed", "questions"):
         table.add_column(title, justify="right")
     for c in comparisons:
-        figures = (_number(c.a.value), _number(c.b.value), _difference(c), _p(c), *_power(c), f"{c.difference.n:,}")
+        figures = (
+            _number(c.a.value),
+            _number(c.b.value),
+            _difference(c),
+            p_value(c.test.p_holm),
+            *_power(c),
+            f"{c.difference.n:,}",
+        )
         table.add_row(escape(c.system_a), escape(c.system_b), TITLES.get(c.metric, c.metric), *figures)
     return table
 
@@ -117,13 +124,6 @@ def _difference(comparison: Comparison) -> str:
     if figure.value is None or figure.low is None or figure.high is None:
         return UNKNOWN
     return f"{_signed(figure.value)} ({_signed(figure.low)} to {_signed(figure.high)})"
-
-
-def _p(comparison: Comparison) -> str:
-    p = comparison.test.p_holm
-    if p is None:
-        return UNKNOWN
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _power(comparison: Comparison) -> tuple[str, str]:

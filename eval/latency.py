@@ -11,7 +11,9 @@ from eval.statistics import Floats
 
 # `replayed` are the seconds that an answer out of the cache took at first, which the others hold already.
 # `read` lies within `generate` and ends at the first token; what comes after that token the reader need not wait for.
-_NOT_BEFORE_THE_FIRST_TOKEN = frozenset({"generate", "read", "cite", "total", "replayed", "replayed_here"})
+_NOT_BEFORE_THE_FIRST_TOKEN = frozenset(
+    {"generate", "read", "cite", "total", "replayed", "replayed_here", "replayed_cpu"}
+)
 
 
 def first_token_seconds(timings: Mapping[str, float | None]) -> float | None:

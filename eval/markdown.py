@@ -15,6 +15,7 @@ from eval.wording import (
     dollars,
     headline_metric,
     interval,
+    p_value,
     per_thousand,
     scored_metrics,
     seconds,
@@ -127,7 +128,7 @@ def _abstention_sentence(name: str, system: dict[str, Any]) -> str:
 
 def _systems_table(report: Report) -> str:
     systems = report["systems"]
-    rows = [["", *(f"`{_cell(name)}`" for name in systems)]]
+    rows = [["", *(f"`{cell(name)}`" for name in systems)]]
     for metric in scored_metrics(report):
         rows.append([TITLES[metric], *(interval(system["metrics"][metric]) for system in systems.values())])
     rows.append(["cost of 1,000 questions", *(per_thousand(s["cost_per_question"]) for s in systems.values())])
@@ -180,9 +181,9 @@ def _differences(report: Report) -> Iterator[str]:
 
 def _difference_line(name: str, baseline: str, by: dict[str, dict[str, Any]], metric: str, p: float | None) -> str:
     cells = [
-        f"`{_cell(name)}` minus `{_cell(baseline)}`",
+        f"`{cell(name)}` minus `{cell(baseline)}`",
         difference(by[metric]) if metric in by else UNKNOWN,
-        UNKNOWN if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
+        p_value(p),
         _signed(by.get(COST), per_thousand),
         _signed(by.get(SECONDS), seconds),
     ]
@@ -243,7 +244,8 @@ def _prices(prices: dict[str, Any]) -> str:
     return ", ".join(told) if told else "no price stated"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """Write a text so that it stays within its cell."""
     return text.replace("|", "\\|")
 
 

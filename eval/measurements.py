@@ -38,6 +38,9 @@ COST = "cost_per_question"
 SECONDS = "seconds"
 JOULES = "joules"
 FLOPS = "flops"
+# Processor seconds over all threads, and tokens of the prompts that were read, not reused.
+CPU = "cpu_seconds"
+READ = "tokens_read"
 FIRST_TOKEN = "first_token"  # noqa: S105 - a column, no secret
 TOTAL = "total"
 # Of the answers given: how sure the system was, and whether it was wrong; an answer to an unanswerable question is.
@@ -62,7 +65,7 @@ TRUST = (
     "abstained_wrongly",
 )
 
-_ALL = (*COLUMNS, JOULES, FLOPS, FIRST_TOKEN, TOTAL, CONFIDENCE, WRONG, *TRUST, _SPENT, _WON)
+_ALL = (*COLUMNS, JOULES, FLOPS, CPU, READ, FIRST_TOKEN, TOTAL, CONFIDENCE, WRONG, *TRUST, _SPENT, _WON)
 
 # What lies between two ends; the others are dollars, seconds and the like.
 _SHARES = frozenset({*SCORES, WRONG, *TRUST})
@@ -138,20 +141,21 @@ class Measurements:
         pair = [_ALL.index(_SPENT), _ALL.index(_WON)]
         return ratio(self.column(_SPENT), self.column(_WON), self.draws(self.places)[:, pair])
 
-    def differences_from(self, baseline: "Measurements") -> list[Difference]:
+    def differences_from(self, baseline: "Measurements", names: Sequence[str] = COLUMNS) -> list[Difference]:
         """This system minus `baseline`, paired, over the questions that both have rows for (of one run).
 
-        One for each column of `COLUMNS`; of p values each is uncorrected.
+        One for each of the named columns; of p values each is uncorrected.
         """
         common = np.intersect1d(self.places, baseline.places)
-        ours, theirs = self.at(common)[:, : len(COLUMNS)], baseline.at(common)[:, : len(COLUMNS)]
-        our_draws, their_draws = self.draws(common)[:, : len(COLUMNS)], baseline.draws(common)[:, : len(COLUMNS)]
+        columns = [_ALL.index(name) for name in names]
+        ours, theirs = self.at(common)[:, columns], baseline.at(common)[:, columns]
+        our_draws, their_draws = self.draws(common)[:, columns], baseline.draws(common)[:, columns]
         groups = renumbered(self.groups[common])
-        figures = score_differences(COLUMNS, theirs, ours, (their_draws, our_draws), groups)
+        figures = score_differences(names, theirs, ours, (their_draws, our_draws), groups)
         verdicts = compare_scores(theirs, ours, our_draws - their_draws, groups)
         return [
             Difference(name, baseline.name, self.name, figure, *verdict)
-            for name, figure, verdict in zip(COLUMNS, figures, verdicts, strict=True)
+            for name, figure, verdict in zip(names, figures, verdicts, strict=True)
         ]
 
     def at(self, places: Places) -> Floats:
@@ -306,6 +310,8 @@ class _Reader:
             SECONDS: row.seconds if timed else None,
             JOULES: self._joules(row) if timed else None,
             FLOPS: None if row.failed else self._flops(row),
+            CPU: row.work.cpu_seconds if timed and row.work is not None else None,
+            READ: float(row.usage.prompt - row.usage.cached) if row.generates and not row.failed else None,
             FIRST_TOKEN: first_token_seconds(row.timings) if timed else None,
             TOTAL: row.seconds if timed else None,
             CONFIDENCE: row.confidence if row.sample.answered else None,

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from eval.retrieval_metrics import RANKED_DOCUMENTS, RETRIEVAL_METRICS, judge_ranking
 from eval.right import right
-from eval.scorers import contains, exact_match, f1, grounded, normalize_answer, rouge_l
+from eval.scorers import contains, exact_match, f1, grounded, rouge_l
 from eval.trust import CRAG, Trust, trust_of
+from rag.text import normalize_answer
 
 __all__ = [
     "METRICS", "RANKED_DOCUMENTS", "Sample", "Scores", "contains", "exact_match", "f1", "judge", "mean",

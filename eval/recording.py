@@ -11,24 +11,25 @@ class Recording(NamedTuple):
     """What a model wrote: its pieces, and for each the seconds since the request at which it came.
 
     `complete` is false where the reader had enough before the end. `warm` says that the prompt had just been read for
-    the same question, so that the first token came at once.
+    the same question, so that the first token came at once. `cpu` are the processor seconds that this process had taken
+    by then, for each piece too; empty where nobody measured them, as in answers that were saved before.
     """
 
     pieces: tuple[Piece, ...]
     seconds: tuple[float, ...]
     complete: bool
     warm: bool = False
-
-    @property
-    def reading(self) -> float:
-        """The seconds until the first token, 0 where they were spared."""
-        written = [seconds for piece, seconds in zip(self.pieces, self.seconds, strict=True) if piece.tokens]
-        return 0.0 if self.warm else next(iter(written), self.seconds[-1])
+    cpu: tuple[float, ...] = ()
 
     def reread(self) -> "Recording":
         """Return what asking once more within the same question takes: the prompt need not be read again."""
-        spared = self.reading
-        return self._replace(seconds=tuple(max(0.0, seconds - spared) for seconds in self.seconds), warm=True)
+        return self._replace(seconds=self._spared(self.seconds), cpu=self._spared(self.cpu), warm=True)
+
+    def _spared(self, clock: tuple[float, ...]) -> tuple[float, ...]:
+        """Return a clock that begins with the first token, unless it does already."""
+        written = [time for piece, time in zip(self.pieces, clock, strict=False) if piece.tokens]
+        spared = 0.0 if self.warm else next(iter(written), clock[-1] if clock else 0.0)
+        return tuple(max(0.0, time - spared) for time in clock)
 
 
 class SavedAnswer(NamedTuple):
@@ -56,9 +57,17 @@ class SavedAnswer(NamedTuple):
         if not tokens:  # given up while the prompt was read
             return self.whole
         place = _place(self.whole.pieces, tokens)
-        offset = self.first.seconds[-1] - self.whole.seconds[place - 1]
-        rest = tuple(offset + seconds for seconds in self.whole.seconds[place:])
-        return Recording(self.first.pieces + self.whole.pieces[place:], self.first.seconds + rest, complete=True)
+        pieces = self.first.pieces + self.whole.pieces[place:]
+        seconds = _continued(self.first.seconds, self.whole.seconds, place)
+        measured = bool(self.first.cpu and self.whole.cpu)
+        cpu = _continued(self.first.cpu, self.whole.cpu, place) if measured else ()
+        return Recording(pieces, seconds, complete=True, cpu=cpu)
+
+
+def _continued(first: tuple[float, ...], whole: tuple[float, ...], place: int) -> tuple[float, ...]:
+    """Return one clock, and after it the other from `place` on, as if they were the same."""
+    offset = first[-1] - whole[place - 1]
+    return first + tuple(offset + time for time in whole[place:])
 
 
 def _place(pieces: Sequence[Piece], tokens: int) -> int:
@@ -89,7 +98,8 @@ def _plain(recording: Recording) -> dict[str, Any]:
         ]
         for piece, seconds in zip(recording.pieces, recording.seconds, strict=True)
     ]
-    return {"complete": recording.complete, "warm": recording.warm, "pieces": pieces}
+    cpu = {"cpu": [round(seconds, 6) for seconds in recording.cpu]} if recording.cpu else {}
+    return {"complete": recording.complete, "warm": recording.warm, "pieces": pieces, **cpu}
 
 
 def decode(answer: str) -> SavedAnswer:
@@ -102,4 +112,7 @@ def _recording(saved: dict[str, Any]) -> Recording:
         Piece(text, logprob, tokens, finish, None if usage is None else Usage(*usage), decline)
         for text, logprob, tokens, finish, usage, decline, _ in saved["pieces"]
     )
-    return Recording(pieces, tuple(piece[-1] for piece in saved["pieces"]), saved["complete"], saved["warm"])
+    seconds, cpu = tuple(piece[-1] for piece in saved["pieces"]), tuple(saved.get("cpu", ()))
+    if len(cpu) not in (0, len(pieces)):
+        raise ValueError("processor seconds are of other pieces")
+    return Recording(pieces, seconds, saved["complete"], saved["warm"], cpu)

@@ -21,7 +21,8 @@ class CachedGenerator:
 
     `identity` names the weights or endpoint and whatever else moves answers or seconds, such as the machine. `waited`
     tells the seconds that the model has so far spent, in this thread, on keeping to a rate limit, which are not the
-    answer's; `here` is false of an endpoint's. An answer that its reader cut short is kept as far as it goes; who reads
+    answer's; `here` is false of an endpoint's. `cpu` tells the processor seconds of this process, which are kept too
+    where it is given. An answer that its reader cut short is kept as far as it goes; who reads
     on has it written anew from there.
     """
 
@@ -33,8 +34,10 @@ class CachedGenerator:
         *,
         waited: Callable[[], float] = lambda: 0.0,
         here: bool = True,
+        cpu: Callable[[], float] | None = None,
     ) -> None:
         self.here = here
+        self._cpu = cpu
         self._model = model
         self._cache = cache
         self._identity = identity
@@ -75,8 +78,9 @@ class CachedGenerator:
             self.clock.end()
 
     def _replay(self, saved: Recording, began: float) -> Generator[Piece, None, None]:
-        for piece, seconds in zip(saved.pieces, saved.seconds, strict=True):
-            self.clock.note(piece, seconds - (time.perf_counter() - began), replayed=seconds)
+        cpu = saved.cpu or (None,) * len(saved.pieces)
+        for piece, seconds, taken in zip(saved.pieces, saved.seconds, cpu, strict=True):
+            self.clock.note(piece, seconds - (time.perf_counter() - began), replayed=seconds, cpu=taken)
             yield piece
         if not saved.complete:  # what follows is written from the beginning, and takes its own time
             self.clock.note(saved.pieces[-1], began - time.perf_counter())
@@ -89,6 +93,8 @@ class CachedGenerator:
         waited_before = self._waited()
         pieces: list[Piece] = []
         seconds: list[float] = []
+        cpu: list[float] = []
+        cpu_before = self._cpu() if self._cpu else 0.0
         complete, warm = False, before is not None
         try:
             with closing(self._model.stream(messages, sampling)) as stream:
@@ -97,21 +103,23 @@ class CachedGenerator:
                     lost = ours + self._waited() - waited_before
                     pieces.append(piece)
                     seconds.append(now - began - lost)
+                    cpu += [self._cpu() - cpu_before] if self._cpu else []
                     if piece.tokens and before == "replayed":  # read now only because it was not read a moment ago
                         ours, before = ours + seconds[-1], None
                         lost += seconds[-1]
-                        seconds = [0.0] * len(seconds)
+                        seconds, cpu = [0.0] * len(seconds), [0.0] * len(cpu)
+                        cpu_before = self._cpu() if self._cpu else 0.0
                     # Before the last piece is handed on: whoever reads it need not come back for more.
                     if piece.finish_reason is not None:
                         complete = True
-                        self._cache.put(key, Recording(tuple(pieces), tuple(seconds), complete=True, warm=warm))
+                        self._cache.put(key, Recording(tuple(pieces), tuple(seconds), True, warm, tuple(cpu)))
                         lost += time.perf_counter() - now
                     self.clock.note(piece, -lost)
                     yield piece
         except GeneratorExit:
             if pieces and not complete:
                 now = time.perf_counter()
-                self._cache.put(key, Recording(tuple(pieces), tuple(seconds), complete=False, warm=warm))
+                self._cache.put(key, Recording(tuple(pieces), tuple(seconds), False, warm, tuple(cpu)))
                 self.clock.after -= time.perf_counter() - now
             raise
 
@@ -121,33 +129,36 @@ class Correction:
     """Seconds to add to the measured ones so that they are those of the first time, without waits of our own making.
 
     `read` is for the time to the first token, `generate` for all of it, `after` for what follows until the generator is
-    closed; `replayed` is how many seconds were not spent. `here` is false of an endpoint's model, and `replayed_here`
-    sums up those of the models that are none. `asked` tells of the requests of this question so far whether the model
-    has read their prompts or was spared that.
+    closed; `replayed` is how many seconds were not spent, and `replayed_cpu` how many of the processor, None where
+    nobody knows. `here` is false of an endpoint's model, and `replayed_here` sums up those of the models that are none.
+    `asked` tells of the requests of this question so far whether the model has read their prompts or was spared that.
     """
 
     read: float = 0.0
     generate: float = 0.0
     after: float = 0.0
     replayed: float = 0.0
+    replayed_cpu: float | None = 0.0
     asked: dict[str, Asked] = field(default_factory=dict)
     here: bool = True
     replayed_here: float = 0.0
     _before: float = 0.0
     _replayed_before: float = 0.0
+    _cpu_before: float | None = 0.0
     _first: bool = True
 
-    def note(self, piece: Piece, shift: float, *, replayed: float = 0.0) -> None:
+    def note(self, piece: Piece, shift: float, *, replayed: float = 0.0, cpu: float | None = 0.0) -> None:
         """Take note of a piece that came `shift` seconds too early."""
         self.generate = self._before + shift
         self.replayed = self._replayed_before + replayed
+        self.replayed_cpu = _both(self._cpu_before, cpu)
         if self._first:
             self.read = self.generate
             self._first = piece.tokens == 0
 
     def end(self) -> None:
         """A request is through: a further one of the same question adds to it."""
-        self._before, self._replayed_before = self.generate, self.replayed
+        self._before, self._replayed_before, self._cpu_before = self.generate, self.replayed, self.replayed_cpu
 
     def then(self, other: "Correction") -> "Correction":
         """Return the correction of two models asked one after the other; one that was not asked changes nothing."""
@@ -159,20 +170,23 @@ class Correction:
             generate=before + other.generate,
             after=other.after,
             replayed=self.replayed + other.replayed,
+            replayed_cpu=_both(self.replayed_cpu, other.replayed_cpu if other.here else 0.0),
             replayed_here=self.replayed_here + (other.replayed if other.here else 0.0),
         )
 
     def applied(self, timings: Mapping[str, float]) -> dict[str, float]:
         """Return the timings of an answer corrected, with `replayed` where part of it came from the cache.
 
-        `replayed_here` stands beside it where an endpoint's seconds are in that, which keep no core of ours busy.
+        `replayed_here` stands beside it where an endpoint's seconds are in that, which keep no core of ours busy, and
+        `replayed_cpu` where the processor seconds are known.
         """
         shifts = {"read": self.read, "generate": self.generate, "total": self.generate + self.after}
         corrected = {name: max(0.0, seconds + shifts.get(name, 0.0)) for name, seconds in timings.items()}
         if not self.replayed:
             return corrected
         here = {} if self.replayed_here == self.replayed else {"replayed_here": self.replayed_here}
-        return {**corrected, "replayed": self.replayed, **here}
+        cpu = {"replayed_cpu": self.replayed_cpu} if self.replayed_cpu else {}
+        return {**corrected, "replayed": self.replayed, **here, **cpu}
 
 
 class CachedPipeline:
@@ -198,6 +212,10 @@ class CachedPipeline:
     def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
         """Return the ranked chunks alone."""
         return self._pipeline.retrieve(question, history)
+
+
+def _both(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
 
 
 def _after(pieces: Generator[Piece, None, None], tokens: int) -> Generator[Piece, None, None]:

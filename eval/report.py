@@ -75,17 +75,9 @@ def build_report(measured: Measured) -> Report:
     report: Report = {
         "data": run.data,
         "machine": _machine(run),
-        "statistics": {
-            "level": LEVEL,
-            "method": "percentile bootstrap over questions, differences paired",
-            "resamples": RESAMPLES,
-            "seed": SEED,
-            "clusters": measured.clusters,
-            "tests": "McNemar's exact test where scores are 0 and 1, else randomisation of signs; by cluster",
-            "correction": "Holm, within each metric over the pairs of systems",
-        },
+        "statistics": describe_statistics(measured),
         "systems": {name: _system(system, len(run.questions)) for name, system in systems.items()},
-        "differences": [_difference(difference) for difference in found],
+        "differences": [describe_difference(difference) for difference in found],
         "power": _power(list(systems.values()), found),
         "break_even": _break_even(list(systems.values())),
         "scale": equivalent_scale(list(systems.values())),
@@ -96,6 +88,19 @@ def build_report(measured: Measured) -> Report:
         for name, (n, asked) in too_few_questions(report).items()
     ]
     return {"verdict": verdict(report), **report}
+
+
+def describe_statistics(measured: Measured) -> dict[str, Any]:
+    """Say how intervals and p values came about."""
+    return {
+        "level": LEVEL,
+        "method": "percentile bootstrap over questions, differences paired",
+        "resamples": RESAMPLES,
+        "seed": SEED,
+        "clusters": measured.clusters,
+        "tests": "McNemar's exact test where scores are 0 and 1, else randomisation of signs; by cluster",
+        "correction": "Holm, within each metric over the pairs of systems",
+    }
 
 
 def _machine(run: Run) -> dict[str, Any]:
@@ -162,8 +167,8 @@ def _tokens(measurements: Measurements) -> dict[str, Any]:
     return {**totals, "per_question": means}
 
 
-def _difference(found: Difference) -> dict[str, Any]:
-    """One difference: system `b` minus system `a`; `system` and `baseline` are other names of the two."""
+def describe_difference(found: Difference) -> dict[str, Any]:
+    """Return one difference as JSON: `b` minus `a`; `system` and `baseline` are other names of the two."""
     return {
         "system": found.b,
         "baseline": found.a,

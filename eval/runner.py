@@ -254,13 +254,17 @@ def ask(question: Question, row: SystemRow, fingerprint: str, system: System, me
 
 
 def _work(result: Row, spent: Spent) -> Work | None:
-    """What the machine did for a question. Of a replayed answer it is reckoned: a model here keeps every core busy."""
+    """What the machine did for a question. Of a replayed answer it is what it did the first time.
+
+    Where nobody kept that, it is reckoned: a model here keeps every core busy.
+    """
     if result.recorded:
         return None
     timings = result.timings
     replayed = timings.get("replayed_here", timings.get("replayed")) or 0.0
     joules = None if timings.get("replayed") else spent.joules
-    return Work(cpu_seconds=spent.cpu_seconds + replayed * spent.cores, cores=spent.cores, joules=joules)
+    again = timings.get("replayed_cpu") or replayed * spent.cores
+    return Work(cpu_seconds=spent.cpu_seconds + again, cores=spent.cores, joules=joules)
 
 
 def _retrieved(question: Question, system: System) -> Reply:

@@ -1,12 +1,12 @@
 """Scorers of one answer's text: against right answers, and against the text that it cites. Each returns 0 to 1."""
 
 import re
-import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 from eval.folding import content, fold, is_number
 from rag.protocols import Embedder
+from rag.text import normalize_answer
 
 # Chosen on the first 200 questions of nq-recorded: the share at which right answers, given without documents, against
 # their relevant passage (0.53 grounded) stand out most from wrong ones (0.13). On the other 200: 0.60 and 0.15, and
@@ -19,15 +19,7 @@ EMBEDDED_GOLD = 5
 # Longest common subsequences take time by the product of the lengths.
 _ROUGE_WORDS = 2_000
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
-_PUNCTUATION = frozenset(string.punctuation)
 _CAPITALISED = re.compile(r"(?<![.!?:]\s)(?<!^)(?<![\w'’])[A-Z][\w'’-]*")
-
-
-def normalize_answer(text: str) -> str:
-    """Lower-case, drop ASCII punctuation, drop the articles, squeeze white space: SQuAD's order and rules."""
-    bare = "".join(character for character in text.lower() if character not in _PUNCTUATION)
-    return " ".join(_ARTICLES.sub(" ", bare).split())
 
 
 def exact_match(answer: str, gold: Sequence[str]) -> float:

@@ -106,14 +106,18 @@ class Spending:
 
 
 def _most(row: SystemRow, settings: Settings, questions: Sequence[Question]) -> float:
-    """Estimate what a question costs at most: every passage is read by itself, and every answer takes its limit."""
+    """Estimate what a question costs at most: every passage is read by itself, and every answer takes its limit.
+
+    Where answers are thought over, each further request reads all passages again.
+    """
     own = row.apply(settings)
+    further = own.deliberation.requests - 1
     requests = own.evidence.passages if row.retrieval and own.evidence.mode == "each" else 1
     asked = max((math.ceil(len(question.question.encode()) / 3) for question in questions), default=0)
     earlier = own.evidence.history_tokens if any(question.history for question in questions) else 0
     fixed = (_READING_TOKENS if row.retrieval else _ASKING_TOKENS) + asked + earlier
     usage = Usage(
-        prompt=requests * fixed + (own.evidence.tokens if row.retrieval else 0),
-        completion=requests * own.generator.max_tokens,
+        prompt=(requests + further) * fixed + (1 + further) * (own.evidence.tokens if row.retrieval else 0),
+        completion=(requests + further) * (own.generator.max_tokens + own.deliberation.reason_tokens),
     )
     return question_cost(row.prices, seconds=0.0, usage=usage, generated=True) or 0.0

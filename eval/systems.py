@@ -241,6 +241,8 @@ class SystemRow(BaseModel):
         plain["generator"] = {key: value for key, value in plain["generator"].items() if key not in _PATIENCE}
         if not plain["cascade"]["generator"]:  # rows of before there was one still count
             del plain["cascade"]
+        if not self.apply(settings).deliberation.on:
+            del plain["deliberation"]
         identity = {"generates": bool(self.generator), "retrieves": self.retrieval, "settings": plain}
         return identity | {name: True for name in ("oracle", "warm") if getattr(self, name)}
 
@@ -368,6 +370,15 @@ def choose_systems(names: Sequence[str], rows: Mapping[str, SystemRow]) -> list[
         if name not in rows:
             raise UnknownModel(f"there is no system {name!r}", hint=f"There are {', '.join(sorted(rows))}.")
     return [rows[name] for name in dict.fromkeys(names)]
+
+
+def system_in_force(name: str, settings: Settings) -> SystemRow:
+    """Return the system that `smallhold ask` runs with these settings."""
+    wanted = settings.generator
+    if not wanted.endpoint:
+        return SystemRow(name=name, generator=wanted.model, retrieval=True)
+    endpoint = Endpoint(endpoint=wanted.endpoint, model=wanted.model, api_key_env=wanted.api_key_env)
+    return SystemRow(name=name, generator=endpoint, retrieval=True)
 
 
 def changed_settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -101,6 +101,13 @@ def difference(figure: dict[str, Any]) -> str:
     return f"{figure['value']:+.3f} ({figure['low']:+.3f} to {figure['high']:+.3f})"
 
 
+def p_value(p: float | None) -> str:
+    """Write a p value."""
+    if p is None:
+        return UNKNOWN
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def seconds(number: float | None) -> str:
     """Write seconds."""
     if number is None:

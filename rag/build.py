@@ -10,6 +10,7 @@ from rag.cascade import Cascade, Member, Rule, make_rule
 from rag.config import CostSettings, Settings
 from rag.cost import Costs, Prices
 from rag.datatypes import ScoredChunk
+from rag.deliberation import Deliberation, load_wordings
 from rag.embedder import SentenceEmbedder
 from rag.engine.ahead import ReadAhead, open_ahead
 from rag.engine.frames import pack_options
@@ -189,6 +190,7 @@ def build_pipeline(
         abstention=build_abstention(settings, prompt),
         abstain=settings.abstention.enabled,
         risk=settings.abstention.risk,
+        deliberation=build_deliberation(settings, prompt),
         embedder=embedder,
         long=settings.answer.long,
         words=settings.answer.words,
@@ -212,6 +214,31 @@ def build_prompt(settings: Settings) -> Prompt:
     registry = load_registry(settings.models.registry)
     suited = [spec.prompt for spec in registry.model if spec.name == wanted.model and not wanted.endpoint]
     return load_prompt(wanted.prompt or next(iter(suited), "extractive"))
+
+
+def build_deliberation(settings: Settings, prompt: Prompt) -> Deliberation | None:
+    """Return how answers are thought over, None where they are not.
+
+    Raises `ConfigError` where there are too few phrasings, or the model was taught to copy and cannot reason.
+    """
+    wanted = settings.deliberation
+    if not wanted.on:
+        return None
+    wordings = load_wordings()
+    known = 1 + len(wordings.phrasings)
+    if wanted.phrasings > known:
+        raise ConfigError(
+            f"deliberation.phrasings is {wanted.phrasings}, and there are {known} with the question itself",
+            hint="Lower it, or raise deliberation.samples instead.",
+        )
+    if wanted.reason_tokens and prompt.decline:
+        base = load_registry(settings.models.registry).base_of(settings.generator.model) or "a plain model"
+        raise ConfigError(
+            f"deliberation.reason_tokens is set, and {settings.generator.model} was taught to copy a phrase or to "
+            "decline: it does not reason",
+            hint=f"Set generator.model to {base}, or unset deliberation.reason_tokens.",
+        )
+    return Deliberation(wordings, **wanted.model_dump())
 
 
 def build_abstention(settings: Settings, prompt: Prompt) -> Abstention:
@@ -262,7 +289,8 @@ def local_pipeline(settings: Settings) -> Iterator[RagPipeline | Cascade]:
     A promise that nobody tested, or an index that is missing, is told before anybody waits for a model.
     """
     settings = with_fusion(settings)
-    build_abstention(settings, build_prompt(settings))
+    prompt = build_prompt(settings)
+    build_abstention(settings, prompt), build_deliberation(settings, prompt)
     store = model_store(settings)
     embedder = build_embedder(settings, store)
     with ExitStack() as opened:

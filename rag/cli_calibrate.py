@@ -15,7 +15,6 @@ from rag.fusion import with_fusion
 
 if TYPE_CHECKING:
     from eval.calibration import Calibration
-    from eval.systems import SystemRow
 
 SYSTEM = "calibrated"
 
@@ -39,6 +38,7 @@ def calibrate_on(
     from eval.console import Bars
     from eval.qaset import load_qaset
     from eval.runner import run
+    from eval.systems import system_in_force
     from rag.cli_eval import open_systems
 
     # Read before anything is answered: a set that is malformed is told at once, not after the first one's hours.
@@ -48,7 +48,7 @@ def calibrate_on(
             raise DataError(f"{qaset.name} has no answers to compare with", hint="Name sets of questions with answers.")
     if index is not None:
         settings = with_fusion(settings, index)
-    settings, row = _answering_everything(settings), _row(settings)
+    settings, row = _answering_everything(settings), system_in_force(SYSTEM, settings)
     folders = [runs / _folder(folder) for folder in data]
     for qaset, folder in zip(sets, folders, strict=True):
         opener = open_systems(qaset, settings, folder, runs / "cache", index)
@@ -76,17 +76,6 @@ def _answering_everything(settings: Settings) -> Settings:
     from rag.config import AbstentionSettings
 
     return settings.model_copy(update={"abstention": AbstentionSettings(enabled=False)})
-
-
-def _row(settings: Settings) -> "SystemRow":
-    """Return the system that `smallhold ask` runs with these settings."""
-    from eval.systems import Endpoint, SystemRow
-
-    wanted = settings.generator
-    if not wanted.endpoint:
-        return SystemRow(name=SYSTEM, generator=wanted.model, retrieval=True)
-    endpoint = Endpoint(endpoint=wanted.endpoint, model=wanted.model, api_key_env=wanted.api_key_env)
-    return SystemRow(name=SYSTEM, generator=endpoint, retrieval=True)
 
 
 def _folder(data: Path) -> str:

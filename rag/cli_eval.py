@@ -19,6 +19,7 @@ from rag.build import (
     build_abstention,
     build_ahead,
     build_cascade,
+    build_deliberation,
     build_embedder,
     build_generator,
     build_pipeline,
@@ -31,7 +32,7 @@ from rag.build import (
     model_store,
     open_index,
 )
-from rag.config import Settings
+from rag.config import GeneratorSettings, Settings
 from rag.console import stage_progress
 from rag.datatypes import Answer, Message, ScoredChunk
 from rag.engine.native import LlamaVocabulary
@@ -53,6 +54,10 @@ if TYPE_CHECKING:
     from indexer.chunk import Chunker
     from rag.embedder import SentenceEmbedder
     from rag.protocols import Embedder, Retriever
+
+
+# Settings that move no answer but its seconds: saved answers are those of the same ones.
+_OF_SPEED = ("lookup", "prefix_mb", "prefix_disk_mb")
 
 
 def open_systems(
@@ -189,7 +194,7 @@ class _Assembly:
         identity = _model_identity(settings, store) + (" warm" if warm else "")
         if isinstance(model, EndpointGenerator):
             return CachedGenerator(model, answers, identity, waited=lambda: model.waited, here=False)
-        return CachedGenerator(model, answers, identity)
+        return CachedGenerator(model, answers, identity, cpu=time.process_time)
 
     def _search(self) -> "tuple[Index, SentenceEmbedder]":
         """Index the corpus where that has not been done; return the open index and what embeds the questions."""
@@ -241,6 +246,8 @@ def _fingerprint(row: "SystemRow", settings: Settings, index: Sequence[str]) -> 
         if row.retrieval:
             # Also where nothing is withheld: the rows tell how likely each answer is right.
             parts.append(build_abstention(settings, prompt).model_dump_json(exclude_none=True))
+        if (deliberation := build_deliberation(settings, prompt)) is not None:
+            parts.append(deliberation.wordings.model_dump_json())
         if settings.cascade.generator:
             own = large_settings(settings)
             second = build_prompt(own)
@@ -255,9 +262,11 @@ def _model_identity(settings: Settings, store: ModelStore) -> str:
         return _weights(settings, store)
     from eval.machine import describe_machine
 
-    machine = describe_machine()
-    parts = (machine["cpu"], machine["cores"], machine["versions"].get("llama-cpp-python"), settings.generator.threads)
-    return _short(_weights(settings, store), *map(str, parts))
+    machine, wanted = describe_machine(), settings.generator
+    parts = (machine["cpu"], machine["cores"], machine["versions"].get("llama-cpp-python"), wanted.threads)
+    usual = GeneratorSettings()
+    speed = [f"{key}={getattr(wanted, key)}" for key in _OF_SPEED if getattr(wanted, key) != getattr(usual, key)]
+    return _short(_weights(settings, store), *map(str, parts), *speed)
 
 
 def _weights(settings: Settings, store: ModelStore) -> str:

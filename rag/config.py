@@ -160,6 +160,35 @@ class AnswerSettings(_Section):
     )
 
 
+class DeliberationSettings(_Section):
+    """How much more computing an answer is given: attempts that vote, and reasoning before each. Off as it stands."""
+
+    samples: int = Field(
+        1, ge=1, le=32, description="Attempts at an answer, which vote; the first is greedy, the others are drawn."
+    )
+    phrasings: int = Field(
+        1, ge=1, le=16, description="Wordings of the question that are tried, each with that many samples."
+    )
+    temperature: float = Field(0.7, gt=0, le=2, description="How freely the further samples are drawn.")
+    reason_tokens: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Most tokens of reasoning before an answer, by a model that was not taught to copy.",
+    )
+    seconds: float = Field(20.0, gt=0, le=600, description="No further attempt begins after so many seconds.")
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is thought over."""
+        return self.requests > 1
+
+    @property
+    def requests(self) -> int:
+        """How often a model may be asked for one answer."""
+        return self.samples * self.phrasings * (2 if self.reason_tokens else 1)
+
+
 class AbstentionSettings(_Section):
     """When to say that the documents do not hold the answer."""
 
@@ -292,6 +321,7 @@ class Settings(BaseSettings):
     evidence: EvidenceSettings = EvidenceSettings()
     generator: GeneratorSettings = GeneratorSettings()
     answer: AnswerSettings = AnswerSettings()
+    deliberation: DeliberationSettings = DeliberationSettings()
     abstention: AbstentionSettings = AbstentionSettings()
     cascade: CascadeSettings = CascadeSettings()
     models: ModelSettings = ModelSettings()

@@ -1,17 +1,19 @@
 """The straight path from a question to an answer with citations, or an honest abstention."""
 
 from collections.abc import Generator as Stream
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Literal
 
 from rag.abstain import Abstention, decline_signal, generation_signals, retrieval_signals
+from rag.asking import Asking, readings_of, sampling_of
 from rag.cite import cite, is_supported, support
 from rag.clock import Clock
 from rag.closest import closest
 from rag.compose import PASSAGES, compose
-from rag.datatypes import Answer, Delta, Message, Mode, Sampling, ScoredChunk, Usage, Verdict
+from rag.datatypes import Answer, Delta, Message, Mode, Piece, ScoredChunk, Usage, Verdict
+from rag.deliberation import Deliberation
 from rag.draft import Draft
 from rag.errors import InvalidRequest
 from rag.evidence import Evidence, recent_turns, select_evidence
@@ -23,7 +25,7 @@ from rag.judging import Judging
 from rag.options import AS_SET, AskOptions
 from rag.prompt import Prompt
 from rag.protocols import Embedder, Generator, Reranker, Retriever, TokenCounter
-from rag.reading import Ask, Reading, freed, read_apart, used
+from rag.reading import Reading, freed, given_up, read_apart, used
 from rag.rewrite import Rewriter
 from rag.window import nearest_window
 
@@ -51,8 +53,8 @@ class RagPipeline:
     `hop_seconds`. `abstention` estimates whether an answer is right and, unless `abstain` is false, withholds the
     unsure ones: below its threshold, or below the one that keeps the share of wrong answers at `risk`. Without an
     estimate every answer is given. Questions that ask for more than a phrase get a composed answer of at most `words`
-    words (`rag.compose`): by their form, all or none, as `long` says. Collaborators are passed in;
-    `rag.build` assembles the usual ones.
+    words (`rag.compose`): by their form, all or none, as `long` says; others are thought over as `deliberation` says.
+    Collaborators are passed in; `rag.build` assembles the usual ones.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class RagPipeline:
         abstention: Abstention | None = None,
         abstain: bool = True,
         risk: float | None = None,
+        deliberation: Deliberation | None = None,
         embedder: Embedder | None = None,
         long: Literal["auto", "always", "never"] = "never",
         words: int = 100,
@@ -92,6 +95,7 @@ class RagPipeline:
         self._judging = Judging(
             abstention if retriever is not None else None, abstain=abstain, risk=risk, tested=tested
         )
+        self._deliberation = deliberation
         self._embedder = embedder
         self._long = long
         self._words = words
@@ -160,8 +164,8 @@ class RagPipeline:
         with clock.stage("prompt"):
             said = history[len(history) - asked.turns :]
             turns = recent_turns(said, budget=self._history_tokens, count=self._counter.count)
-            ask = self._asked(question, turns, evidence, options)
-        with clock.stage("generate"), freed(self._readings(evidence, options, ask)) as readings:
+            ask, mode = self._asked(question, turns, evidence, options), options.mode or self._mode
+        with clock.stage("generate"), freed(readings_of(evidence, mode, ask)) as readings:
             reading = yield from read_apart(readings, enough=self._enough)
             if found is None:
                 reading, answer = yield from self._read_on(reading, readings, answer, options, ask, clock)
@@ -171,7 +175,7 @@ class RagPipeline:
                 return
             words = self._words_of(question, options)
             if not words:
-                answer = yield from self._write(question, answer, reading, readings, judge, clock)
+                answer = yield from self._write(question, answer, reading, readings, ask, judge, clock)
         if words:
             answer = self._composed(question, answer, words, options, clock)
         if judge is not None and not judge.trusts(answer.signals):
@@ -243,26 +247,11 @@ class RagPipeline:
             return "no passage is close enough to the question"
         return ""
 
-    def _asked(self, question: str, turns: Sequence[Message], evidence: Evidence, options: AskOptions) -> Ask:
+    def _asked(self, question: str, turns: Sequence[Message], evidence: Evidence, options: AskOptions) -> Asking:
         """Return what asks the model the question over some passages."""
-        sampling = Sampling(
-            max_tokens=options.max_tokens or self._max_tokens,
-            temperature=options.temperature,
-            top_p=options.top_p,
-            seed=options.seed,
-            stop=options.stop,
-            decline=self._prompt.decline if evidence.passages else "",
-        )
-        return lambda passages: self._generator.stream(self._prompt.messages(question, passages, turns), sampling)
-
-    def _readings(self, evidence: Evidence, options: AskOptions, ask: Ask) -> list[Reading]:
-        """Return what may be read, in order: every passage by itself, or all of them at once."""
-        if (options.mode or self._mode) == "joint" or not evidence.passages:
-            return [Reading(evidence.passages, ask, tokens=evidence.tokens)]
-        return [
-            Reading((passage,), ask, tokens=cost)
-            for passage, cost in zip(evidence.passages, evidence.costs, strict=True)
-        ]
+        decline = self._prompt.decline if evidence.passages else ""
+        sampling = sampling_of(options, max_tokens=self._max_tokens, decline=decline)
+        return Asking(self._generator, self._prompt, question, turns, sampling)
 
     def _read_on(
         self,
@@ -270,7 +259,7 @@ class RagPipeline:
         readings: list[Reading],
         answer: Answer,
         options: AskOptions,
-        ask: Ask,
+        ask: Asking,
         clock: Clock,
     ) -> Stream[Delta, None, tuple[Reading, Answer]]:
         """Search again for what those passages do not say that the model declined, and read what that finds.
@@ -313,16 +302,20 @@ class RagPipeline:
         answer: Answer,
         reading: Reading,
         readings: Sequence[Reading],
+        ask: Asking,
         judge: Abstention | None,
         clock: Clock,
     ) -> Stream[Delta, None, Answer]:
         """Write the answer, showing it once it is judged worth giving; break off where it is not."""
-        draft = Draft()
-        given_up = sum((other.spent for other in readings), Usage())
-        for piece in reading.pieces():
+        pieces: Iterable[Piece] = reading.pieces()
+        if self._deliberation is not None:
+            pieces, agreement = yield from self._deliberation.consider(reading, readings, ask, clock)
+            answer = replace(answer, signals={**answer.signals, "agreement": agreement})
+        draft, before = Draft(), given_up(readings)
+        for piece in pieces:
             draft.add(piece, clock)
             if not draft.ready:
-                yield Delta(usage=draft.usage + given_up)
+                yield Delta(usage=draft.usage + before)
                 continue
             if not draft.judged:
                 draft.judged = True
@@ -331,10 +324,10 @@ class RagPipeline:
                     break
             yield Delta(
                 draft.take(lambda said: self._may_say(said, reading)),
-                usage=draft.usage + given_up,
+                usage=draft.usage + before,
                 confidence=answer.confidence,
             )
-        usage = draft.usage + given_up
+        usage = draft.usage + before
         return replace(answer, text=draft.shown.strip(), usage=usage, finish_reason=draft.finish_reason)
 
     def _may_say(self, sentence: str, reading: Reading) -> bool:

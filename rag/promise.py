@@ -17,8 +17,16 @@ _SECTIONS: Mapping[str, frozenset[str] | None] = {
     "retrieval": None,
     "evidence": None,
     "answer": None,
+    "deliberation": frozenset({"samples", "phrasings", "temperature", "reason_tokens"}),
     "embedder": frozenset({"model"}),
     "generator": frozenset({"model", "endpoint", "prompt", "max_tokens"}),
+}
+
+# What a file says nothing of that was made before there was any, or with none.
+_UNTOLD: Mapping[str, int | float] = {
+    "deliberation.samples": 1,
+    "deliberation.phrasings": 1,
+    "deliberation.reason_tokens": 0,
 }
 
 Value = str | int | float | bool
@@ -74,9 +82,8 @@ class Promise(BaseModel):
     def broken_by(self, settings: Mapping[str, Mapping[str, Any]]) -> str:
         """Return which setting is not as it was when the promise was made, "" where all are."""
         now = answer_settings(settings)
-        changed = [
-            f"{key} is {now.get(key)!r}, not {was!r}" for key, was in self.settings.items() if now.get(key) != was
-        ]
+        told = {**{key: was for key, was in _UNTOLD.items() if key in now}, **self.settings}
+        changed = [f"{key} is {now.get(key)!r}, not {was!r}" for key, was in told.items() if now.get(key) != was]
         return "; ".join(changed)
 
 

@@ -86,6 +86,11 @@ def used(readings: Sequence[Reading]) -> Usage:
     return sum((reading.usage for reading in readings), Usage())
 
 
+def given_up(readings: Sequence[Reading]) -> Usage:
+    """Return what the streams took together that were given up."""
+    return sum((reading.spent for reading in readings), Usage())
+
+
 def read_apart(readings: Sequence[Reading], *, enough: float) -> Generator[Delta, None, Reading]:
     """Begin one reading after the other until one declines with a probability of at most `enough`; return that one.
 

@@ -109,6 +109,11 @@ class Registry(_Record):
         known = ", ".join(spec.name for spec in self.model)
         raise UnknownModel(f"there is no model {name!r} in the registry", hint=f"Known models: {known}.")
 
+    def base_of(self, name: str) -> str:
+        """Return the model that the one of that name was adapted from, "" where it was adapted from none."""
+        sources = [source for spec in self.model if spec.name == name for source in spec.source]
+        return next((source.base for source in sources if source.base), "")
+
     def defaults(self) -> list[ModelSpec]:
         """Return the models that an installation starts with."""
         return [spec for spec in self.model if spec.default]

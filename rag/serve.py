@@ -20,6 +20,7 @@ from rag.build import (
     build_abstention,
     build_cascade,
     build_costs,
+    build_deliberation,
     build_embedder,
     build_large,
     build_pipeline,
@@ -100,7 +101,8 @@ class _Server(uvicorn.Server):
 def load_service(settings: Settings) -> Service:
     """Open index, embedder and language model, all or none."""
     settings = with_fusion(settings)
-    build_abstention(settings, build_prompt(settings))  # what it cannot promise is told before anything is loaded
+    prompt = build_prompt(settings)  # what cannot be kept or done is told before anything is loaded
+    build_abstention(settings, prompt), build_deliberation(settings, prompt)
     store = model_store(settings)
     large = build_large(settings, store, build_served_generator) if settings.cascade.generator else None
     embedder = build_embedder(settings, store)

@@ -1,8 +1,11 @@
 """Words of a text, compared the way a reader would: case and punctuation aside."""
 
 import re
+import string
 
 _WORD = re.compile(r"\w+", re.UNICODE)
+_ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
+_PUNCTUATION = frozenset(string.punctuation)
 
 # Words that say nothing about what a question is after; English only, and harmless elsewhere.
 STOP_WORDS = frozenset(
@@ -21,3 +24,9 @@ def content_words(text: str) -> list[str]:
     """Return the words that carry meaning, or all words where none of them does."""
     found = words(text)
     return [w for w in found if w not in STOP_WORDS] or found
+
+
+def normalize_answer(text: str) -> str:
+    """Lower-case, drop ASCII punctuation, drop the articles, squeeze white space: SQuAD's order and rules."""
+    bare = "".join(character for character in text.lower() if character not in _PUNCTUATION)
+    return " ".join(_ARTICLES.sub(" ", bare).split())

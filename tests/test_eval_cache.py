@@ -174,6 +174,32 @@ def test_several_requests_of_one_question_add_up(cache: AnswerCache, clock: Cloc
     assert pipeline.answer("Where?").timings == {"generate": 7.0, "replayed": 7.0}
 
 
+def test_a_replayed_answer_has_the_processor_seconds_of_its_first_time(cache: AnswerCache, clock: Clock) -> None:
+    """Two threads: each second on the clock takes two of the processor."""
+    generator = CachedGenerator(Model(clock), cache, "weights", cpu=lambda: 2 * clock.now)
+    pipeline = CachedPipeline(Pipeline(generator, clock), generator)
+    assert "replayed_cpu" not in pipeline.answer("Where?").timings
+    again = pipeline.answer("Where?").timings
+    assert (again["replayed"], again["replayed_cpu"]) == (5.0, 10.0)
+    pipeline.answer("Where else?")
+    cache.put("of before", Recording(PIECES, (1.0, 2.0, 3.0, 4.0, 5.0), complete=True))  # nobody measured it
+    kept = cache.get("of before")
+    assert kept is not None and kept.first.cpu == ()
+
+
+def test_what_was_given_up_and_written_after_all_takes_the_processor_seconds_of_both(cache: AnswerCache) -> None:
+    begun = Recording(PIECES[:2], (1.0, 2.0), complete=False, cpu=(2.0, 4.0))
+    whole = Recording(PIECES, (3.0, 3.5, 4.0, 5.0, 6.0), complete=True, cpu=(6.0, 7.0, 8.0, 10.0, 12.0))
+    saved = SavedAnswer(begun, whole)
+    # The rest takes what it took the second time: 8, 10 and 12 less the 7 by the second piece, on top of 4.
+    assert saved.replayed(again=False).cpu == (2.0, 4.0, 5.0, 7.0, 9.0)
+    # Read again within one question the prompt is spared: the 7 until its first token.
+    assert saved.replayed(again=True).cpu == (0.0, 0.0, 1.0, 3.0, 5.0)
+    cache.put("key", begun), cache.put("key", whole)
+    assert cache.get("key") == saved
+    assert SavedAnswer(begun._replace(cpu=()), whole).replayed(again=False).cpu == ()
+
+
 def test_two_models_one_after_the_other_take_the_seconds_of_both(cache: AnswerCache, clock: Clock) -> None:
     small, large = (CachedGenerator(Model(clock), cache, name) for name in ("small", "large"))
     away = CachedGenerator(Model(clock), cache, "away", here=False)

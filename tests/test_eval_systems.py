@@ -130,6 +130,14 @@ def test_apply_points_the_settings_at_an_endpoint_and_away_from_it(tmp_path: Pat
     assert load_systems()["small"].apply(remote).generator.endpoint == ""
 
 
+def test_thinking_longer_is_another_system_and_not_thinking_longer_the_one_of_before(tmp_path: Path) -> None:
+    text = 'generator = "tiny"\nretrieval = true'
+    plain = row(text, tmp_path).identity(Settings())
+    assert "deliberation" not in plain["settings"]
+    thinking = row(f"{text}\nsettings = {{deliberation = {{samples = 5}}}}", tmp_path).identity(Settings())
+    assert thinking["settings"]["deliberation"]["samples"] == 5
+
+
 def test_identity_is_what_answers_depend_on(tmp_path: Path) -> None:
     base = row('generator = "tiny"\nretrieval = true', tmp_path)
 

@@ -101,6 +101,14 @@ def test_a_file_counts_while_the_settings_are_those_of_its_test(tmp_path: Path) 
         built(file, {"generator": {"model": "smollm2-135m-instruct"}, "abstention": {"risk": 0.2}})
 
 
+def test_a_file_of_before_promises_nothing_of_answers_that_are_thought_over(tmp_path: Path) -> None:
+    other = built(written(tmp_path), {"deliberation": {"samples": 3}})
+    with pytest.raises(ConfigError, match=r"deliberation\.samples is 3, not 1"):
+        other.at_risk(0.2)
+    tested = built(written(tmp_path, '"deliberation.samples" = 3'), {"deliberation": {"samples": 3}})
+    assert tested.at_risk(0.2).threshold == 0.0
+
+
 def test_settings_ask_for_a_risk_or_a_threshold_and_are_told_at_once(tmp_path: Path) -> None:
     file = written(tmp_path)
     assert built(file, {"abstention": {"risk": 0.2}}).promise is not None
