@@ -7,6 +7,7 @@
     steps      kill -9 before each call that changes the disk while a run publishes, one after another
     moments    kill -9 at 200 random moments of a run
     calls      each write, fsync, rename and mkdir of a run fails in its turn: disk full, and one I/O error
+    writes     200 runs in which no file may grow beyond a random size, which libraries meet in their own writes
     cuts       500 files of an index cut off somewhere
     flips      500 files of an index with one bit turned
     inputs     2,000 damaged documents, of all formats that are at hand, put through a real run
@@ -22,6 +23,7 @@ import errno
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import tempfile
@@ -40,10 +42,11 @@ from benchmarks.stage import NEW, Stage, Tally, make, state
 from rag.console import err, out
 from rag.errors import IndexDamaged, IndexIncompatible, SmallholdError, Unavailable
 
-KILLS, DAMAGES, INPUTS, ROUNDS = 200, 500, 2_000, 10
+KILLS, WRITES, DAMAGES, INPUTS, ROUNDS = 200, 200, 500, 2_000, 10
 
 _KILLED_BEFORE = ("fsync", "rename", "replace", "unlink", "rmdir", "mkdir")
 _FAILING = ("fsync", "rename", "replace", "mkdir")
+_REFUSED = 3  # exit code of a child whose run was refused with a typed error
 _NOT_READ = {"lock", ".stamps"}  # files of an index directory that no reader reads
 
 
@@ -179,6 +182,31 @@ def failing_calls(stage: Stage, share: float) -> Tally:
     return tally
 
 
+def refused_writes(stage: Stage, share: float) -> Tally:
+    """Let the kernel refuse any file that grows beyond a random size: SQLite, FAISS and numpy each meet it."""
+    tally, chance = Tally(), random.Random(5)
+    largest = max(path.stat().st_size for path in stage.folder.rglob("*") if path.is_file())
+    for number in range(_part_of(WRITES, share)):
+        with stage.copy() as directory:
+            most = chance.randrange(largest + largest // 10)
+            code = _in_child(lambda d=directory, m=most: _run_limited(d, m))  # type: ignore[misc]
+            tally.counts["refused" if code else "published"] += 1
+            case = f"run {number}, no file above {most} bytes"
+            if code not in {0, _REFUSED}:
+                tally.wrong.append(f"{case}: it ended with {code}")
+            stage.judge(directory, case, tally, acknowledged=code == 0)
+    tally.checks["some were refused"] = tally.counts["refused"] > 0
+    return tally
+
+
+def _run_limited(directory: Path, most: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+    try:
+        make(directory, NEW)
+    except Unavailable:
+        os._exit(_REFUSED)
+
+
 def damage(stage: Stage, count: int, damaged: Callable[[bytearray, random.Random], bytes], seed: int) -> Tally:
     """Damage a file of an index so many times; it must be named, or be none that the answers depend on."""
     tally, chance = Tally(), random.Random(seed)
@@ -238,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = "steps,moments,calls,cuts,flips,inputs,memory"
+    names = "steps,moments,calls,writes,cuts,flips,inputs,memory"
     parser.add_argument("--share", type=float, default=1.0, help="of the full counts, above 0 (%(default)s)")
     parser.add_argument("--parts", default=names, help="which of %(default)s")
     parser.add_argument("--articles", type=Path, default=ARTICLES, help="folder of documents for memory")
@@ -256,6 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "steps": lambda: kill_steps(stage, share).report(),
             "moments": lambda: kill_moments(stage, share).report(),
             "calls": lambda: failing_calls(stage, share).report(),
+            "writes": lambda: refused_writes(stage, share).report(),
             "cuts": lambda: damage(stage, _part_of(DAMAGES, share), cut, 2).report(),
             "flips": lambda: damage(stage, _part_of(DAMAGES, share), flip, 3).report(),
             "inputs": lambda: inputs(Path(folder), _part_of(INPUTS, share)),

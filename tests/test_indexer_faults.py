@@ -43,10 +43,20 @@ def test_every_call_that_may_fail_leaves_the_old_or_the_new_state(stage: Stage) 
 
 
 def test_kills_leave_one_whole_state_and_what_was_acknowledged(tmp_path: Path) -> None:
-    """A child is killed before calls that change the disk, and at random moments."""
+    """A child is killed before calls that change the disk, and at random moments; or no file may grow."""
     written = tmp_path / "found.json"
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.faults", "--parts", "steps,moments", "--share", "0.03", "--out", written],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.faults",
+            "--parts",
+            "steps,moments,writes",
+            "--share",
+            "0.03",
+            "--out",
+            written,
+        ],
         cwd=REPOSITORY,
         env=single_threaded(),
         capture_output=True,
@@ -56,7 +66,7 @@ def test_kills_leave_one_whole_state_and_what_was_acknowledged(tmp_path: Path) -
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(written.read_text())
-    assert failed(found["steps"]) == failed(found["moments"]) == [[], []]
+    assert failed(found["steps"]) == failed(found["moments"]) == failed(found["writes"]) == [[], []]
     assert found["steps"]["counts"]["killed"] > 8
     counts = found["moments"]["counts"]
     assert counts["killed"] + counts.get("ended before", 0) == 6
