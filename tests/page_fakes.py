@@ -1,6 +1,7 @@
 """The chat page in a real Chromium over a pipeline that answers by the words of the question: what its tests share."""
 
 import contextlib
+import dataclasses
 import os
 import re
 import shutil
@@ -17,7 +18,20 @@ import uvicorn
 from rag.app import IndexedDocument, Service, create_app
 from rag.config import FeedbackSettings, ServerSettings
 from rag.cost import Costs
-from rag.datatypes import Answer, Chunk, Citation, Closest, Delta, Document, Message, ScoredChunk, Span, Usage, Verdict
+from rag.datatypes import (
+    Answer,
+    Chunk,
+    Citation,
+    Closest,
+    Delta,
+    Document,
+    Elsewhere,
+    Message,
+    ScoredChunk,
+    Span,
+    Usage,
+    Verdict,
+)
 from rag.errors import EndpointFailed, UnknownDocument
 from rag.filter import EVERYTHING, View
 from rag.options import AskOptions
@@ -69,6 +83,15 @@ TIMES = chunk("ferry-north.md", FERRY, "The north ferry", headings="Crossing > T
 LUNAR = "船は朝六時に出る。"
 CALENDAR = chunk("jp.txt", "甲" * 300 + LUNAR + "乙" * 300, "暦")
 NOTE = chunk("letters/1902.txt", LETTER, "Letter of 1902")
+# Where the ferry's sentence stands, too: in a presentation, under a hostile name, and in further copies.
+COPIES = (
+    Elsewhere("plan.pptx", "Summer plan", "docs/plan.pptx", "plan.pptx#4", Span(700, 700 + len(SENTENCE)), 4),
+    Elsewhere("evil.html", EVIL, "javascript:window.hacked=1", "evil.html#0", Span(0, 5)),
+    *(Elsewhere(f"copy-{i}.txt", f"Copy {i}", f"https://archive.example/{i}", "", Span(0, 9)) for i in range(3)),
+)
+# Nothing in it can be broken where people break lines.
+WIDE = "https://archive.example/" + "a/very%20long/path-" * 30 + " return" + "".join(f"(x{i}_" for i in range(80))
+CODE = chunk("src/" + "deep/" * 30 + "wide.py", WIDE, "Wide" * 60, headings="Section" * 60)
 ATTACK = chunk("evil.html", f"{EVIL} is what it says.", EVIL, headings=EVIL)
 ANSWERS = {
     "ferry": answer(
@@ -100,6 +123,10 @@ ANSWERS = {
             Closest("evil.html", EVIL, "javascript:window.hacked=1", 0.2, EVIL, EVIL, span=ATTACK.span),
         ),
     ),
+    "copy": answer(
+        "At six.", (TIMES, dataclasses.replace(cite(1, TIMES, SENTENCE, "docs/ferry-north.md"), also_in=COPIES))
+    ),
+    "wide": answer(WIDE, (CODE, cite(1, CODE, WIDE, WIDE.split()[0]))),
     "long": answer("and so on " * 400),
 }
 
@@ -112,6 +139,8 @@ class Scripted:
         self.failures = 0
         self.cancelled = threading.Event()
         self.pace = 0.002
+        self.hold = threading.Event()  # nothing is answered while it is cleared
+        self.hold.set()
 
     def stream(self, question: str, history: Sequence[Message], options: AskOptions) -> Iterator[Delta]:
         self.asked.append((question, list(history)))
@@ -121,6 +150,7 @@ class Scripted:
         result = next((a for word, a in ANSWERS.items() if word in question), ANSWERS["ferry"])
         try:
             yield Delta()
+            assert self.hold.wait(30)
             for word in re.findall(r"\S+\s*", result.text):
                 time.sleep(self.pace)
                 yield Delta(word)
@@ -132,14 +162,20 @@ class Scripted:
     def retrieve(self, question: str, history: Sequence[Message] = (), view: View = EVERYTHING) -> list[ScoredChunk]:
         if "nothing" in question:
             return []
-        return [ScoredChunk(TIMES, 0.8125, dense=0.654, lexical=7.25), ScoredChunk(ATTACK, 0.2, lexical=1.5)]
+        if "wide" in question:
+            return [ScoredChunk(CODE, 0.5, also_in=(CODE,))]
+        copies = (NOTE, ATTACK) if "copies" in question else ()
+        return [
+            ScoredChunk(TIMES, 0.8125, dense=0.654, lexical=7.25, also_in=copies),
+            ScoredChunk(ATTACK, 0.2, lexical=1.5),
+        ]
 
 
 # The texts of the documents: what stands before and after their passages is filled up.
 TEXTS = {
     source.document_id: "\U00010900" * 500 + "a" * 500 + source.text + "z" * after
-    for source, after in ((TIMES, 70_000), (CALENDAR, 0), (NOTE, 10), (ATTACK, 100))
-}
+    for source, after in ((TIMES, 70_000), (CALENDAR, 0), (NOTE, 10), (ATTACK, 100), (CODE, 0))
+} | {"plan.pptx": "p" * 700 + SENTENCE + "q" * 9}
 
 
 def document(id_: str, view: View) -> Document:
@@ -159,6 +195,7 @@ class Served:
         self.fillers = 0
         self.costs: Costs | None = None
         self.feedback: FeedbackSettings | None = None
+        self.server: uvicorn.Server | None = None
 
     def load(self) -> Service:
         assert self.load_now.wait(30)
@@ -181,6 +218,11 @@ class Served:
             costs=self.costs,
         )
 
+    def cut(self) -> None:
+        """Break every connection off, as a server that is killed does."""
+        for connection in list(self.server.server_state.connections):
+            self.server.servers[0].get_loop().call_soon_threadsafe(connection.transport.abort)
+
 
 @contextlib.contextmanager
 def running(served: Served, **settings) -> Iterator[Served]:
@@ -188,6 +230,7 @@ def running(served: Served, **settings) -> Iterator[Served]:
     listener.bind(("127.0.0.1", 0))
     app = create_app(served.load, ServerSettings(**settings), feedback=served.feedback)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none", timeout_graceful_shutdown=2))
+    served.server = server
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     served.url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
@@ -269,27 +312,43 @@ def finished(page, turns: int = 1):
     return page.locator(".turn").last
 
 
-# Lists the texts whose colour differs too little from the first opaque background behind them.
+# Lists the texts whose colour differs too little from the first opaque background behind them, as they are and with
+# what shines through them; and those that change by themselves, which no single look can judge.
 CONTRAST = """() => {
   const numbers = (css) => css.match(/[\\d.]+/g).map(Number);
   const light = ([r, g, b]) => [r, g, b]
     .map((c) => c / 255)
     .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
     .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const ancestors = (element) => {
+    const all = [];
+    for (let e = element; e; e = e.parentElement) all.push(e);
+    return all;
+  };
   const ground = (element) => {
-    for (let e = element; e; e = e.parentElement) {
+    for (const e of ancestors(element)) {
       const colour = numbers(getComputedStyle(e).backgroundColor);
       if (colour.length === 3 || colour[3] === 1) return colour;
     }
     return [255, 255, 255];
   };
   const low = [];
-  for (const e of document.querySelectorAll("body *")) {
-    const text = [...e.childNodes].filter((n) => n.nodeType === 3).map((n) => n.data.trim()).join("");
-    if (!text || e.closest(".unseen, noscript, [hidden]") || e.disabled) continue;
-    const [a, b] = [light(numbers(getComputedStyle(e).color)), light(ground(e))].sort((x, y) => y - x);
-    const contrast = (a + 0.05) / (b + 0.05);
+  const look = (e, text, style) => {
+    const behind = ground(e);
+    const [r, g, b, alpha = 1] = numbers(style.color);
+    const opacities = ancestors(e).map((one) => Number(getComputedStyle(one).opacity));
+    const part = opacities.reduce((all, one) => all * one, alpha * Number(style.opacity));
+    const seen = [r, g, b].map((c, i) => c * part + behind[i] * (1 - part));
+    const [a, z] = [light(seen), light(behind)].sort((x, y) => y - x);
+    const contrast = (a + 0.05) / (z + 0.05);
     if (contrast < 4.5) low.push(`${text.slice(0, 40)}: ${contrast.toFixed(2)}`);
+    if (ancestors(e).some((one) => one.getAnimations().length)) low.push(`${text.slice(0, 40)}: moves`);
+  };
+  for (const e of document.querySelectorAll("body *")) {
+    if (e.closest(".unseen, noscript, [hidden]") || e.disabled || !e.checkVisibility()) continue;
+    const text = [...e.childNodes].filter((n) => n.nodeType === 3).map((n) => n.data.trim()).join("");
+    if (text) look(e, text, getComputedStyle(e));
+    if (e.placeholder) look(e, e.placeholder, getComputedStyle(e, "::placeholder"));
   }
   return low;
 }"""

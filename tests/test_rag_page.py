@@ -1,5 +1,6 @@
 """The chat page in a real Chromium: what it shows of answers, sources, documents, chats, and of what goes wrong."""
 
+import dataclasses
 import re
 
 import pytest
@@ -93,6 +94,33 @@ def test_a_passage_opens_whole_and_closes_again(page):
     expect(less).to_have_attribute("aria-expanded", "true")
     less.click()
     assert "crosses the sound" not in quote.inner_text()
+
+
+def test_a_source_names_the_other_documents_that_hold_it_and_opens_them(page):
+    ask(page, "copy?")
+    card = finished(page).locator(".source")
+    also = card.locator(".also")
+    expect(also.locator("p").first).to_have_text("The same words stand in 5 other places")
+    expect(also.get_by_role("listitem")).to_have_text(
+        [
+            "Summer plandocs/plan.pptx \u00b7 slide 4",
+            f"{EVIL}javascript:window.hacked=1",
+            "Copy 0https://archive.example/0",
+        ]
+    )
+    expect(also.locator("img, script, a[href^='javascript']")).to_have_count(0)
+    shoot(page, "desktop-light-also")
+    also.get_by_role("button", name="Show 2 more").click()
+    expect(also.get_by_role("button", name="Copy 1")).to_be_focused()
+    expect(also.get_by_role("listitem")).to_have_count(5)
+    also.get_by_role("button", name="Summer plan").click()
+    reader = page.get_by_role("dialog", name="Summer plan")
+    expect(reader.locator("mark")).to_have_text(SENTENCE)
+    expect(reader.locator("#reader-note")).to_have_text("")
+    page.keyboard.press("Escape")
+    expect(also.get_by_role("button", name="Summer plan")).to_be_focused()
+    page.reload()  # what is kept of the chat names them, too
+    expect(page.locator(".also").get_by_role("listitem")).to_have_count(3)
 
 
 def test_a_passage_without_spaces_is_cut_all_the_same(page):
@@ -190,6 +218,53 @@ def test_a_server_that_went_away_is_told(page, served):
     expect(turn.locator(".problem-text")).to_have_text("The server does not answer.")
     expect(page.locator("#state-text")).to_have_text("No connection")
     expect(page.get_by_role("button", name="Ask")).to_be_disabled()
+
+
+def test_a_connection_that_breaks_in_mid_answer_leaves_what_came_and_a_way_on(page, served):
+    served.pipeline.pace = 0.02
+    ask(page, "a long one")
+    expect(page.locator(".answer-text")).to_contain_text("and so on and")
+    served.cut()
+    turn = finished(page)
+    expect(turn.locator(".problem-text")).to_have_text("The connection was lost.")
+    expect(turn.locator(".answer-text")).to_contain_text("and so on and")
+    assert served.pipeline.cancelled.wait(5)
+    served.pipeline.pace = 0.0
+    turn.get_by_role("button", name="Try again").click()
+    expect(finished(page).locator(".problem")).to_have_count(0)
+    # One that ends without a word is no whole answer either.
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(body="", content_type="text/event-stream"))
+    ask(page, "ferry?")
+    expect(finished(page, 2).locator(".problem-text")).to_have_text("The answer broke off.")
+
+
+def test_a_hundred_messages_are_shown_and_the_last_of_them_sent(page, served):
+    page.evaluate("""() => {
+      const reply = {content: "At six. [1]", annotations: [], citations: [], closest: [], verdict: "answered"};
+      const turns = Array.from({length: 50}, (_, i) => ({question: `q${i}`, reply, figures: ["1.0 s"]}));
+      localStorage.setItem("smallhold-chats", JSON.stringify([{id: "c", at: 1, turns}]));
+      sessionStorage.setItem("smallhold-chat", "c");
+    }""")
+    page.reload()
+    expect(page.locator(".asked")).to_have_count(50)
+    expect(page.locator(".asked").last).to_be_in_viewport()
+    ask(page, "ferry?")
+    expect(finished(page, 51).locator(".asked")).to_be_in_viewport()
+    assert [m.content for m in served.pipeline.asked[0][1]][::2] == [f"q{i}" for i in range(40, 50)]
+    kept = page.evaluate("JSON.parse(localStorage.getItem('smallhold-chats'))[0].turns.map((turn) => turn.question)")
+    assert kept == [*(f"q{i}" for i in range(11, 50)), "ferry?"]
+
+
+def test_a_follow_up_tells_what_it_was_understood_as(page, monkeypatch):
+    asked = "When does the <b>first</b> ferry leave on Sundays?"
+    monkeypatch.setitem(ANSWERS, "Sundays", dataclasses.replace(ANSWERS["ferry"], question=asked))
+    monkeypatch.setitem(ANSWERS, "again", dataclasses.replace(ANSWERS["ferry"], question="ferry again?"))
+    ask(page, "And on Sundays?")
+    expect(finished(page).locator(".understood")).to_have_text(f"Understood as: {asked}")
+    ask(page, "ferry again?")
+    expect(finished(page, 2).locator(".understood")).to_have_count(0)
+    page.reload()
+    expect(page.locator(".understood")).to_have_text([f"Understood as: {asked}"])
 
 
 def test_a_conversation_goes_along_until_a_new_chat(page, served):
@@ -332,6 +407,14 @@ def test_a_search_shows_passages_with_their_scores(page, served):
     assert page.get_by_role("dialog").locator("mark").text_content() == FERRY
     page.keyboard.press("Escape")
     shoot(page, "desktop-light-search")
+    page.get_by_label("Search the passages").fill("copies")
+    page.keyboard.press("Enter")
+    also = hits.first.locator(".also")
+    expect(also.locator("p").first).to_have_text("The same is said in 2 other places")
+    expect(also.get_by_role("listitem")).to_have_text(["Letter of 1902letters/1902.txt", f"{EVIL}evil.html"])
+    also.get_by_role("button", name="Letter of 1902").click()
+    assert page.get_by_role("dialog").locator("mark").text_content() == LETTER
+    page.keyboard.press("Escape")
     page.get_by_label("Search the passages").fill("nothing")
     page.keyboard.press("Enter")
     expect(page.locator("#found")).to_have_text("No passage was found.")
