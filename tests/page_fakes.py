@@ -38,6 +38,7 @@ from rag.options import AskOptions
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
 expect = sync_api.expect
+expect.set_options(timeout=15_000)  # ms; a busy machine needs more than the 5 s that are usual
 
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
