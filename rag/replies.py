@@ -58,7 +58,7 @@ class Place(BaseModel):
     title: str
     uri: str
     chunk_id: str
-    span: tuple[int, int]
+    span: Range
     page: int | None = None
 
 
