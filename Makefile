@@ -69,7 +69,7 @@ lint: dev ## Lint, and check the formatting
 
 types: dev ## Check the types
 	@$(BIN)/mypy
-	@$(BIN)/mypy scripts/install.py
+	@$(BIN)/mypy scripts/install.py scripts/image_check.py
 
 format: dev ## Format the code and mend what ruff can
 	@$(BIN)/ruff check --fix .
