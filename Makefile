@@ -41,7 +41,7 @@ SETUP = $(or $(PYTHON),$(error there is no Python 3.11 or newer on the PATH: set
 OPTIONS = --venv $(VENV) --llama-build $(LLAMA_BUILD) --torch $(TORCH) $(if $(filter yes,$(COPY)),--copy)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-quick check lint types format bench bench-engine contract soak eval-report lock clean dependencies package dev
+.PHONY: help install serve test test-quick check lint types format bench bench-engine contract soak image-check eval-report lock clean dependencies package dev
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -69,7 +69,7 @@ lint: dev ## Lint, and check the formatting
 
 types: dev ## Check the types
 	@$(BIN)/mypy
-	@$(BIN)/mypy scripts/install.py
+	@$(BIN)/mypy scripts/install.py scripts/image_check.py
 
 format: dev ## Format the code and mend what ruff can
 	@$(BIN)/ruff check --fix .
@@ -88,6 +88,9 @@ contract: dev ## Ask the server whatever its OpenAPI document allows, and hold i
 
 soak: dev ## Overload the server and disturb indexes, for some 30 minutes; ARGS="--parts faults --share 0.1" and the like
 	@$(BIN)/python -m benchmarks.soak --out $(OUT)/soak.json $(ARGS)
+
+image-check: ## Carry out the Dockerfile's steps in a clean root, and run what comes out; needs debootstrap and root, no Docker
+	@$(or $(PYTHON),$(error there is no Python 3.11 or newer on the PATH: set PYTHON=)) scripts/image_check.py $(ARGS)
 
 eval-report: install ## Measure small against large on the QA sets of DATA; an hour or more, resumable, into OUT
 	@$(SMALLHOLD) models pull $(REPORT_MODELS)

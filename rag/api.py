@@ -144,6 +144,12 @@ class ChatRequest(_Request):
                     ],
                 },
                 {"filter": EXAMPLE, "messages": [{"role": "user", "content": "How many days off are there?"}]},
+                {
+                    "mode": "joint",
+                    "abstain": False,
+                    "top_k": 5,
+                    "messages": [{"role": "user", "content": "What do the bus and the ferry cost together?"}],
+                },
             ]
         }
     )

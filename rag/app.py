@@ -1,7 +1,9 @@
 """The HTTP application: OpenAI's endpoints over a pipeline, the chat page, and what operators ask for.
 
-    /v1/chat/completions  /v1/embeddings  /v1/models  /v1/search  /v1/documents  /v1/feedback    (rag.endpoints)
-    /health  /ready  /metrics  /openapi.json  /
+    /v1/chat/completions  /v1/feedback                          (rag.chats)
+    /v1/search  /v1/documents  /v1/models  /v1/embeddings       (rag.lookups)
+    /health  /ready  /metrics  /                                (rag.operations)
+    /openapi.json
 
 A request passes `Measured` (figures), then `Guard` (Host, body, headers), `CORSMiddleware` where the settings name
 origins, and `Access` (its API key), then its route. To serve it, let the server's graceful shutdown have a timeout
@@ -10,60 +12,33 @@ origins, and `Access` (its API key), then its route. To serve it, let the server
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib import resources
 
 from fastapi import Depends, FastAPI
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from rag import problems
-from rag.access import BEARER, Access, demands_key, is_known
+from rag.access import Access, demands_key
 from rag.budget import Ledger, ledger_path
+from rag.chats import ChatRoutes
 from rag.config import FeedbackSettings, ServerSettings
-from rag.endpoints import Endpoints
+from rag.endpoints import routes
 from rag.errors import FeedbackDamaged
 from rag.feedback import FeedbackBook
 from rag.guard import UNCOUNTED, Guard, require_json
+from rag.jobs import Jobs
 from rag.keys import Keyring
 from rag.lanes import Lane
 from rag.limits import ChatLimits
-from rag.loader import IndexStatus, Loader
-from rag.replies import Health, IndexNow, Ready
+from rag.loader import Loader
+from rag.lookups import LookupRoutes
+from rag.operations import OPEN_PATHS, Operations
 from rag.service import IndexedDocument, Service
 from rag.telemetry import Measured, Telemetry
 from rag.traces import Traces
 
-__all__ = ["IndexedDocument", "Service", "create_app"]
-
-# The page's files and their types. Listed, so that nothing else of the folder can be fetched.
-_PAGE = {
-    "index.html": "text/html; charset=utf-8",
-    **dict.fromkeys(("style.css", "parts.css"), "text/css; charset=utf-8"),
-    **dict.fromkeys(
-        (
-            "app.js",
-            "cards.js",
-            "chat.js",
-            "client.js",
-            "feedback.js",
-            "figures.js",
-            "history.js",
-            "library.js",
-            "make.js",
-            "reader.js",
-            "view.js",
-        ),
-        "text/javascript; charset=utf-8",
-    ),
-    **dict.fromkeys(("icon.svg", "thumb.svg"), "image/svg+xml"),
-}
-# What is answered without a key: that the server is there, and the page that asks for the key. No documents, no model.
-OPEN_PATHS = frozenset({"/health", "/ready", "/", *(f"/static/{name}" for name in _PAGE if name != "index.html")})
+__all__ = ["OPEN_PATHS", "IndexedDocument", "Service", "create_app"]
 
 _DESCRIPTION = """
 Every error has OpenAI's body. Unless the server listens on loopback alone, each request but those to `/health`,
@@ -108,7 +83,7 @@ def create_app(
     lookup = Lane("lookup", waiting=4 * settings.queue, deadline=settings.deadline)
     ledger = Ledger(ledger_path(settings.keys))
     book = FeedbackBook(feedback.file, feedback.days) if feedback is not None and feedback.enabled else None
-    operations = _Operations(loader, telemetry, rated=book is not None)
+    operations = Operations(loader, telemetry, rated=book is not None)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -144,8 +119,9 @@ def create_app(
             "auto_configure": False,
         },
     )
-    limits = ChatLimits.of(settings)
-    app.include_router(Endpoints(loader, chat, lookup, telemetry, limits, ledger, book, traces).router())
+    jobs = Jobs(loader, chat, lookup, telemetry)
+    chats = ChatRoutes(loader, jobs, telemetry, ChatLimits.of(settings), ledger, book, traces)
+    app.include_router(routes(chats, LookupRoutes(loader, jobs, telemetry, ledger)))
     operations.add_routes(app)
     problems.install(app)
     for lane in (chat, lookup):
@@ -175,81 +151,3 @@ async def _forget_by_the_hour(book: FeedbackBook) -> None:
         with contextlib.suppress(FeedbackDamaged):  # logged where it happened
             await asyncio.to_thread(book.forget_old)
         await asyncio.sleep(3600)
-
-
-def _index_now(status: IndexStatus) -> IndexNow | None:
-    if status.facts is None:
-        return None
-    fault = status.fault
-    return IndexNow(
-        **dataclasses.asdict(status.facts),
-        refused="" if fault is None else fault.message,
-        hint="" if fault is None else fault.hint,
-    )
-
-
-class _Operations:
-    """The routes that answer whether or not anything is loaded."""
-
-    def __init__(self, loader: Loader, telemetry: Telemetry, *, rated: bool) -> None:
-        self._loader = loader
-        self._rated = rated
-        self._telemetry = telemetry
-        folder = resources.files("rag.static")
-        self._page = {name: (folder.joinpath(name).read_bytes(), kind) for name, kind in _PAGE.items()}
-
-    def add_routes(self, app: FastAPI) -> None:
-        figures = {"description": "The figures.", "content": {"text/plain": {"schema": {"type": "string"}}}}
-        refused, waiting = problems.documented(413, 421), problems.documented(503)
-        waiting[503]["model"] = Ready
-        app.add_api_route("/health", self.health, methods=["GET"], responses=refused)
-        app.add_api_route("/ready", self.ready, methods=["GET"], response_model=Ready, responses={**refused, **waiting})
-        app.add_api_route(
-            "/metrics",
-            self.metrics,
-            methods=["GET"],
-            response_class=Response,
-            responses={200: figures, **problems.documented(401, 413, 421, 500, 503)},
-            dependencies=[BEARER],
-        )
-        app.add_route("/", self.page, include_in_schema=False)
-        for name in _PAGE:
-            if name != "index.html":
-                app.add_route(f"/static/{name}", self.page, include_in_schema=False)
-
-    async def health(self) -> Health:
-        """Say that the process is up."""
-        return Health()
-
-    async def ready(self, request: Request) -> JSONResponse:
-        """Say whether questions can be answered: 200, or 503 with the reason, to those who may ask any."""
-        readiness = self._loader.readiness()
-        body = Ready(status=readiness.status, reason=readiness.reason, hint=readiness.hint, code=readiness.code)
-        known = is_known(request)
-        if not known:  # reasons name paths
-            body = Ready(status=readiness.status, authorized=False)
-        if readiness.status != "ready":
-            headers = {"Retry-After": str(problems.RETRY_AFTER_SECONDS)}
-            return JSONResponse(body.model_dump(), status_code=503, headers=headers)
-        if not known:
-            return JSONResponse(body.model_dump())
-        service = self._loader.service()
-        named = body.model_copy(
-            update={
-                "model": service.model,
-                "embedder": service.embedder_model,
-                "feedback": self._rated,
-                "index": _index_now(self._loader.index()),
-            }
-        )
-        return JSONResponse(named.model_dump())
-
-    def metrics(self) -> Response:  # in a thread: the model's process is asked for its figures
-        """Figures in Prometheus's text format."""
-        return Response(self._telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
-
-    async def page(self, request: Request) -> Response:
-        """Return the chat page or one of its files."""
-        name = request.scope["path"].rpartition("/")[2] or "index.html"
-        content, kind = self._page[name]
-        return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})

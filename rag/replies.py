@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
+from starlette.responses import Response
 
 # Said as a list of two and not by `prefixItems`, which not every reader of OpenAPI knows.
 Range = Annotated[
@@ -57,7 +58,7 @@ class Place(BaseModel):
     title: str
     uri: str
     chunk_id: str
-    span: tuple[int, int]
+    span: Range
     page: int | None = None
 
 
@@ -342,3 +343,8 @@ class Ready(BaseModel):
     embedder: str | None = None
     feedback: bool = Field(False, description="Whether answers can be rated.")
     index: IndexNow | None = None
+
+
+def sent(body: BaseModel) -> Response:
+    """The response that carries a record, in the words of pydantic's own serializer."""
+    return Response(body.model_dump_json(), media_type="application/json")

@@ -8,10 +8,12 @@ from typing import Literal, Protocol
 
 from rag.cost import Costs
 from rag.datatypes import Delta, Document, Message, PrefixCounters, ScoredChunk
-from rag.errors import SmallholdError
+from rag.errors import SmallholdError, UnknownModel
 from rag.filter import EVERYTHING, View
 from rag.options import AskOptions
 from rag.protocols import Embedder, TokenCounter
+
+ALIASES = ("smallhold", "default")  # names that any client may send as `model`
 
 
 class Pipeline(Protocol):
@@ -111,3 +113,9 @@ class Readiness:
     reason: str = ""
     hint: str = ""
     code: str | None = None
+
+
+def check_model(name: str, *known: str) -> None:
+    """Let a model's name pass that is known here, or an alias. Raises `UnknownModel`, which lists them."""
+    if name not in (*known, *ALIASES):
+        raise UnknownModel(f"there is no model {name!r} here", hint=f"Known: {', '.join((*known, *ALIASES))}.")

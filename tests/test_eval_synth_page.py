@@ -7,8 +7,8 @@ import pytest
 
 from eval.qaset import load_qaset
 from eval.synth_set import REVIEW, apply_decisions
+from tests.page_fakes import FLAGS, chromium, sync_api
 from tests.test_eval_synth import Writer, make
-from tests.test_rag_page import FLAGS, chromium, sync_api
 
 pytestmark = pytest.mark.browser
 

@@ -120,7 +120,7 @@ def one_of_each() -> list[Poisoned]:
 @pytest.mark.browser
 def test_nothing_is_run_shown_or_fetched_by_the_page() -> None:
     sync_api = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
-    from tests.test_rag_page import FLAGS, Scripted, Served, ask, chromium, finished, opened, running
+    from tests.page_fakes import FLAGS, Scripted, Served, ask, chromium, finished, opened, running
 
     told = {one.question: one for one in one_of_each()}
 

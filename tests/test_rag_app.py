@@ -1029,6 +1029,7 @@ def test_models_and_documents_are_listed(client):
     assert [card["id"] for card in cards["data"]] == ["small-1b", "smallhold", "mini-embed"]
     wanted = {"id": "small-1b", "object": "model", "created": 1_700_000_000, "owned_by": "smallhold"}
     assert client.get("/v1/models/small-1b").json() == cards["data"][0] == wanted
+    assert client.get("/v1/models/default").json() == wanted | {"id": "default"}  # whatever a request may name
     page = client.get("/v1/documents", params={"limit": 2, "offset": 1}).json()
     assert (page["total"], page["chunks"]) == (5, 10)
     row = {"type": "", "date": "", "tags": []}

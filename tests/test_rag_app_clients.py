@@ -1,8 +1,11 @@
-"""The official OpenAI client, unchanged, against a real server; and plain curl-like use of the stream."""
+"""Real clients, unchanged, against a real server: OpenAI's, LangChain's where it is installed, and curl."""
 
 import asyncio
 import contextlib
+import json
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -295,3 +298,53 @@ def test_a_server_that_is_not_ready_is_an_internal_server_error_with_the_reason(
         release.set()
         server.should_exit = True
         thread.join(20)
+
+
+# Others
+
+
+def test_langchain(pipeline):
+    """ChatOpenAI as its manual has it. It is in no lock file: `pip install langchain-openai` to run this."""
+    langchain = pytest.importorskip("langchain_openai", reason="langchain-openai is not installed")
+    with running(pipeline) as url:
+        chat = langchain.ChatOpenAI(model="smallhold", base_url=url, api_key="none", extra_body={"top_k": 3})
+        whole = chat.invoke([("system", "Be brief."), ("human", "When did the mill close?")])
+        assert whole.content == "In 1911. [1]"
+        assert whole.usage_metadata["input_tokens"] == 50
+        assert whole.usage_metadata["output_tokens"] == 4
+        assert whole.usage_metadata["input_token_details"]["cache_read"] == 20
+        pieces = list(chat.stream([("human", "When did the mill close?")], stream_usage=True))
+        assert "".join(piece.content for piece in pieces) == "In 1911. [1]"
+        assert sum(piece.usage_metadata["total_tokens"] for piece in pieces if piece.usage_metadata) == 54
+        assert pipeline.options[0].passages == 3
+        with pytest.raises(openai.BadRequestError, match="9000 tokens"):
+            chat.invoke([("human", "too long")])
+
+
+def curl(url: str, body: object) -> tuple[int, str]:
+    """Ask as people do in a terminal; gives the status and what was answered."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    command = ["curl", "--silent", "--no-buffer", "--noproxy", "*", "--write-out", "\\n%{http_code}"]
+    command += ["--header", "Content-Type: application/json", "--data", json.dumps(body), f"{url}/chat/completions"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    text, _, status = done.stdout.rpartition("\n")
+    return int(status), text
+
+
+def test_curl(pipeline):
+    asked = {"messages": [{"role": "user", "content": "When did the mill close?"}]}
+    with running(pipeline) as url:
+        status, text = curl(url, asked)
+        assert status == 200
+        assert json.loads(text)["choices"][0]["message"]["content"] == "In 1911. [1]"
+        status, text = curl(url, {**asked, "stream": True})
+        assert status == 200
+        *chunks, done = [line.removeprefix("data: ") for line in text.splitlines() if line]
+        assert done == "[DONE]"
+        said = [json.loads(chunk)["choices"][0]["delta"].get("content", "") for chunk in chunks]
+        assert "".join(said) == "In 1911. [1]"
+        assert json.loads(chunks[-1])["citations"][0]["text"] == CHUNK.text
+        status, text = curl(url, {"messages": []})
+        assert status == 400
+        assert json.loads(text)["error"]["param"] == "messages"

@@ -1,276 +1,38 @@
-"""The chat page in a real Chromium, over a pipeline that answers by the words of the question."""
+"""The chat page in a real Chromium: what it shows of answers, sources, documents, chats, and of what goes wrong."""
 
-import contextlib
-import os
+import dataclasses
 import re
-import shutil
-import socket
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
-import uvicorn
 
-from rag.app import IndexedDocument, Service, create_app
-from rag.config import FeedbackSettings, ServerSettings
+from rag.config import FeedbackSettings
 from rag.cost import Costs, Prices
-from rag.datatypes import Answer, Chunk, Citation, Closest, Delta, Document, Message, ScoredChunk, Span, Usage, Verdict
-from rag.errors import EndpointFailed, IndexMissing, UnknownDocument
+from rag.datatypes import Answer, Citation, Message, Span
+from rag.errors import IndexMissing
 from rag.feedback import FeedbackBook, Opinion
-from rag.filter import EVERYTHING, View
 from rag.keys import create_key, revoke_key
-from rag.options import AskOptions
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
-expect = sync_api.expect
+from tests import page_fakes
+from tests.page_fakes import (
+    ANSWERS,
+    EVIL,
+    FERRY,
+    LETTER,
+    LUNAR,
+    SENTENCE,
+    TEXTS,
+    TIMES,
+    Served,
+    ask,
+    chunk,
+    expect,
+    finished,
+    opened,
+    running,
+    shoot,
+)
 
 pytestmark = pytest.mark.browser
-
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
-SHOTS = os.environ.get("SMALLHOLD_PAGE_SHOTS")  # a folder for screenshots, for people to look at
-
-FERRY = (
-    "The north ferry crosses the sound between Norrin and the mainland. It was built in 1931 and refitted twice, the "
-    "last time in 1998, when the old steam capstan was given to the museum in Norrin.\n\n"
-    "The first ferry leaves Norrin at six in the morning, on Sundays at eight. It carries no cars. Tickets are sold "
-    "on board; children under seven cross free of charge, and so do sheep that are led on a rope. In a south-westerly "
-    "gale above force eight the crossing is given up until the harbour master hoists the white cone again."
-)
-SENTENCE = "The first ferry leaves Norrin at six in the morning, on Sundays at eight."
-LETTER = "My dear Signe, the ferry left at six sharp and I was on it, with the goose."
-EVIL = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
-
-
-def chunk(name: str, text: str, title: str, **metadata) -> Chunk:
-    return Chunk(f"{name}#0", name, text, Span(1000, 1000 + len(text)), {"title": title, **metadata})
-
-
-def cite(index: int, source: Chunk, sentence: str, uri: str, page: int | None = None) -> Citation:
-    start = source.span.start + source.text.index(sentence)
-    return Citation(
-        index, source.document_id, source.title, uri, source.id, Span(start, start + len(sentence)), sentence, page
-    )
-
-
-def answer(text: str, *sources: tuple[Chunk, Citation]) -> Answer:
-    return Answer(
-        text,
-        tuple(citation for _, citation in sources),
-        usage=Usage(prompt=310, cached=120, completion=1 + len(text.split())),
-        timings={"retrieve": 0.02, "read": 0.4, "generate": 1.4, "total": 1.8},
-        retrieved=tuple(ScoredChunk(source, 1.0) for source, _ in sources),
-        passages_read=len(sources),
-    )
-
-
-TIMES = chunk("ferry-north.md", FERRY, "The north ferry", headings="Crossing > Times")
-LUNAR = "船は朝六時に出る。"
-CALENDAR = chunk("jp.txt", "甲" * 300 + LUNAR + "乙" * 300, "暦")
-NOTE = chunk("letters/1902.txt", LETTER, "Letter of 1902")
-ATTACK = chunk("evil.html", f"{EVIL} is what it says.", EVIL, headings=EVIL)
-ANSWERS = {
-    "ferry": answer(
-        "At six in the morning, on Sundays at eight.",
-        (TIMES, cite(1, TIMES, SENTENCE, "docs/ferry-north.md", page=3)),
-        (NOTE, cite(2, NOTE, LETTER, "https://archive.example/1902")),
-    ),
-    "evil": answer(f"It says {EVIL}", (ATTACK, cite(1, ATTACK, EVIL, "javascript:window.hacked=1"))),
-    # Two characters that JavaScript counts as two each, Python as one.
-    "glyph": answer("\U00010900\U00010901 is Phoenician.", (NOTE, cite(1, NOTE, LETTER, ""))),
-    "calendar": answer("朝六時", (CALENDAR, cite(1, CALENDAR, LUNAR, "file:///srv/secret/jp.txt"))),
-    "gold": Answer("", verdict=Verdict.ABSTAINED, reason="no passage is close enough to the question"),
-    "nugget": Answer(
-        "",
-        verdict=Verdict.UNATTAINABLE,
-        reason="the share of wrong answers asked for is not attainable",
-        closest=(
-            Closest(
-                "ferry-north.md",
-                "The north ferry",
-                "docs/ferry-north.md",
-                0.534,
-                SENTENCE,
-                "Crossing > Times",
-                3,
-                0.412,
-                TIMES.span,
-            ),
-            Closest("evil.html", EVIL, "javascript:window.hacked=1", 0.2, EVIL, EVIL, span=ATTACK.span),
-        ),
-    ),
-    "long": answer("and so on " * 400),
-}
-
-
-class Scripted:
-    """Answers by the first known word of the question, and fails as often as `failures` says."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, list[Message]]] = []
-        self.failures = 0
-        self.cancelled = threading.Event()
-        self.pace = 0.002
-
-    def stream(self, question: str, history: Sequence[Message], options: AskOptions) -> Iterator[Delta]:
-        self.asked.append((question, list(history)))
-        if self.failures:
-            self.failures -= 1
-            raise EndpointFailed("the model does not answer", hint="Look into the log <b>of the model</b>.")
-        result = next((a for word, a in ANSWERS.items() if word in question), ANSWERS["ferry"])
-        try:
-            yield Delta()
-            for word in re.findall(r"\S+\s*", result.text):
-                time.sleep(self.pace)
-                yield Delta(word)
-            yield Delta(answer=result)
-        except GeneratorExit:
-            self.cancelled.set()
-            raise
-
-    def retrieve(self, question: str, history: Sequence[Message] = (), view: View = EVERYTHING) -> list[ScoredChunk]:
-        if "nothing" in question:
-            return []
-        return [ScoredChunk(TIMES, 0.8125, dense=0.654, lexical=7.25), ScoredChunk(ATTACK, 0.2, lexical=1.5)]
-
-
-# The texts of the documents: what stands before and after their passages is filled up.
-TEXTS = {
-    source.document_id: "\U00010900" * 500 + "a" * 500 + source.text + "z" * after
-    for source, after in ((TIMES, 70_000), (CALENDAR, 0), (NOTE, 10), (ATTACK, 100))
-}
-
-
-def document(id_: str, view: View) -> Document:
-    if id_ not in TEXTS:
-        raise UnknownDocument(f"the index holds no document {id_!r}")
-    return Document(id_, f"docs/{id_}", id_, TEXTS[id_])
-
-
-class Served:
-    """The address of a running page, its pipeline, and what holds its loading back."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.pipeline = Scripted()
-        self.load_now = threading.Event()
-        self.load_error: Exception | None = None
-        self.fillers = 0
-        self.costs: Costs | None = None
-        self.feedback: FeedbackSettings | None = None
-
-    def load(self) -> Service:
-        assert self.load_now.wait(30)
-        if self.load_error is not None:
-            raise self.load_error
-        titles = ["The north ferry", "Letter of 1902", "Norrin head", "Kelp loaf", EVIL]
-        rows = [IndexedDocument(f"{i}.md", title, f"docs/{i}.md", 9 + i, 4000) for i, title in enumerate(titles)]
-        rows += [IndexedDocument(f"x{i}.md", f"Filler {i}", "", 0, 0) for i in range(self.fillers)]
-        unused = None  # the page neither embeds nor counts
-        return Service(
-            self.pipeline,
-            unused,
-            unused,
-            "qwen2.5-coder-0.5b-instruct",
-            "all-MiniLM-L6-v2",
-            lambda _: rows,
-            document=document,
-            changed=datetime(2026, 3, 5, 12, tzinfo=UTC),
-            synced=lambda: datetime(2026, 3, 6, 13, 30, tzinfo=UTC),
-            costs=self.costs,
-        )
-
-
-@contextlib.contextmanager
-def running(served: Served, **settings) -> Iterator[Served]:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
-    app = create_app(served.load, ServerSettings(**settings), feedback=served.feedback)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none", timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    served.url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    try:
-        yield served
-    finally:
-        served.load_now.set()
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
-
-
-def chromium() -> str:
-    """Where Chromium is; skips where it is not."""
-    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
-        if path := shutil.which(name):
-            return path
-    pytest.skip("no Chromium was found: install one (Debian: apt-get install chromium) to test the page")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = chromium()
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def served() -> Iterator[Served]:
-    made = Served()
-    made.load_now.set()
-    with running(made):
-        yield made
-
-
-@pytest.fixture
-def page(browser, served):
-    with opened(browser, served) as made:
-        yield made
-
-
-@contextlib.contextmanager
-def opened(browser, served: Served, **context):
-    """A page that must not log an error, break the content policy or ask anybody else for anything."""
-    surroundings = (
-        browser.new_context(viewport={"width": 1200, "height": 800}, **context)
-        if not context.get("viewport")
-        else browser.new_context(**context)
-    )
-    made = surroundings.new_page()
-    complaints, strangers = [], []
-    made.on("pageerror", lambda error: complaints.append(str(error)))
-    made.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    made.on("request", lambda request: None if request.url.startswith(served.url) else strangers.append(request.url))
-    made.goto(served.url)
-    yield made
-    assert made.evaluate("window.hacked") is None
-    surroundings.close()
-    assert [c for c in complaints if "Failed to load resource" not in c] == []  # an error status is told this way too
-    assert strangers == []
-
-
-def shoot(page, name: str, *, whole: bool = False) -> None:
-    if SHOTS:
-        Path(SHOTS).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"), full_page=whole)
-
-
-def ask(page, question: str) -> None:
-    page.get_by_label("Your question").fill(question)
-    page.get_by_role("button", name="Ask").click()
-
-
-def finished(page, turns: int = 1):
-    """Wait for so many settled answers; gives the last turn."""
-    expect(page.locator(".answer[aria-busy='false']")).to_have_count(turns)
-    return page.locator(".turn").last
+browser, served, page = page_fakes.browser, page_fakes.served, page_fakes.page  # fixtures
 
 
 def test_an_answer_streams_and_shows_its_sources(page, served):
@@ -332,6 +94,33 @@ def test_a_passage_opens_whole_and_closes_again(page):
     expect(less).to_have_attribute("aria-expanded", "true")
     less.click()
     assert "crosses the sound" not in quote.inner_text()
+
+
+def test_a_source_names_the_other_documents_that_hold_it_and_opens_them(page):
+    ask(page, "copy?")
+    card = finished(page).locator(".source")
+    also = card.locator(".also")
+    expect(also.locator("p").first).to_have_text("The same words stand in 5 other places")
+    expect(also.get_by_role("listitem")).to_have_text(
+        [
+            "Summer plandocs/plan.pptx \u00b7 slide 4",
+            f"{EVIL}javascript:window.hacked=1",
+            "Copy 0https://archive.example/0",
+        ]
+    )
+    expect(also.locator("img, script, a[href^='javascript']")).to_have_count(0)
+    shoot(page, "desktop-light-also")
+    also.get_by_role("button", name="Show 2 more").click()
+    expect(also.get_by_role("button", name="Copy 1")).to_be_focused()
+    expect(also.get_by_role("listitem")).to_have_count(5)
+    also.get_by_role("button", name="Summer plan").click()
+    reader = page.get_by_role("dialog", name="Summer plan")
+    expect(reader.locator("mark")).to_have_text(SENTENCE)
+    expect(reader.locator("#reader-note")).to_have_text("")
+    page.keyboard.press("Escape")
+    expect(also.get_by_role("button", name="Summer plan")).to_be_focused()
+    page.reload()  # what is kept of the chat names them, too
+    expect(page.locator(".also").get_by_role("listitem")).to_have_count(3)
 
 
 def test_a_passage_without_spaces_is_cut_all_the_same(page):
@@ -431,6 +220,53 @@ def test_a_server_that_went_away_is_told(page, served):
     expect(page.get_by_role("button", name="Ask")).to_be_disabled()
 
 
+def test_a_connection_that_breaks_in_mid_answer_leaves_what_came_and_a_way_on(page, served, monkeypatch):
+    served.pipeline.pace = 0.02
+    ask(page, "a long one")
+    expect(page.locator(".answer-text")).to_contain_text("and so on and")
+    served.cut()
+    turn = finished(page)
+    expect(turn.locator(".problem-text")).to_have_text("The connection was lost.")
+    expect(turn.locator(".answer-text")).to_contain_text("and so on and")
+    assert served.pipeline.cancelled.wait(5)
+    monkeypatch.setitem(ANSWERS, "long", ANSWERS["ferry"])
+    turn.get_by_role("button", name="Try again").click()
+    expect(finished(page).locator(".problem")).to_have_count(0)
+    # One that ends without a word is no whole answer either.
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(body="", content_type="text/event-stream"))
+    ask(page, "ferry?")
+    expect(finished(page, 2).locator(".problem-text")).to_have_text("The answer broke off.")
+
+
+def test_a_hundred_messages_are_shown_and_the_last_of_them_sent(page, served):
+    page.evaluate("""() => {
+      const reply = {content: "At six. [1]", annotations: [], citations: [], closest: [], verdict: "answered"};
+      const turns = Array.from({length: 50}, (_, i) => ({question: `q${i}`, reply, figures: ["1.0 s"]}));
+      localStorage.setItem("smallhold-chats", JSON.stringify([{id: "c", at: 1, turns}]));
+      sessionStorage.setItem("smallhold-chat", "c");
+    }""")
+    page.reload()
+    expect(page.locator(".asked")).to_have_count(50)
+    expect(page.locator(".asked").last).to_be_in_viewport()
+    ask(page, "ferry?")
+    expect(finished(page, 51).locator(".asked")).to_be_in_viewport()
+    assert [m.content for m in served.pipeline.asked[0][1]][::2] == [f"q{i}" for i in range(40, 50)]
+    kept = page.evaluate("JSON.parse(localStorage.getItem('smallhold-chats'))[0].turns.map((turn) => turn.question)")
+    assert kept == [*(f"q{i}" for i in range(11, 50)), "ferry?"]
+
+
+def test_a_follow_up_tells_what_it_was_understood_as(page, monkeypatch):
+    asked = "When does the <b>first</b> ferry leave on Sundays?"
+    monkeypatch.setitem(ANSWERS, "Sundays", dataclasses.replace(ANSWERS["ferry"], question=asked))
+    monkeypatch.setitem(ANSWERS, "again", dataclasses.replace(ANSWERS["ferry"], question="ferry again?"))
+    ask(page, "And on Sundays?")
+    expect(finished(page).locator(".understood")).to_have_text(f"Understood as: {asked}")
+    ask(page, "ferry again?")
+    expect(finished(page, 2).locator(".understood")).to_have_count(0)
+    page.reload()
+    expect(page.locator(".understood")).to_have_text([f"Understood as: {asked}"])
+
+
 def test_a_conversation_goes_along_until_a_new_chat(page, served):
     ask(page, "ferry?")
     finished(page)
@@ -444,64 +280,6 @@ def test_a_conversation_goes_along_until_a_new_chat(page, served):
     ask(page, "ferry again?")
     finished(page)
     assert served.pipeline.asked[2] == ("ferry again?", [])
-
-
-def test_the_keyboard_is_enough(page, served):
-    expect(page.get_by_label("Your question")).to_be_focused()
-    expect(page.locator("#state")).to_have_attribute("data-status", "ready")
-    page.keyboard.type("Which ferry")
-    page.keyboard.press("Shift+Enter")
-    page.keyboard.type("is first?")
-    page.keyboard.press("Enter")
-    turn = finished(page)
-    assert served.pipeline.asked[0][0] == "Which ferry\nis first?"
-    expect(page.get_by_label("Your question")).to_be_focused()
-    # Back through the answer: copy, the second card's link, ..., up to the first mark, which leads to its source.
-    for _ in range(20):
-        page.keyboard.press("Shift+Tab")
-        if page.evaluate("document.activeElement.getAttribute('aria-label')") == "Source 1":
-            break
-    page.keyboard.press("Enter")
-    expect(turn.locator(".source").first).to_be_focused()
-    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("dialog").locator("mark")).to_be_focused()
-    page.keyboard.press("Escape")
-    expect(page.get_by_role("dialog")).to_have_count(0)
-    expect(turn.get_by_role("button", name="Open in the document").first).to_be_focused()
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
-    expect(turn.get_by_role("button", name="Show less")).to_be_focused()
-    # And an answer under way is stopped by Escape.
-    served.pipeline.pace = 0.02
-    page.get_by_label("Your question").focus()
-    page.keyboard.type("a long one")
-    page.keyboard.press("Enter")
-    expect(page.locator(".answer-text").last).to_contain_text("and so")
-    page.keyboard.press("Escape")
-    expect(page.locator(".stopped")).to_have_count(1)
-    page.keyboard.press("Control+Home")
-    page.keyboard.type("x")
-    expect(page.get_by_label("Your question")).to_have_value("x")
-
-
-def test_shortcuts_need_two_modifiers_and_work_from_anywhere(page):
-    ask(page, "ferry?")
-    finished(page)
-    page.keyboard.press("Alt+Shift+H")
-    expect(page.get_by_role("dialog", name="Earlier chats")).to_be_visible()
-    page.keyboard.press("Alt+Shift+N")  # not from within a dialog
-    expect(page.locator(".turn")).to_have_count(1)
-    page.keyboard.press("Escape")
-    page.get_by_role("link", name="Documents").click()
-    expect(page.get_by_role("heading", name="Documents", exact=True)).to_be_focused()
-    page.keyboard.press("Alt+Shift+N")
-    expect(page.locator(".turn")).to_have_count(0)
-    expect(page.get_by_label("Your question")).to_be_focused()
-    page.get_by_role("link", name="Documents").click()
-    page.get_by_role("button", name="New chat").click()
-    expect(page.get_by_label("Your question")).to_be_focused()
 
 
 def test_a_source_opens_its_document_at_the_quoted_span(page):
@@ -629,6 +407,14 @@ def test_a_search_shows_passages_with_their_scores(page, served):
     assert page.get_by_role("dialog").locator("mark").text_content() == FERRY
     page.keyboard.press("Escape")
     shoot(page, "desktop-light-search")
+    page.get_by_label("Search the passages").fill("copies")
+    page.keyboard.press("Enter")
+    also = hits.first.locator(".also")
+    expect(also.locator("p").first).to_have_text("The same is said in 2 other places")
+    expect(also.get_by_role("listitem")).to_have_text(["Letter of 1902letters/1902.txt", f"{EVIL}evil.html"])
+    also.get_by_role("button", name="Letter of 1902").click()
+    assert page.get_by_role("dialog").locator("mark").text_content() == LETTER
+    page.keyboard.press("Escape")
     page.get_by_label("Search the passages").fill("nothing")
     page.keyboard.press("Enter")
     expect(page.locator("#found")).to_have_text("No passage was found.")
@@ -842,93 +628,3 @@ def test_where_a_key_is_needed_the_page_asks_for_it_and_keeps_it_until_the_tab_i
         expect(page.locator(".turn")).to_have_count(0)
         page.get_by_role("button", name="History").click()
         expect(page.get_by_text("There are none yet.")).to_be_visible()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_phone_shows_everything_without_sideways_scrolling(browser, served, scheme):
-    phone = {"viewport": {"width": 360, "height": 740}, "device_scale_factor": 2, "has_touch": True}
-    with opened(browser, served, color_scheme=scheme, **phone) as page:
-        shoot(page, f"phone-{scheme}-welcome")
-        ask(page, "ferry?")
-        finished(page)
-        shoot(page, f"phone-{scheme}-answer")
-        ask(page, "Where is the gold? " + "x" * 200)
-        finished(page, 2)
-        assert page.evaluate("document.documentElement.scrollWidth") == 360
-        for button in page.get_by_role("button").all():
-            assert button.bounding_box()["height"] >= 32
-        shoot(page, f"phone-{scheme}-whole", whole=True)
-        page.get_by_role("button", name="Open in the document").first.click()
-        expect(page.get_by_role("dialog").locator("mark")).to_be_in_viewport()
-        shoot(page, f"phone-{scheme}-reader")
-        page.get_by_role("button", name="Close").click()
-        page.get_by_role("button", name="History").click()
-        shoot(page, f"phone-{scheme}-history")
-        page.keyboard.press("Escape")
-        page.get_by_role("link", name="Documents").click()
-        page.get_by_label("Search the passages").fill("ferry")
-        page.get_by_role("button", name="Search").click()
-        expect(page.locator("#hits .source")).to_have_count(2)
-        assert page.evaluate("document.documentElement.scrollWidth") == 360
-        shoot(page, f"phone-{scheme}-documents", whole=True)
-
-
-def test_dark_follows_the_system(browser, served):
-    with opened(browser, served, color_scheme="dark") as page:
-        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert background == "rgb(21, 24, 22)"
-        ask(page, "ferry?")
-        finished(page)
-        shoot(page, "desktop-dark-answer")
-        ask(page, "Where is the gold?")
-        finished(page, 2)
-        shoot(page, "desktop-dark-abstention", whole=True)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_ground(browser, served, scheme):
-    """WCAG 2 AA: a contrast of at least 4.5 for every piece of text, in both schemes."""
-    with opened(browser, served, color_scheme=scheme) as page:
-        for question in ("ferry?", "Where is the gold?"):
-            ask(page, question)
-            finished(page, 1 if question == "ferry?" else 2)
-        served.pipeline.failures = 1
-        ask(page, "ferry?")
-        finished(page, 3)
-        assert page.evaluate(CONTRAST) == []
-        page.get_by_role("button", name="Open in the document").first.click()
-        expect(page.get_by_role("dialog").locator("mark")).to_be_focused()
-        assert page.evaluate(CONTRAST) == []
-        page.keyboard.press("Escape")
-        page.get_by_role("link", name="Documents").click()
-        expect(page.locator("#rows tr")).to_have_count(5)
-        page.get_by_label("Search the passages").fill("ferry")
-        page.keyboard.press("Enter")
-        expect(page.locator("#hits .source")).to_have_count(2)
-        assert page.evaluate(CONTRAST) == []
-
-
-# Lists the texts whose colour differs too little from the first opaque background behind them.
-CONTRAST = """() => {
-  const numbers = (css) => css.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b]
-    .map((c) => c / 255)
-    .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (element) => {
-    for (let e = element; e; e = e.parentElement) {
-      const colour = numbers(getComputedStyle(e).backgroundColor);
-      if (colour.length === 3 || colour[3] === 1) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const low = [];
-  for (const e of document.querySelectorAll("body *")) {
-    const text = [...e.childNodes].filter((n) => n.nodeType === 3).map((n) => n.data.trim()).join("");
-    if (!text || e.closest(".unseen, noscript, [hidden]") || e.disabled) continue;
-    const [a, b] = [light(numbers(getComputedStyle(e).color)), light(ground(e))].sort((x, y) => y - x);
-    const contrast = (a + 0.05) / (b + 0.05);
-    if (contrast < 4.5) low.push(`${text.slice(0, 40)}: ${contrast.toFixed(2)}`);
-  }
-  return low;
-}"""

@@ -16,7 +16,7 @@ const STATES = {
 
 const byId = (id) => document.getElementById(id);
 const chat = new Chat({ onTrouble: () => poll(), onShow: () => toChat() });
-const library = new Library();
+const library = new Library({ onTrouble: () => poll() });
 
 let ready = false;
 let polling = 0;
@@ -37,6 +37,7 @@ async function poll({ refused = false } = {}) {
     setText("state-text", "An API key is needed");
     showNotice(null);
     chat.setReady(false, state);
+    library.clear(); // what a key could see is not for the next one
     return; // goes on when a key is given
   }
   const wasReady = ready;
@@ -124,7 +125,7 @@ addEventListener("hashchange", () => showView());
 // From anywhere. With Alt and Shift, so that no letter that is typed does anything.
 document.addEventListener("keydown", (event) => {
   const open = document.querySelector("dialog[open]");
-  if (event.key === "Escape" && !open) chat.stop();
+  if (event.key === "Escape" && !open && !event.isComposing) chat.stop();
   if (!event.altKey || !event.shiftKey || event.ctrlKey || event.metaKey || open) return;
   const does = { KeyN: () => chat.showNew(), KeyH: () => chat.showEarlier() }[event.code];
   if (!does) return;

@@ -1,9 +1,10 @@
 // Cards of what an answer stands on, of what comes closest, and of what a search finds; each opens its document.
 
-import { DOT, button, make, place } from "/static/make.js";
+import { DOT, button, count, make, pageOf, place } from "/static/make.js";
 import { openDocument } from "/static/reader.js";
 
 const EXCERPT = 160; // characters shown on either side of the cited sentence
+const PLACES = 3; // other places named at once
 const LONG_WORD = 30; // characters given up to end on a whole word; some scripts have no spaces
 
 /** The card of a citation, its number first. */
@@ -11,7 +12,8 @@ export function sourceCard(citation, id) {
   const number = make("span", "number", String(citation.index));
   number.setAttribute("aria-hidden", "true");
   const span = `characters ${citation.span[0]}\u2013${citation.span[1]}`;
-  const made = card(citation, citation.passage?.headings, quote(citation), span, number);
+  const also = others("The same words stand in", citation.also_in);
+  const made = card(citation, citation.passage?.headings, quote(citation), span, { number, also });
   made.id = id;
   made.tabIndex = -1;
   made.setAttribute("aria-label", `Source ${citation.index}: ${citation.title}`);
@@ -31,11 +33,12 @@ export function hitCard(hit) {
     hit.dense === null ? "" : `similarity ${hit.dense.toFixed(3)}`,
     hit.lexical === null ? "" : `keywords ${hit.lexical.toFixed(2)}`,
   ];
-  return card(hit, hit.headings, make("blockquote", "quote passage", hit.text), scores.filter(Boolean).join(DOT));
+  const also = others("The same is said in", hit.also_in);
+  return card(hit, hit.headings, make("blockquote", "quote passage", hit.text), scores.filter(Boolean).join(DOT), { also });
 }
 
-function card(source, headings, quoted, figures, number = "") {
-  const where = [headings, source.page ? `page ${source.page}` : ""].filter(Boolean).join(DOT);
+function card(source, headings, quoted, figures, { number = "", also = "" } = {}) {
+  const where = [headings, pageOf(source)].filter(Boolean).join(DOT);
   const open = source.span ? button("Open in the document", () => openDocument(source)) : "";
   if (open) open.setAttribute("aria-haspopup", "dialog");
   const [block, more] = Array.isArray(quoted) ? quoted : [quoted, ""];
@@ -47,7 +50,31 @@ function card(source, headings, quoted, figures, number = "") {
     block,
     make("div", "source-buttons", open, more),
     make("p", "source-uri", place(source), DOT, figures),
+    also,
   );
+}
+
+/** The other places where a passage stands, each to be opened there: the first few, and a button for the rest. */
+function others(lead, places = []) {
+  if (!places.length) return "";
+  const list = make("ul", "also-list", ...places.slice(0, PLACES).map(otherPlace));
+  const rest = places.slice(PLACES);
+  const more = rest.length
+    ? button(`Show ${rest.length} more`, () => {
+        const rows = rest.map(otherPlace);
+        list.append(...rows);
+        more.remove();
+        rows[0].querySelector("button").focus();
+      })
+    : "";
+  return make("div", "also", make("p", "source-uri", `${lead} ${count(places.length, "other place")}`), list, more);
+}
+
+function otherPlace(other) {
+  const open = button(other.title || other.document_id, () => openDocument(other), "title");
+  open.setAttribute("aria-haspopup", "dialog");
+  const page = pageOf(other);
+  return make("li", "", open, make("span", "source-uri", place(other), page ? DOT : "", page));
 }
 
 /** The quoted sentence within its passage, and a button for the far ends of that where they are not shown. */

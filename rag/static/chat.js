@@ -2,7 +2,7 @@
 
 import { ask, keyId } from "/static/client.js";
 import { Figures } from "/static/figures.js";
-import { chats, current, forget, forgetAll, keep, newId, setCurrent } from "/static/history.js";
+import { chats, current, forget, forgetAll, isKept, keep, newId, setCurrent } from "/static/history.js";
 import { button, count, make, moment } from "/static/make.js";
 import { Turn } from "/static/view.js";
 
@@ -63,7 +63,7 @@ export class Chat {
     try {
       for (const { question: text, reply, figures } of chat.turns) {
         const turn = new Turn(++this.asked, text);
-        turn.finish(reply, figures);
+        turn.finish({ ...blank(), ...reply }, figures); // an earlier version kept fewer fields
         turns.append(turn.element);
       }
     } catch {
@@ -169,6 +169,7 @@ export class Chat {
   showEarlier() {
     const kept = chats();
     byId("chats-none").hidden = kept.length > 0;
+    byId("chats-lost").hidden = isKept();
     byId("chats-clear").hidden = kept.length === 0;
     byId("chats-list").replaceChildren(...kept.map((chat) => this.row(chat)));
     if (!byId("chats").open) byId("chats").showModal();
@@ -247,7 +248,7 @@ function grow() {
 
 function blank() {
   const lists = { annotations: [], citations: [], sentences: [], closest: [] };
-  return { id: "", content: "", verdict: "answered", reason: "", timings: {}, passages_read: 0, cost: null, ...lists };
+  return { id: "", question: "", content: "", verdict: "answered", reason: "", timings: {}, passages_read: 0, cost: null, ...lists };
 }
 
 /** Add one chunk of the stream to the reply. */
@@ -260,9 +261,10 @@ function take(chunk, reply, figures, turn) {
   if (piece) figures.piece();
   reply.content += piece;
   if (choice.finish_reason) {
-    const { citations, sentences, closest, verdict, reason, timings, passages_read, cost } = chunk;
+    const { question: understood, citations, sentences, closest, verdict, reason, timings, passages_read, cost } = chunk;
     const annotations = choice.delta.annotations ?? [];
-    Object.assign(reply, { citations, sentences, closest, verdict, reason, timings, passages_read, cost, annotations });
+    const told = { question: understood, citations, sentences, closest, verdict, reason, timings, passages_read, cost };
+    Object.assign(reply, told, { annotations });
   }
   turn.write(piece);
 }

@@ -1,5 +1,7 @@
 // Talks to the server. Nothing here touches the page.
 
+import { tab } from "/static/storage.js";
+
 /** A refusal or failure in words for people; `hint` says what to do about it. */
 export class Problem extends Error {
   constructor(message, { hint = "", status = 0 } = {}) {
@@ -11,20 +13,22 @@ export class Problem extends Error {
 
 // The API key, kept until the tab is closed.
 const KEY = "smallhold-key";
+let apiKey = tab.get(KEY) ?? "";
 
 /** Keep the key that is sent with every request from now on; "" forgets it. */
 export function useKey(key) {
-  if (key) sessionStorage.setItem(KEY, key);
-  else sessionStorage.removeItem(KEY);
+  apiKey = key;
+  if (key) tab.set(KEY, key);
+  else tab.remove(KEY);
 }
 
 /** Whether a key is kept. */
 export function hasKey() {
-  return sessionStorage.getItem(KEY) !== null;
+  return apiKey !== "";
 }
 
 function authorization() {
-  return hasKey() ? { Authorization: `Bearer ${sessionStorage.getItem(KEY)}` } : {};
+  return hasKey() ? { Authorization: `Bearer ${apiKey}` } : {};
 }
 
 /** Return {status, authorized, reason, hint, model}; status "unreachable" where no server answers. */
@@ -40,7 +44,7 @@ export async function readiness() {
 
 /** The id of the key in use, "" without one. It is no secret: it tells whose chats are whose in this browser. */
 export function keyId() {
-  return /^shk-([0-9a-f]{8})-/.exec(sessionStorage.getItem(KEY) ?? "")?.[1] ?? "";
+  return /^shk-([0-9a-f]{8})-/.exec(apiKey)?.[1] ?? "";
 }
 
 /** Return a page of the index's documents, and the counts of all. Throws Problem. */

@@ -11,6 +11,7 @@ export function opinion(id) {
   const said = make("p", "said");
   said.setAttribute("role", "status");
   const details = make("form", "details");
+  details.setAttribute("aria-label", "More about this answer");
   details.hidden = true;
   const thumbs = {
     up: button("Helpful", () => press("up"), "small thumb up"),

@@ -1,6 +1,7 @@
 // Earlier chats, kept in this browser's local storage: bounded, apart for each API key, and gone when they are cleared.
 
 import { keyId } from "/static/client.js";
+import { lasting, tab } from "/static/storage.js";
 
 const MOST_CHATS = 30;
 const MOST_TURNS = 40; // of one chat; the first ones leave
@@ -16,54 +17,52 @@ function place() {
 /** Return the kept chats, the latest first: [{id, at, turns: [{question, reply, figures}]}]. */
 export function chats() {
   try {
-    const kept = JSON.parse(localStorage.getItem(place()) ?? "[]");
+    const kept = JSON.parse(lasting.get(place()) ?? "[]");
     return kept.filter((chat) => typeof chat.id === "string" && chat.turns?.length && chat.at > 0);
   } catch {
-    return []; // no storage here, or not ours
+    return []; // not ours
   }
 }
 
-/** Keep a chat in place of its earlier state. The oldest leave where there is no room. */
+/** Keep a chat in place of its earlier state. The oldest chats leave where there is no room, then its oldest turns. */
 export function keep(chat) {
-  const turns = chat.turns.slice(-MOST_TURNS);
-  const kept = [{ ...chat, turns }, ...chats().filter((other) => other.id !== chat.id)].slice(0, MOST_CHATS);
-  for (; kept.length; kept.pop()) {
+  const kept = [chat, ...chats().filter((other) => other.id !== chat.id)].slice(0, MOST_CHATS);
+  kept[0] = { ...chat, turns: chat.turns.slice(-MOST_TURNS) };
+  for (;;) {
     const text = JSON.stringify(kept);
-    if (text.length > MOST_CHARACTERS) continue;
-    try {
-      localStorage.setItem(place(), text);
-      return;
-    } catch {
-      // The browser has no room for so much, or none at all.
-    }
+    if (text.length <= MOST_CHARACTERS && lasting.set(place(), text)) return;
+    if (kept.length > 1) kept.pop();
+    else if (kept[0].turns.length > 1) kept[0].turns.shift();
+    else return;
   }
+}
+
+/** Whether this browser keeps what it is told to: its settings may forbid that, and its room is not ours alone. */
+export function isKept() {
+  return !lasting.refused;
 }
 
 /** Forget one chat. */
 export function forget(id) {
   const left = chats().filter((chat) => chat.id !== id);
-  if (left.length) localStorage.setItem(place(), JSON.stringify(left));
+  if (left.length) lasting.set(place(), JSON.stringify(left));
   else forgetAll();
 }
 
 /** Forget every chat of this key. */
 export function forgetAll() {
-  localStorage.removeItem(place());
+  lasting.remove(place());
 }
 
 /** Note which chat this tab shows; "" for a new one. */
 export function setCurrent(id) {
-  try {
-    if (id) sessionStorage.setItem(CURRENT, id);
-    else sessionStorage.removeItem(CURRENT);
-  } catch {
-    // Then a reload begins a new one.
-  }
+  if (id) tab.set(CURRENT, id);
+  else tab.remove(CURRENT);
 }
 
 /** Return the chat that this tab showed before it was loaded again, or nothing. */
 export function current() {
-  const id = sessionStorage.getItem(CURRENT);
+  const id = tab.get(CURRENT);
   return id ? chats().find((chat) => chat.id === id) : undefined;
 }
 

@@ -10,9 +10,10 @@ const HITS = 10;
 
 const byId = (id) => document.getElementById(id);
 
-/** The view behind "Documents". */
+/** The view behind "Documents". `onTrouble` is called where the key is refused. */
 export class Library {
-  constructor() {
+  constructor({ onTrouble }) {
+    this.onTrouble = onTrouble;
     this.listed = 0;
     this.asked = 0; // counts the searches, so that a slow one does not overwrite a later one
     byId("more-rows").addEventListener("click", () => this.list());
@@ -20,6 +21,14 @@ export class Library {
       event.preventDefault();
       this.search(byId("search").value.trim());
     });
+  }
+
+  /** Show nothing, until it is fetched anew. */
+  clear() {
+    this.asked += 1;
+    this.listed = 0;
+    for (const id of ["facts", "rows", "hits", "found"]) byId(id).replaceChildren();
+    byId("more-rows").hidden = true;
   }
 
   /** Fetch the figures and the first page of the list anew. */
@@ -35,6 +44,7 @@ export class Library {
       index = await documents(ROWS, from);
     } catch (problem) {
       byId("facts").replaceChildren(...fact("Not to be had", `${problem.message} ${problem.hint ?? ""}`));
+      if (problem.status === 401) this.onTrouble();
       return;
     }
     if (from !== this.listed) return; // shown anew meanwhile
@@ -69,6 +79,7 @@ export class Library {
       if (mine !== this.asked) return;
       byId("hits").replaceChildren();
       byId("found").textContent = `${problem.message} ${problem.hint ?? ""}`;
+      if (problem.status === 401) this.onTrouble();
     }
   }
 }

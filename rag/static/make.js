@@ -34,6 +34,14 @@ export function place(source) {
   return link;
 }
 
+const PAGES = { pptx: "slide", pptm: "slide", ppsx: "slide", xlsx: "sheet", xlsm: "sheet" };
+
+/** "page 3"; of a presentation it is a slide, of a workbook a sheet. "" where there are none. */
+export function pageOf(source) {
+  const suffix = source.document_id.split(".").pop().toLowerCase();
+  return source.page ? `${PAGES[suffix] ?? "page"} ${source.page}` : "";
+}
+
 /** "1 passage", "1,200 passages". */
 export function count(n, one) {
   return `${n.toLocaleString("en")} ${one}${n === 1 ? "" : "s"}`;

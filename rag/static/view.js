@@ -2,13 +2,14 @@
 
 import { nearCard, sourceCard } from "/static/cards.js";
 import { sentence } from "/static/client.js";
-import { DOT, button, make, whereabouts } from "/static/make.js";
+import { DOT, button, make, pageOf, whereabouts } from "/static/make.js";
 import { opinion } from "/static/feedback.js";
 
 /** One question with what became of it. */
 export class Turn {
   constructor(number, question) {
     this.number = number;
+    this.asked = question.trim();
     this.text = make("p", "answer-text");
     this.progress = make("p", "progress", "Reading the documents");
     this.answer = make("div", "answer", this.progress, this.text);
@@ -36,8 +37,9 @@ export class Turn {
   }
 
   /** Show the whole answer, its sources and figures. With `id` it can be rated. */
-  finish({ content, annotations, citations, sentences = [], verdict, reason, closest }, figures, id = "") {
+  finish({ question, content, annotations, citations, sentences, verdict, reason, closest }, figures, id = "") {
     this.settle();
+    this.showUnderstood(question);
     const answered = verdict === "answered";
     if (answered) {
       this.showMarks(content, annotations);
@@ -77,6 +79,12 @@ export class Turn {
     this.answer.setAttribute("aria-busy", "false");
     this.progress.remove();
     this.live.remove();
+  }
+
+  /** A follow-up as the question of its own that was searched for. */
+  showUnderstood(question) {
+    if (!question || question.trim() === this.asked) return;
+    this.answer.before(make("p", "understood", `Understood as: ${question}`));
   }
 
   showAbstention(content, reason) {
@@ -133,7 +141,7 @@ function nearby(closest) {
 }
 
 function plain(content, citations) {
-  const sources = citations.map((c) => `[${c.index}] ${c.title}${c.page ? `, page ${c.page}` : ""} (${whereabouts(c)})`);
+  const sources = citations.map((c) => `[${c.index}] ${c.title}${c.page ? `, ${pageOf(c)}` : ""} (${whereabouts(c)})`);
   return [content, ...sources].join("\n");
 }
 
