@@ -60,9 +60,8 @@ class Rules:
         folder = path.is_dir()
         known = path.suffix.lower() in self.suffixes
         # Of what is gone nobody can tell whether it was a folder; that something in a folder changed comes by itself.
-        if name.startswith(".") or (
-            change is Change.modified if folder else not known and change is not Change.deleted
-        ):
+        told = change is not Change.modified if folder else known or change is Change.deleted
+        if name.startswith(".") or not told:
             return False
         try:
             above = root
@@ -70,7 +69,7 @@ class Rules:
                 above /= part
                 if ignore.leaves_out(above, folder=True):
                     return False
-            kinds = (True, False) if change is Change.deleted else (folder,)
+            kinds = {True, not known} if change is Change.deleted else {folder}
             return not all(ignore.leaves_out(path, folder=kind) for kind in kinds)
         except DataError:
             return True  # a file of patterns that cannot be read: the run says so
