@@ -10,9 +10,8 @@ import os
 import re
 import socket
 import ssl
-import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -25,6 +24,7 @@ from urllib.parse import unquote
 import httpx
 
 from indexer.addresses import Address, is_public, parse_address, refusal
+from indexer.inflate import PIECE, Inflater
 from indexer.media import split_type, suffix_of, to_utf8
 from indexer.parsed import FILE_BYTES
 from rag.errors import Unavailable, UnreadableDocument
@@ -37,9 +37,7 @@ TOTAL_BYTES = 5_000_000_000  # of all pages of a run
 _AT_ONCE = 4
 _MOST_ADDRESSES = 4  # of a name that are tried: the first may be one of IPv6 where there is none
 _DEAD_AFTER = 3  # pages of a host that could not be reached: its others are not tried
-_PIECE = 1 << 16
 _MOVED = (301, 302, 303, 307, 308)
-_GZIP = zlib.MAX_WBITS | 16
 
 Resolver = Callable[[str, int], Sequence[str]]
 """From host and port to IP addresses. Raises `OSError`."""
@@ -300,9 +298,9 @@ class _Run:
         size = response.headers.get("Content-Length", "")
         if size.isdecimal() and len(size) < 20 and int(size) > limit:
             raise _too_large(limit)
-        unpacked = _Unpacked(response.headers.get("Content-Encoding", ""))
+        unpacked = Inflater(response.headers.get("Content-Encoding", ""))
         came = sent = 0
-        async for piece in response.aiter_raw(_PIECE):
+        async for piece in response.aiter_raw(PIECE):
             came += len(piece)
             for part in unpacked.of(piece):
                 sent += len(part)
@@ -315,41 +313,6 @@ class _Run:
             if came > limit:
                 raise _too_large(limit)
         unpacked.check_end()
-
-
-class _Unpacked:
-    """Undoes a content encoding, never more than a piece at a time: what is small packed may be endless unpacked."""
-
-    def __init__(self, encoding: str) -> None:
-        self._packed = encoding.strip().lower() in ("gzip", "x-gzip")
-        if not self._packed and encoding.strip().lower() not in ("", "identity"):
-            raise UnreadableDocument(f"it comes in an encoding that was not asked for ({encoding[:40]!r})")
-        self._decoder = zlib.decompressobj(_GZIP)
-        self._began = False
-
-    def of(self, piece: bytes) -> Iterator[bytes]:
-        if not self._packed:
-            yield piece
-            return
-        try:
-            while piece:
-                self._began = True
-                part = self._decoder.decompress(piece, _PIECE)
-                if part:
-                    yield part
-                piece = self._decoder.unconsumed_tail
-                if self._decoder.eof:
-                    piece = self._decoder.unused_data
-                    if not piece.startswith(b"\x1f\x8b"):  # what follows is no further member
-                        return
-                    self._decoder = zlib.decompressobj(_GZIP)
-        except zlib.error:
-            raise UnreadableDocument("damaged: it is not the gzip data that its server says") from None
-
-    def check_end(self) -> None:
-        """Raise `UnreadableDocument` where the data ended too soon."""
-        if self._packed and self._began and not self._decoder.eof:
-            raise UnreadableDocument("damaged: its gzip data end too soon")
 
 
 def _redirected(url: httpx.URL, location: str) -> httpx.URL:

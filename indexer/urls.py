@@ -25,6 +25,7 @@ MOST_URLS = 10_000
 _LIST_BYTES = 20_000_000
 _MEMORY = ".urls"
 _MEMORY_BYTES = 64_000_000
+_TWICE = "its id belongs to a document of another source; take it off one of the lists"
 _FORMAT_HINT = "Write a text file with one address a line; what follows a # at the beginning of a line is a comment."
 
 
@@ -147,17 +148,21 @@ class UrlSources:
         self._report.skipped += listed.skipped
         for url in listed.urls:
             self._letters.belongs(url, listed.root)
-        twice = "its id belongs to a document of another source; take it off one of the lists"
-        self._report.failed += [(url, twice) for url in listed.urls if url in taken]
+        self._report.failed += [(url, _TWICE) for url in listed.urls if url in taken]
         urls = [url for url in listed.urls if url not in taken]
         asked = [(url, self._pages.validators(url, held.get(url, ()), self._files.version)) for url in urls]
         folder = self._folder / sha256(listed.root.encode()).hexdigest()[:16]
         folder.mkdir()
         replies = self._fetcher.fetch(asked, folder, suffixes, lambda done: progress("fetch", done, len(asked)))
-        sources: list[Source] = []
+        sources: dict[str, Source] = {}
         for url, reply in zip(urls, replies, strict=True):
-            sources += self._of_page(url, reply, listed.root, held.get(url, ()))
-        return sources
+            for source in self._of_page(url, reply, listed.root, held.get(url, ())):
+                # A page may have the address of a file in an archive.
+                if source.id in taken or source.id in sources:
+                    self._report.failed.append((source.name, _TWICE))
+                else:
+                    sources[source.id] = source
+        return list(sources.values())
 
     def _of_page(self, url: str, reply: Reply, root: str, held: Sequence[Source]) -> list[Source]:
         if reply.kind == "unchanged":

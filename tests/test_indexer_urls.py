@@ -298,6 +298,30 @@ def test_a_page_in_two_lists_is_a_document_of_the_first(tmp_path: Path) -> None:
     assert site.run(lists=[site.list, other], allow_empty=True).changed == [A]
 
 
+def test_no_id_comes_twice_from_archives(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("b.txt", "in the archive")
+    site = Site(tmp_path, a=(file.getvalue(), "application/zip"))
+    site.pages["/a.txt/b.txt"] = "a page of its own"
+    site.lists(A, f"{A}/b.txt")
+    other = tmp_path / "other.list"
+    other.write_text(A)
+    with Loader() as loader:
+        report = sync(
+            tmp_path / "index",
+            [],
+            lists=[site.list, other],
+            fetcher=site.fetcher(),
+            embedder=CountingEmbedder(),
+            chunker=LineChunker(),
+            loader=loader,
+        )
+    assert report.added == [f"{A}/b.txt"]
+    assert len(report.failed) == 2
+    assert contents(tmp_path) == {f"{A}/b.txt": "in the archive"}
+
+
 def test_the_loader_is_asked_for_what_was_fetched(tmp_path: Path) -> None:
     site = Site(tmp_path, a="alpha")
     site.lists(A)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +20,18 @@ import indexer.watch
 from indexer.store import IndexWriter
 from indexer.update import SyncReport
 from indexer.watch import Rules, Watch
+from rag.datatypes import Delta, Message, ScoredChunk
 from rag.errors import SmallholdError, Unavailable
-from rag.manifest import Patterns, read_patterns
-from tests.conftest import REPOSITORY, located
-from tests.test_indexer_sync import Run, Write, contents, letters, write
+from rag.filter import EVERYTHING, View
+from rag.index import Index
+from rag.loader import Loader
+from rag.manifest import Patterns, published_stamp, read_current, read_patterns
+from rag.pipeline import AskOptions
+from rag.retrieve import LexicalRetriever
+from rag.service import Service
+from tests.conftest import REPOSITORY, WordEmbedder, located
+from tests.test_indexer_sync import CountingEmbedder, Run, Write, contents, letters, write
+from tests.test_rag_loader import Counter
 
 __all__ = ["write"]
 
@@ -265,6 +273,54 @@ def test_the_debounce_reaches_the_library_in_milliseconds(tmp_path: Path, monkey
     assert given.keys() <= set(watchfiles.watch.__annotations__)
 
 
+class Lookup:
+    """What a server searches: one generation, by its words."""
+
+    def __init__(self, directory: Path) -> None:
+        self.generation = read_current(directory)
+        self._index = Index.open(directory, CountingEmbedder.fingerprint)
+
+    def retrieve(self, question: str, history: Sequence[Message] = (), view: View = EVERYTHING) -> list[ScoredChunk]:
+        return LexicalRetriever(self._index).retrieve(question, 3, view)
+
+    def stream(self, question: str, history: Sequence[Message], options: AskOptions) -> Iterator[Delta]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self._index.close()
+
+
+def test_a_server_finds_what_has_changed(tmp_path: Path, write: Write) -> None:
+    """From a file to a loaded generation: the real watch, runs, index and loader; no model."""
+    index = tmp_path / "index"
+
+    def load() -> Service:
+        lookup = Lookup(index)
+        return Service(
+            *(lookup, WordEmbedder(), Counter(), "small", "words", lambda _: []),
+            renew=lambda: load() if read_current(index) != lookup.generation else None,
+        )
+
+    def found(question: str) -> list[str]:
+        return list(loader.each(lambda service: (hit.chunk.text for hit in service.pipeline.retrieve(question))))
+
+    write("docs/a.txt", "Anna built the mill")
+    with watching(tmp_path, "docs") as watched:
+        loader = Loader(load, lambda: published_stamp(index), look_seconds=0.05)
+        loader.start()
+        try:
+            watched.until(lambda: loader.readiness().status == "ready")
+            assert (found("mill"), found("weir")) == (["Anna built the mill"], [])
+            write("docs/b.txt", "Bert built the weir")
+            watched.until(lambda: found("weir") == ["Bert built the weir"])
+            write("docs/a.txt", "Carla sold the mill")
+            watched.until(lambda: found("mill") == ["Carla sold the mill"])
+            (tmp_path / "docs/b.txt").unlink()
+            watched.until(lambda: found("weir") == [])
+        finally:
+            loader.close()
+
+
 @pytest.mark.model
 def test_the_command_watches_and_ends_with_ctrl_c(tmp_path: Path, write: Write) -> None:
     located("all-MiniLM-L6-v2")
@@ -275,12 +331,12 @@ def test_the_command_watches_and_ends_with_ctrl_c(tmp_path: Path, write: Write) 
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout and process.stderr
-        timer = threading.Timer(240, process.kill)
+        timer = threading.Timer(500, process.kill)
         timer.start()
-        first = json.loads(process.stdout.readline())
-        json.loads(process.stdout.readline())  # the run with which the watch begins
+        first = json.loads(process.stdout.readline() or "{}")
+        process.stdout.readline()  # the run with which the watch begins
         write("docs/b.txt", "The weir was built by Bert.")
-        second = json.loads(process.stdout.readline())
+        second = json.loads(process.stdout.readline() or "{}")
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
         process.wait(60)
