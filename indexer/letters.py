@@ -1,6 +1,6 @@
 """Dead letters: what could not be read and why, so that it is listed, and not tried again before something changes."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -57,6 +57,7 @@ class DeadLetters:
         self._stored = dead_letters(directory)
         self._known = {} if retry else {letter.name: letter for letter in self._stored if letter.sha256}
         self._originals: dict[str, Original] = {}
+        self._places: dict[str, str] = {}
 
     def known(self, name: str, original: Original) -> str:
         """Return why this very content could not be read by this very loader, "" where nothing is known of that."""
@@ -70,6 +71,10 @@ class DeadLetters:
         """Note what could not be read, unless the failure may pass by itself."""
         if not error.passing:
             self._originals[name] = original
+
+    def belongs(self, name: str, root: str) -> None:
+        """Note to which root belongs what has this name, or one that begins with it, and not with the root's."""
+        self._places[name] = root
 
     def watched(self, source: Source) -> Source:
         """Return a source that is remembered where it cannot be read."""
@@ -85,14 +90,19 @@ class DeadLetters:
     def save(self, failed: Iterable[tuple[str, str]], synced: Collection[str], others: Collection[str]) -> None:
         """Keep what failed in this run, below the roots `synced`, and what was known of `others`. Raises `OSError`."""
         letters = [letter for letter in self._stored if letter.root in others]
+        places = {"": "", **{root: root for root in synced}, **self._places}
         for name, reason in failed:
             found = self._originals.get(name, _UNKNOWN)
-            letters.append(DeadLetter(_root(name, synced), name, reason, found.sha256, found.bytes, found.loader))
+            letters.append(
+                DeadLetter(
+                    places.get(name) or _root(name, places), name, reason, found.sha256, found.bytes, found.loader
+                )
+            )
         letters.sort(key=lambda letter: letter.name)
         if letters != self._stored:
             write_json(self._path, [asdict(letter) for letter in letters])
 
 
-def _root(name: str, roots: Collection[str]) -> str:
-    """The root that a name begins with, the longest one."""
-    return max((root for root in roots if name.startswith(root)), key=len, default="")
+def _root(name: str, places: Mapping[str, str]) -> str:
+    """The root of the longest beginning that a name has."""
+    return places[max((place for place in places if name.startswith(place)), key=len, default="")]

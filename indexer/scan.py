@@ -11,14 +11,30 @@ from indexer.ignore import Ignore
 from rag.errors import InvalidRequest
 from rag.manifest import Patterns
 
+URLS = "urls:"  # what the root of a list of URLs begins with; its path follows
+
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file to index. `root` is the absolute path of the root that it was found under."""
+    """A file to index. `root` is the absolute path of the root that it was found under.
+
+    `address` is that of the page whose content the file holds, "" where it is a file of its own.
+    """
 
     path: Path
     document_id: str
     root: str
+    address: str = ""
+
+    @property
+    def name(self) -> str:
+        """What a report calls it."""
+        return self.address or printable(self.path)
+
+    @property
+    def uri(self) -> str:
+        """Where a person finds it."""
+        return self.address or self.path.as_uri()
 
 
 @dataclass(slots=True)
@@ -48,7 +64,7 @@ class RootPlan:
 
 
 def is_path(root: str) -> bool:
-    """Whether a root is a file or a folder, and not a stream."""
+    """Whether a root is a file or a folder, and neither a stream nor a list of URLs."""
     return os.path.isabs(root)  # noqa: PTH117  # a `Path` of it would mangle what is no path
 
 
@@ -62,9 +78,9 @@ def plan_roots(
     """Decide the roots of the new index from those `known` (path to label).
 
     A given path inside a known root means that root; a given folder around known roots takes their place. `others`
-    are given roots that are no paths, with the labels that they would like to have. With nothing given and nothing to
-    remove, all known files and folders are looked through again. `taken` are the first parts of ids in use, which no
-    new label may equal. Raises `InvalidRequest` for a path or root that does not exist.
+    are given roots that are no paths, with the labels that they would like to have, "" for none. With nothing given
+    and nothing to remove, all known files and folders are looked through again. `taken` are the first parts of ids in
+    use, which no new label may equal. Raises `InvalidRequest` for a path or root that does not exist.
     """
     others = others or {}
     labels = dict(known)
@@ -74,7 +90,10 @@ def plan_roots(
     if not given and not remove and not others:
         wanted = [_existing(Path(root)) for root in labels if is_path(root)]
         if not wanted:
-            raise InvalidRequest("there is nothing to index", hint="Name a file or a folder: smallhold index PATH")
+            raise InvalidRequest(
+                "there is nothing to index",
+                hint="Name a file or a folder: smallhold index PATH. Lists of URLs need --allow-urls.",
+            )
     sync: dict[str, None] = {}
     for path in wanted:
         around = next((root for root in labels if path.is_relative_to(root)), None)
@@ -87,7 +106,8 @@ def plan_roots(
         sync[around] = None
     for root, label in others.items():
         if root not in labels:
-            labels[root] = next(name for name in _numbered(label) if name not in {*labels.values(), *taken})
+            used = {*labels.values(), *taken}
+            labels[root] = next(name for name in _numbered(label) if name not in used) if label else ""
         sync[root] = None
     return RootPlan(labels, list(sync))
 
@@ -148,7 +168,8 @@ def printable(path: Path) -> str:
 
 
 def _forget(labels: dict[str, str], path: Path | str) -> None:
-    root = str(path) if str(path) in labels else str(Path(path).resolve())
+    resolved = str(Path(path).resolve())
+    root = next((name for name in (str(path), resolved, URLS + resolved) if name in labels), resolved)
     if labels.pop(root, None) is None:
         roots = ", ".join(labels) or "none"
         raise InvalidRequest(f"{root} is not among the indexed paths", hint=f"Indexed are: {roots}")

@@ -1,7 +1,7 @@
 """The documents that a run should find in the index, not read yet: those of files, and those of records."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -10,12 +10,12 @@ from typing import Protocol
 from indexer import describe
 from indexer.letters import DeadLetters
 from indexer.load import Contents, Member, member_address
-from indexer.scan import FoundFile, Scan, printable
-from indexer.stamps import Stamps
+from indexer.scan import FoundFile, Scan
 from indexer.update import Progress, Source, SyncReport
 from rag.catalog import Original
 from rag.datatypes import Document
 from rag.errors import DataError, UnreadableDocument
+from rag.manifest import FileInfo
 
 
 class DocumentLoader(Protocol):
@@ -46,12 +46,19 @@ class FileSources:
     What cannot be had is noted in the report; what failed before and has not changed since is not tried again.
     """
 
-    def __init__(self, loader: DocumentLoader, stamps: Stamps, letters: DeadLetters, report: SyncReport) -> None:
+    def __init__(
+        self,
+        loader: DocumentLoader,
+        describe_file: Callable[[Path], FileInfo],
+        letters: DeadLetters,
+        report: SyncReport,
+    ) -> None:
+        """`describe_file` returns size and checksum of a file, and raises `OSError`."""
         self._loader = loader
-        self._stamps = stamps
+        self._describe_file = describe_file
         self._letters = letters
         self._report = report
-        self._version = f"{loader.version}, described {describe.VERSION}"
+        self.version = f"{loader.version}, described {describe.VERSION}"
 
     def of(self, scan: Scan, progress: Progress) -> list[Source]:
         """Return the sources of all found files."""
@@ -61,16 +68,17 @@ class FileSources:
         sources: list[Source] = []
         for done, file in enumerate(scan.files):
             progress("scan", done, len(scan.files))
-            sources += self._of_file(file)
+            sources += self.of_file(file)
         progress("scan", len(scan.files), len(scan.files))
         return sources
 
-    def _of_file(self, file: FoundFile) -> list[Source]:
-        name = printable(file.path)
+    def of_file(self, file: FoundFile) -> list[Source]:
+        """Return the source of a file, those of its members where it is an archive."""
+        name = file.name
         try:
             # The checksum is taken before the file is read: what changes in between is found changed by the next run.
-            found = self._stamps.describe(file.path)
-            original = Original(file.root, found.sha256, found.bytes, self._version)
+            found = self._describe_file(file.path)
+            original = Original(file.root, found.sha256, found.bytes, self.version)
             if self._failed_before(name, original):
                 return []
             contents = self._unpacked(file, name, original)
@@ -81,9 +89,8 @@ class FileSources:
             self._report.failed.append((name, error.strerror or "it cannot be read"))
             return []
         if contents is None:
-            uri = file.path.as_uri()
-            read = partial(_read, self._loader, file, uri)
-            return [self._letters.watched(Source(file.document_id, uri, original, name, read))]
+            read = partial(_read, self._loader, file)
+            return [self._letters.watched(Source(file.document_id, file.uri, original, name, read))]
         self._report.skipped += [(f"{name}/{member}", reason) for member, reason in contents.skipped]
         return list(self._of_members(file, name, contents))
 
@@ -97,8 +104,8 @@ class FileSources:
     def _of_members(self, file: FoundFile, archive: str, contents: Contents) -> Iterator[Source]:
         """The documents in an archive: their ids are their paths in it, after its own."""
         for member in contents.members:
-            document_id, uri = member_address(file.document_id, file.path.as_uri(), member.name)
-            original = Original(file.root, member.sha256, member.bytes, self._version)
+            document_id, uri = member_address(file.document_id, file.uri, member.name)
+            original = Original(file.root, member.sha256, member.bytes, self.version)
             name = f"{archive}/{member.name}"
             if not self._failed_before(name, original):
                 read = partial(_read_member, member, document_id, uri, file.path)
@@ -129,8 +136,8 @@ def record_original(root: str, document: Document) -> Original:
     return Original(root, sha256(content).hexdigest(), len(content), "")
 
 
-def _read(loader: DocumentLoader, file: FoundFile, uri: str) -> Document:
-    return describe.described(loader.load_file(file.path, file.document_id, uri), file.path)
+def _read(loader: DocumentLoader, file: FoundFile) -> Document:
+    return describe.described(loader.load_file(file.path, file.document_id, file.uri), file.path)
 
 
 def _read_member(member: Member, document_id: str, uri: str, archive: Path) -> Document:

@@ -6,15 +6,17 @@ vectors by the text that was embedded, so that neither reading nor embedding is 
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from indexer.embedding import IndexEmbedder
+from indexer.fetch import Fetcher
 from indexer.letters import DeadLetters
 from indexer.merge import MERGE_POLICY, MergePolicy
-from indexer.scan import RootPlan, find_files, is_path, plan_patterns, plan_roots
+from indexer.scan import URLS, RootPlan, find_files, is_path, plan_patterns, plan_roots
 from indexer.sources import DocumentLoader, FileSources, record_sources
 from indexer.stamps import Stamps
 from indexer.store import IndexWriter, refuse_foreign
@@ -31,12 +33,13 @@ from indexer.update import (
     tell_renamed,
     unused_rules,
 )
+from indexer.urls import Pages, UrlList, UrlSources
 from rag.datatypes import Document
 from rag.docstore import DocumentStore
 from rag.errors import IndexMissing, InvalidRequest, Unavailable
 from rag.index import Generation
 from rag.labels import LabelRule
-from rag.manifest import Patterns, read_label_rules, read_patterns, read_roots
+from rag.manifest import Patterns, describe_file, read_label_rules, read_patterns, read_roots
 
 _OTHER_DIR = "Name another folder for the index with --index."
 
@@ -51,6 +54,8 @@ def sync(
     rebuild: bool = False,
     remove: Sequence[Path | str] = (),
     stream: Stream | None = None,
+    lists: Sequence[Path] = (),
+    fetcher: Fetcher | None = None,
     allow_empty: bool = False,
     labels: Sequence[LabelRule] | None = None,
     patterns: Patterns | None = None,
@@ -61,13 +66,15 @@ def sync(
 ) -> SyncReport:
     """Add `roots` (folders or files) to an index, or bring them up to date; drop the roots in `remove`.
 
-    The documents of a `stream` take the place of those that its source had before. Other roots keep their documents.
-    With none of these given, all known files and folders are brought up to date. `rebuild` reads and
-    embeds everything anew, all known roots included, whatever state the index is in. A document's id is its path
-    relative to its root, after the root's label where it has one (`scan.plan_roots`). `labels` are rules for who may
-    see which document; None leaves those that the index has. `patterns` say what of the roots that are brought up to
-    date is indexed, from now on; None leaves those that each of them has. What could not be read is tried again when
-    it has changed, or with `retry`. `dry_run` scans and reads and tells what would be done, and writes nothing.
+    The documents of a `stream` take the place of those that its source had before. `lists` are files of URLs, whose
+    pages the `fetcher` gets; without one nothing is fetched. Other roots keep their documents. With none of these
+    given, all known files and folders are brought up to date, and with a fetcher all known lists. `rebuild` reads and
+    embeds everything anew, all known roots included, whatever state the index is in; of pages that are not fetched,
+    what the index holds. A document's id is its path relative to its root, after the root's label where it has one
+    (`scan.plan_roots`), or its URL. `labels` are rules for who may see which document; None leaves those that the index
+    has. `patterns` say what of the roots that are brought up to date is indexed, from now on; None leaves those that
+    each of them has. What could not be read is tried again when it has changed, or with `retry`. `dry_run` scans,
+    fetches and reads, tells what would be done, and writes nothing.
 
     Raises `InvalidRequest` for a root that does not exist, that lies in the index directory, or that had documents
     and now has none unless `allow_empty`; `DataError` for a pattern that cannot be understood; `IndexLocked`,
@@ -83,7 +90,12 @@ def sync(
             raise InvalidRequest(f"the index in {index_dir} was built from records, not from files", hint=_OTHER_DIR)
         known = old.manifest.roots if old else read_roots(index_dir) if rebuild else {}
         before = {entry.id: entry.original.root for _, _, entry in old.entries()} if old else {}
-        plan = _plan(index_dir, known, before, roots, remove, stream)
+        everything = not (roots or remove or stream or lists)
+        pages = _url_lists(lists, known.keys() - {*map(str, remove)} if fetcher and (everything or rebuild) else ())
+        if everything and pages:
+            roots = [Path(root) for root in known if is_path(root)]
+        others = {listed.root: "" for listed in pages} | ({stream.root: stream.label} if stream else {})
+        plan = _plan(index_dir, known, before, roots, remove, others)
         known_patterns = old.manifest.patterns if old else read_patterns(index_dir) if rebuild else {}
         plan = plan_patterns(plan, known_patterns, patterns, remove)
         if rebuild:
@@ -91,26 +103,37 @@ def sync(
         terms = Terms(plan.labels, plan.patterns, _rules(index_dir, old, labels))
         keep = {id_: root for id_, root in before.items() if root in plan.labels and root not in plan.sync}
         stamps, letters = Stamps(index_dir, empty=rebuild), DeadLetters(index_dir, retry=retry or rebuild)
-        others = [root for root in plan.labels if root not in plan.sync]
+        untouched = [root for root in plan.labels if root not in plan.sync]
         with report.timed("scan"):
             scan = find_files(plan, loader.suffixes, index_dir.resolve(), keep)
-            sources = FileSources(loader, stamps, letters, report).of(scan, tell)
+            sources = FileSources(loader, stamps.describe, letters, report).of(scan, tell)
             if stream:
                 sources += _stream_sources(stream, plan.labels[stream.root], {*keep, *(s.id for s in sources)}, report)
-        if rebuild and (lasting := [root for root in others if not is_path(root)]):
+        if rebuild and (lasting := [root for root in untouched if not is_path(root)]):
             sources += _stored_sources(index_dir, lasting, opened)
+        answers = Pages(index_dir) if rebuild else Pages.of(index_dir)
+        if pages and fetcher:
+            folder = Path(opened.enter_context(TemporaryDirectory(prefix="smallhold-")))
+            files = FileSources(loader, describe_file, letters, report)
+            fetched = UrlSources(fetcher, files, answers, letters, report, folder)
+            stored = old or _stored_generation(index_dir, opened)
+            with report.timed("fetch"):
+                for listed in pages:
+                    taken = {*keep, *(source.id for source in sources)}
+                    sources += fetched.of(listed, _held(stored, listed.root), loader.suffixes, taken, tell)
         had_documents = {*before.values()} if old else {*known}
         check = _accept if allow_empty else partial(_refuse_emptied, plan, had_documents, sources)
         if writer is None:
             _foresee(old, sources, keep, terms, check, report, tell)
             return report
         with writer.guard():
-            stamps.save(others)
+            stamps.save(untouched)
         Update(writer, old, embedder=embedder, chunker=chunker, policy=policy, progress=tell, report=report).run(
             sources, keep, terms, check
         )
         with writer.guard():
-            letters.save(report.failed, plan.sync, others)
+            letters.save(report.failed, plan.sync, untouched)
+            answers.save(untouched)
     return report
 
 
@@ -201,13 +224,19 @@ def _plan(
     before: Collection[str],
     roots: Sequence[Path],
     remove: Sequence[Path | str],
-    stream: Stream | None,
+    others: Mapping[str, str],
 ) -> RootPlan:
     for root in roots:
         if root.resolve().is_relative_to(index_dir.resolve()):
             raise InvalidRequest(f"{root} lies in the index directory {index_dir}", hint=_OTHER_DIR)
     taken = {document_id.partition("/")[0] for document_id in before}
-    return plan_roots(known, roots, remove, taken, {stream.root: stream.label} if stream else {})
+    return plan_roots(known, roots, remove, taken, others)
+
+
+def _url_lists(given: Sequence[Path], known: Iterable[str]) -> list[UrlList]:
+    """Read the lists that were given, and those of the `known` roots."""
+    paths = [*given, *(Path(root.removeprefix(URLS)) for root in sorted(known) if root.startswith(URLS))]
+    return [UrlList.read(path) for path in dict.fromkeys(path.resolve() for path in paths)]
 
 
 def _with_all_paths(plan: RootPlan) -> RootPlan:
@@ -237,6 +266,24 @@ def _stored_sources(index_dir: Path, roots: Collection[str], opened: ExitStack) 
         raise InvalidRequest(f"{min(roots)} cannot be built again: {error.message}", hint=hint) from error
     for segment, entry in entries:
         yield Source(entry.id, entry.uri, entry.original, entry.id, partial(_stored, stores[segment], entry.id))
+
+
+def _stored_generation(index_dir: Path, opened: ExitStack) -> Generation | None:
+    """What a rebuild can still read of the old index; None where it cannot."""
+    with suppress(Unavailable):
+        return opened.enter_context(Generation.open(index_dir))
+    return None
+
+
+def _held(generation: Generation | None, root: str) -> dict[str, list[Source]]:
+    """What an index holds of a list's pages, by URL: of an archive each of its documents."""
+    held: dict[str, list[Source]] = {}
+    for segment, _, entry in generation.entries() if generation else ():
+        if generation and entry.original.root == root:
+            read = partial(_stored, generation.segments[segment].store, entry.id)
+            source = Source(entry.id, entry.uri, entry.original, entry.id, read)
+            held.setdefault(entry.uri.partition("#")[0], []).append(source)
+    return held
 
 
 def _stored(store: DocumentStore, document_id: str) -> Document:

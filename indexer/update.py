@@ -25,7 +25,7 @@ from rag.manifest import SEGMENTS, STORE, ChunkerInfo, EmbedderInfo, Patterns
 from rag.segment import Segment
 
 Progress = Callable[[str, int, int], None]
-"""Told the stage (`scan`, `read`, `embed` or `write`), how many of its steps are done, and how many there are."""
+"""Told the stage (`scan`, `fetch`, `read`, `embed`, `write`), how many of its steps are done, how many there are."""
 
 
 class DocumentChunker(Protocol):
@@ -56,6 +56,7 @@ class Source:
     """A document that should be in the index, not read yet. `name` is what a report calls it.
 
     `read` raises `UnreadableDocument`. It is not called where id, uri and original are those of the old generation.
+    A `lasting` one that cannot be read leaves in the index what is there under its id.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Source:
     original: Original
     name: str
     read: Callable[[], Document]
+    lasting: bool = False
 
     def is_among(self, entries: Mapping[str, DocumentEntry]) -> bool:
         """Whether the index already holds this very document."""
@@ -86,10 +88,10 @@ class SyncReport:
     Documents are named by id; `failed` and `skipped` hold names of files with the reason. `renamed` are pairs of the id
     before and the one now, of documents made from the same bytes; they are neither in `added` nor in `removed`.
     `excluded` names what patterns leave out, a folder once for all that is in it. Of what `failed`, `untried` had
-    failed before and has not changed since. `generation` is the current one afterwards, `published` whether this run
-    made it. Of `chunks` in the index, `embedded` texts went through the embedder in this run; `reused` chunks got their
-    vector from earlier work or from an equal chunk. `unused_rules` are the patterns of label rules that decide on no
-    document. `seconds` are by stage.
+    failed before and has not changed since; of `kept` the index still holds what it held before. `generation` is the
+    current one afterwards, `published` whether this run made it. Of `chunks` in the index, `embedded` texts went
+    through the embedder in this run; `reused` chunks got their vector from earlier work or from an equal chunk.
+    `unused_rules` are the patterns of label rules that decide on no document. `seconds` are by stage.
     """
 
     generation: str = ""
@@ -102,6 +104,7 @@ class SyncReport:
     excluded: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     untried: int = 0
+    kept: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     chunks: int = 0
     embedded: int = 0
@@ -158,7 +161,6 @@ class Update:
         """
         report = self._report
         fresh = fresh_sources(sources, self._before, report)
-        untouched = [*keep, *report.unchanged]
         with self._writer.guard(), self._writer.staging() as folder:
             name = self._writer.new_segment(folder)
             with report.timed("read"), StoreWriter(folder / SEGMENTS / name) as incoming:
@@ -169,6 +171,7 @@ class Update:
                         ahead.add(chunks)
                 report.embedded = ahead.embedded
                 check({*report.unchanged, *report.added, *report.changed})
+                untouched = [*keep, *report.unchanged]
                 if self._old and not self._same_cut:
                     self._cut_again(self._old, untouched, incoming)
             wanted = {*untouched, *report.added, *report.changed}
@@ -271,6 +274,9 @@ def read_sources(
             report.skipped.append((source.name, error.message))
         except UnreadableDocument as error:
             report.failed.append((source.name, error.message))
+            if source.lasting and source.id in before:
+                report.unchanged.append(source.id)
+                report.kept += 1
         else:
             yield source, document
             (report.changed if source.id in before else report.added).append(source.id)

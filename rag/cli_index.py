@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
@@ -12,7 +12,6 @@ from rag.build import build_embedder, model_store
 from rag.config import Settings
 from rag.console import err, out, print_json, stage_progress
 from rag.labels import load_rules
-from rag.manifest import Patterns
 
 if TYPE_CHECKING:
     from indexer.update import SyncReport
@@ -20,64 +19,87 @@ if TYPE_CHECKING:
 LISTED = 20  # problems of one kind shown before the rest is only counted
 
 
-def sync_folders(
-    settings: Settings,
-    paths: Sequence[Path],
-    *,
-    stream: str | None = None,
-    rebuild: bool = False,
-    remove: Sequence[Path | str] = (),
-    allow_empty: bool = False,
-    labels: Path | None = None,
-    patterns: Patterns | None = None,
-    retry: bool = False,
-    dry_run: bool = False,
-) -> "SyncReport":
-    """Bring the settings' index up to date with folders and files, showing progress.
+class IndexRuns:
+    """Runs over the settings' index, which share the embedder: loading it takes longer than most runs.
 
-    With the name of a `stream`, documents are read from standard input first. `labels` is a file of label rules;
-    without one those of the index stay. The rest is `indexer.sync.sync`'s.
+    `labels` is a file of label rules, read once; without one those of the index stay.
     """
-    from indexer.chunk import Chunker
-    from indexer.load import Loader
-    from indexer.stream import Stream
-    from indexer.sync import sync
 
-    rules = None if labels is None else load_rules(labels)
-    embedder = build_embedder(settings, model_store(settings))
-    chunker = Chunker(embedder.tokenizer_file, settings.chunk.tokens, settings.chunk.overlap)
-    with Loader() as loader, ExitStack() as opened:
-        lines = None if stream is None else opened.enter_context(Stream.read(sys.stdin.buffer, stream))
-        progress = opened.enter_context(stage_progress())
-        return sync(
-            settings.index.dir,
-            paths,
-            stream=lines,
-            embedder=embedder,
-            chunker=chunker,
-            loader=loader,
-            rebuild=rebuild,
-            remove=remove,
-            allow_empty=allow_empty,
-            labels=rules,
-            patterns=patterns,
-            retry=retry,
-            dry_run=dry_run,
-            progress=progress,
-        )
+    def __init__(self, settings: Settings, labels: Path | None = None) -> None:
+        from indexer.chunk import Chunker
+
+        self.directory = settings.index.dir
+        self._urls = settings.index.urls
+        self._rules = None if labels is None else load_rules(labels)
+        self._embedder = build_embedder(settings, model_store(settings))
+        self._chunker = Chunker(self._embedder.tokenizer_file, settings.chunk.tokens, settings.chunk.overlap)
+
+    def run(
+        self,
+        paths: Sequence[Path],
+        *,
+        stream: str | None = None,
+        lists: Sequence[Path] = (),
+        quiet: bool = False,
+        **options: Any,
+    ) -> "SyncReport":
+        """Bring the index up to date with folders and files, showing progress unless `quiet`.
+
+        With the name of a `stream`, documents are read from standard input first. `lists` are files of URLs, which are
+        fetched where the settings allow it. The `options` are `indexer.sync.sync`'s.
+        """
+        from indexer.fetch import Fetcher
+        from indexer.load import Loader
+        from indexer.stream import Stream
+        from indexer.sync import sync
+
+        fetcher = None if self._urls == "never" else Fetcher(private=self._urls == "private")
+        with Loader() as loader, ExitStack() as opened:
+            lines = None if stream is None else opened.enter_context(Stream.read(sys.stdin.buffer, stream))
+            progress = opened.enter_context(stage_progress(quiet=quiet))
+            return sync(
+                self.directory,
+                paths,
+                stream=lines,
+                lists=lists,
+                fetcher=fetcher,
+                embedder=self._embedder,
+                chunker=self._chunker,
+                loader=loader,
+                labels=self._rules,
+                progress=progress,
+                **options,
+            )
 
 
 def show_report(report: "SyncReport", directory: Path, *, as_json: bool, dry_run: bool = False) -> None:
     """Write what a run did, or would do: the result to stdout, what could not be read to stderr."""
     if as_json:
-        print_json({"dry_run": dry_run, **_plain(report, directory)})
+        print_json({"dry_run": dry_run, **plain(report, directory)})
         return
-    _list("skipped", report.skipped, "yellow")
-    _list("could not be read", report.failed, "red")
+    show_problems(report)
     for path in report.unused_rules:
         err.print(f"[yellow]label rule without effect:[/] no document has its labels from {escape(repr(path))}")
     if dry_run:
         _show_names(report)
+    seconds = sum(report.seconds.values())
+    if dry_run:
+        out.print(f"{escape(str(directory))}: would be {_done(report)}; nothing was written, {seconds:.1f} s")
+    else:
+        out.print(f"{escape(str(directory))}: {summary(report)}")
+    if report.failed:
+        again = f"; {report.untried} have not changed since and were not tried again" if report.untried else ""
+        kept = f"; of {report.kept} the index keeps what it had, the others" if report.kept else " and"
+        out.print(f"[red]{len(report.failed)} documents could not be read[/]{kept} are not in the index{again}")
+
+
+def summary(report: "SyncReport") -> str:
+    """Return on one line what a run did."""
+    seconds = sum(report.seconds.values())
+    return f"{_done(report)}; {report.chunks} chunks, {report.embedded} embedded, {seconds:.1f} s"
+
+
+def _done(report: "SyncReport") -> str:
     counts = {
         "added": len(report.added),
         "changed": len(report.changed),
@@ -86,16 +108,7 @@ def show_report(report: "SyncReport", directory: Path, *, as_json: bool, dry_run
         "unchanged": len(report.unchanged),
         "left out by patterns": len(report.excluded),
     }
-    done = ", ".join(f"{number} {what}" for what, number in counts.items() if number) or "nothing to do"
-    seconds = sum(report.seconds.values())
-    if dry_run:
-        out.print(f"{escape(str(directory))}: would be {done}; nothing was written, {seconds:.1f} s")
-    else:
-        work = f"{report.chunks} chunks, {report.embedded} embedded, {seconds:.1f} s"
-        out.print(f"{escape(str(directory))}: {done}; {work}")
-    if report.failed:
-        again = f"; {report.untried} have not changed since and were not tried again" if report.untried else ""
-        out.print(f"[red]{len(report.failed)} documents could not be read[/] and are not in the index{again}")
+    return ", ".join(f"{number} {what}" for what, number in counts.items() if number) or "nothing to do"
 
 
 def _show_names(report: "SyncReport") -> None:
@@ -114,6 +127,12 @@ def _show_names(report: "SyncReport") -> None:
             out.print(f"{what}: {len(found) - LISTED} more; --json lists them all")
 
 
+def show_problems(report: "SyncReport") -> None:
+    """Write to stderr what was skipped and what could not be read."""
+    _list("skipped", report.skipped, "yellow")
+    _list("could not be read", report.failed, "red")
+
+
 def _list(what: str, problems: Sequence[tuple[str, str]], colour: str) -> None:
     for name, reason in problems[:LISTED]:
         err.print(f"[{colour}]{what}:[/] {escape(name)}: {escape(reason)}")
@@ -121,7 +140,8 @@ def _list(what: str, problems: Sequence[tuple[str, str]], colour: str) -> None:
         err.print(f"[{colour}]{what}:[/] {len(problems) - LISTED} more; --json lists them all")
 
 
-def _plain(report: "SyncReport", directory: Path) -> dict[str, object]:
+def plain(report: "SyncReport", directory: Path) -> dict[str, object]:
+    """Return a report as plain values for JSON."""
     return {
         "index": str(directory),
         "generation": report.generation,
@@ -134,6 +154,7 @@ def _plain(report: "SyncReport", directory: Path) -> dict[str, object]:
         "excluded": report.excluded,
         "failed": [{"path": path, "reason": reason} for path, reason in report.failed],
         "untried": report.untried,
+        "kept": report.kept,
         "skipped": [{"path": path, "reason": reason} for path, reason in report.skipped],
         "unused_rules": report.unused_rules,
         "chunks": report.chunks,

@@ -1,6 +1,7 @@
 """`smallhold index`: what is given on the command line, to a run over an index."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,13 @@ IndexDir = Annotated[Path | None, typer.Option("--index", help="The index direct
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 STDIN = Path("-")
+
+
+class Fetching(StrEnum):
+    """Where pages may be fetched from."""
+
+    public = "public"
+    private = "private"
 
 
 def index(
@@ -38,11 +46,29 @@ def index(
     source: Annotated[
         str | None, typer.Option("--source", help="Name of what comes on standard input. (default: stdin)")
     ] = None,
+    urls: Annotated[
+        list[Path] | None,
+        typer.Option("--urls", help="A file of URLs of pages to index, one a line; needs --allow-urls. Repeatable."),
+    ] = None,
+    allow_urls: Annotated[
+        Fetching | None,
+        typer.Option(
+            "--allow-urls", help="Fetch pages from public addresses, or from private networks and this machine too."
+        ),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on, and update the index as its folders change.")] = False,
+    debounce: Annotated[
+        float, typer.Option("--debounce", min=0.1, max=3600, help="Seconds that --watch waits for changes to end.")
+    ] = 30.0,
+    poll: Annotated[
+        bool, typer.Option("--poll", help="Watch by looking at all files: for network and other disks without events.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try again what could not be read, changed or not.")] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Read and embed everything anew.")] = False,
     remove: Annotated[
-        list[str] | None, typer.Option("--remove", help="Drop a folder that was indexed, or stream:NAME.")
+        list[str] | None,
+        typer.Option("--remove", help="Drop a folder that was indexed, a list of URLs, or stream:NAME."),
     ] = None,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Accept a folder that has become empty.")] = False,
     labels: Annotated[
@@ -69,6 +95,14 @@ def index(
     With -, documents come on standard input as JSON Lines, {"id": ..., "text": ...} and more (docs/sync.md). They take
     the place of those that the same --source had before; what folders have is untouched.
 
+    With --urls, the pages of a list are fetched, with --allow-urls public those of public addresses, and none without
+    it or the setting index.urls. A page that cannot be had is listed and stays in the index as it was; what is taken
+    off the list is removed.
+
+    With --watch, it goes on until Ctrl-C and brings a folder up to date once changes in it have ended, for a second or
+    after --debounce seconds at the latest. A folder that is missing or has become empty is waited for, like another
+    process that writes the index.
+
     With --labels, rules give documents access labels, which the server's keys are held to (docs/filters.md). They stay
     in force until other rules are given; an empty file takes them back.
 
@@ -77,24 +111,38 @@ def index(
     Example: smallhold index ~/notes --exclude drafts/ --exclude '*.log' --dry-run
 
     Example: tickets-export | smallhold index - --source tickets
-    """
-    from rag.cli_index import show_report, sync_folders
 
-    settings = _settings(config, index_dir, chunk_tokens, overlap)
+    Example: smallhold index --urls pages.txt --allow-urls public
+
+    Example: smallhold index ~/notes --watch
+    """
+    from rag.cli_index import IndexRuns, show_report
+
+    lists = urls or []
+    settings = _settings(config, index_dir, chunk_tokens, overlap, allow_urls)
+    if lists and settings.index.urls == "never":
+        raise ConfigError(
+            "fetching pages from the network is not allowed",
+            hint="Allow it with --allow-urls public, or for good with the setting index.urls.",
+        )
     patterns = _patterns(include or (), exclude or (), gitignore, no_patterns)
     folders, stream = _stream(paths or [], source, patterns)
-    report = sync_folders(
-        settings,
-        folders,
-        stream=stream,
-        rebuild=rebuild,
-        remove=remove or [],
-        allow_empty=allow_empty,
-        labels=labels,
-        patterns=patterns,
-        retry=retry,
-        dry_run=dry_run,
-    )
+    if watch and (stream is not None or dry_run):
+        raise ConfigError("--watch is for folders and lists of URLs", hint="It goes without - and without --dry-run.")
+    runs = IndexRuns(settings, labels)
+    options: dict[str, Any] = {
+        "rebuild": rebuild,
+        "remove": remove or [],
+        "allow_empty": allow_empty,
+        "patterns": patterns,
+        "retry": retry,
+    }
+    if watch:
+        from rag.cli_watch import watch_folders
+
+        watch_folders(runs, folders, lists, debounce=debounce, poll=poll, as_json=as_json, **options)
+        return
+    report = runs.run(folders, stream=stream, lists=lists, dry_run=dry_run, **options)
     show_report(report, settings.index.dir, as_json=as_json, dry_run=dry_run)
     if report.failed:
         raise typer.Exit(1)
@@ -126,7 +174,12 @@ def _patterns(include: Sequence[str], exclude: Sequence[str], gitignore: bool, n
     return Patterns(include=tuple(include), exclude=tuple(exclude), gitignore=gitignore)
 
 
-def _settings(config: Path | None, index_dir: Path | None, tokens: int | None, overlap: int | None) -> Settings:
-    flags: dict[str, Any] = {"chunk": {"tokens": tokens, "overlap": overlap}, "index": {"dir": index_dir}}
+def _settings(
+    config: Path | None, index_dir: Path | None, tokens: int | None, overlap: int | None, urls: Fetching | None
+) -> Settings:
+    flags: dict[str, Any] = {
+        "chunk": {"tokens": tokens, "overlap": overlap},
+        "index": {"dir": index_dir, "urls": urls and urls.value},
+    }
     given = {name: {k: v for k, v in values.items() if v is not None} for name, values in flags.items()}
     return load_settings(config, {name: values for name, values in given.items() if values})

@@ -27,9 +27,14 @@ class _Section(BaseModel):
 
 
 class IndexSettings(_Section):
-    """The index directory."""
+    """The index directory, and what may be brought into it."""
 
     dir: Path = Field(Path(".smallhold/index"), description="Where the index is kept.")
+    urls: Literal["never", "public", "private"] = Field(
+        "never",
+        description="Whether `index` may fetch pages from the network: from public addresses, or from those of private "
+        "networks and of this machine too.",
+    )
 
 
 class ChunkSettings(_Section):

@@ -21,7 +21,8 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
     if not pattern or len(pattern) > LONGEST:
         raise ValueError(f"a path pattern has 1 to {LONGEST} characters")
     parts = pattern.removeprefix("/").removesuffix("/").split("/")
-    if any(part in ("", ".", "..") for part in parts):
+    scheme = 2 if parts[:2] in (["http:", ""], ["https:", ""]) else 0  # addresses of pages are ids too
+    if any(part in ("", ".", "..") for part in parts[scheme:]):
         raise ValueError(f"no path has the empty, '.' or '..' part of {pattern!r}")
     if "/" not in pattern.removesuffix("/"):
         parts.insert(0, "**")

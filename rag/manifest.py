@@ -102,10 +102,10 @@ class SegmentInfo(_Record):
 class Manifest(_Record):
     """What a generation holds, who made it and how to tell that it is whole.
 
-    `roots` maps the absolute path of each indexed folder or file, and `stream:NAME`, to its label, the first part of
-    its documents' ids (empty for none). It is empty where the documents came from records instead of files. `patterns`
-    are those of the roots that have some. `labels` are the rules for who may see which document (`rag.labels`).
-    `segments` are in row order.
+    `roots` maps the absolute path of each indexed folder or file, `stream:NAME`, and `urls:` with the path of a list of
+    URLs, to its label, the first part of its documents' ids (empty for none). It is empty where the documents came from
+    records instead of files. `patterns` are those of the roots that have some. `labels` are the rules for who may see
+    which document (`rag.labels`). `segments` are in row order.
     """
 
     format_version: int

@@ -52,6 +52,8 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
         (("ask", "why?", "--filter", '{"date": {"from": "May"}}'), 2, "date.from: a date is written as YYYY-MM-DD"),
         (("chat", "--filter", "type=pdf"), 2, "the filter is not understood"),
         (("index", ".", "--labels", "none.toml"), 2, "the label rules in none.toml cannot be read"),
+        (("index", "--urls", "none.txt"), 2, "fetching pages from the network is not allowed"),
+        (("index", "-", "--watch"), 2, "--watch is for folders and lists of URLs"),
         (("calibrate", "--data", "none", "--out", "a.toml"), 2, "there is no QA-set folder none"),
     ],
 )

@@ -21,8 +21,9 @@ import httpx
 import pytest
 
 from indexer.chunk import Chunker
-from indexer.load import Loader
+from indexer.load import SUFFIXES, Loader
 from indexer.sync import sync
+from indexer.watch import Rules, Watch
 from rag.embedder import SentenceEmbedder
 from rag.index import Index
 from tests.test_rag_serve import start, wait_until_ready
@@ -231,6 +232,25 @@ class Client(threading.Thread):
 def asking(name: str, **more: Any) -> dict[str, Any]:
     question = f"What is the code word of {name}?"
     return {"messages": [{"role": "user", "content": question}], "filter": {"path": {"glob": f"{name}.md"}}, **more}
+
+
+def test_a_file_that_changes_is_answered_from_soon_after(server: Server) -> None:
+    """What `smallhold index --watch` runs, in a thread: a change, a run, the next generation, an answer."""
+    library, stop = server.library, threading.Event()
+    rules = Rules(SUFFIXES, library.index, {})
+    watch = Watch([library.sources.resolve()], lambda _: library.publish(), lambda: rules, lambda *_: None, quiet=0.2)
+    thread = threading.Thread(target=watch.run, args=(stop,))
+    thread.start()
+    try:
+        library.write("dock", "first")
+        until(lambda: server.code_of("dock") == "first", seconds=60)
+        library.write("dock", "second")
+        until(lambda: server.code_of("dock") == "second", seconds=60)
+        (library.sources / "dock.md").unlink()
+        until(lambda: server.code_of("dock") == "", seconds=60)
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_generations_under_load_without_a_failed_request(server: Server) -> None:
