@@ -16,6 +16,7 @@ Debian's Python takes the place of the official image's, of the same version.
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -96,6 +97,8 @@ def in_a_clean_root() -> None:
             _apart("--inside", roots)
             _apart("--run", roots / "image", "--net")
         finally:
+            for number in (signal.SIGINT, signal.SIGTERM):  # an impatient second one must not leave half of it
+                signal.signal(number, signal.SIG_IGN)
             shutil.rmtree(roots)
 
 
