@@ -33,6 +33,9 @@ OUT := out
 NQ_SYSTEMS := benchmarks/nq-recorded.toml
 REPORT_MODELS := qwen2.5-coder-0.5b-instruct qwen2.5-coder-1.5b-instruct smollm2-135m-instruct
 
+# A file's tests stay in one process, with what they share; real models take all cores, so theirs follow one another.
+PARALLEL := --numprocesses auto --dist loadfile
+
 TEST_MODELS := all-MiniLM-L6-v2 qwen2.5-coder-0.5b-reader smollm2-135m-instruct
 
 BIN := $(VENV)/bin
@@ -55,11 +58,11 @@ serve: install ## Serve the chat page on http://127.0.0.1:8080, over the example
 
 test: dev ## Run all tests: the quick ones, then those with real models
 	@$(SMALLHOLD) models pull $(TEST_MODELS)
-	@$(BIN)/python -m pytest -m "not model" $(ARGS)
+	@$(BIN)/python -m pytest -m "not model" $(PARALLEL) $(ARGS)
 	@$(BIN)/python -m pytest -m model $(ARGS)
 
 test-quick: dev ## Run the tests that need no weights
-	@$(BIN)/python -m pytest -m "not model and not browser" $(ARGS)
+	@$(BIN)/python -m pytest -m "not model and not browser" $(PARALLEL) $(ARGS)
 
 check: lint types test-quick ## What to run before a commit
 
