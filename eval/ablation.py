@@ -24,6 +24,8 @@ DECLINED, ANSWERED, CRAG = "abstention_recall", "coverage", "crag"
 
 # What a part may lose and still be kept for the seconds that it saves, and gain and still not be worth those it takes.
 NEGLIGIBLE = 0.01
+# Processor seconds a question that nobody would notice, however surely they are there.
+LEAST_SECONDS = 0.01
 
 Ablation = dict[str, Any]
 
@@ -192,7 +194,7 @@ def judge_part(gains: Mapping[str, Difference], metric: str, *, same: bool) -> J
 
 def _judge_seconds(spent: Difference | None, quality: Sequence[Difference], *, same: bool) -> Judgement:
     scored = "no question scored otherwise" if same else f"no difference shown in {_titles(quality)}"
-    if spent is None or not spent.significant:
+    if spent is None or not spent.significant or abs(_value(spent)) < LEAST_SECONDS:
         return Judgement(UNTOLD, scored)
     seconds = f"{scored}, {_value(spent):+.2f} processor seconds a question"
     if _value(spent) < 0:
