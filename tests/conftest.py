@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Generator, Iterator, Sequence
@@ -30,6 +31,10 @@ CORPUS = REPOSITORY / "examples" / "corpus"
 # those of the 20 likeliest tokens by 0.5, and the gap between the first of these and another by 0.6. Company and reused
 # prefixes change the same sums.
 ROUNDING = 1.5
+
+# A shell's background jobs ignore Ctrl-C, and so would the programs that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class WordEmbedder(standin.WordEmbedder):
