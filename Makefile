@@ -24,7 +24,7 @@ HOST :=
 PORT :=
 # make bench: which of benchmarks/ to run.
 # Those with targets of their own (contract; soak with faults) are left out, and what they ask and are asked over.
-ELSEWHERE := contract soak faults inputs stage poison standin
+ELSEWHERE := checks contract soak faults inputs stage poison standin
 BENCH := $(sort $(filter-out %/__init__.py $(ELSEWHERE:%=benchmarks/%.py),$(wildcard benchmarks/*.py)))
 
 # make eval-report and make bench-engine: where the QA sets are; where the reports go.

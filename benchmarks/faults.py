@@ -20,7 +20,6 @@ reason. The exit code is 1 where anything was otherwise; `--out` gets the counts
 
 import argparse
 import errno
-import json
 import os
 import random
 import resource
@@ -34,12 +33,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from rich.table import Table
-
 import indexer.segment
+from benchmarks.checks import conclude
 from benchmarks.inputs import ARTICLES, inputs, memory
 from benchmarks.stage import NEW, Stage, Tally, make, state
-from rag.console import err, out
+from rag.console import err
 from rag.errors import IndexDamaged, IndexIncompatible, SmallholdError, Unavailable
 
 KILLS, WRITES, DAMAGES, INPUTS, ROUNDS = 200, 200, 500, 2_000, 10
@@ -294,17 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             err.print(f"{name} ...")
             began = time.perf_counter()
             report[name] = {**parts[name](), "seconds": round(time.perf_counter() - began, 1)}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"share": args.share, **report}, indent=1) + "\n", encoding="utf-8")
-    table = Table("part", "what is asked", "holds")
-    for name, found in report.items():
-        for what, holds in found["checks"].items():
-            table.add_row(name, what, "yes" if holds else "NO")
-    out.print(table)
-    for name, found in report.items():
-        out.print(name, {key: value for key, value in found.items() if key != "checks"})
-    err.print(f"written to {args.out}")
-    return 0 if all(holds for found in report.values() for holds in found["checks"].values()) else 1
+    return conclude(report, args.out, share=args.share)
 
 
 def single_threaded() -> dict[str, str]:

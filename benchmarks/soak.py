@@ -36,11 +36,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from rich.table import Table
 
+from benchmarks.checks import conclude
 from benchmarks.faults import single_threaded
 from benchmarks.standin import build_index
-from rag.console import err, out
+from rag.console import err
 from rag.keys import create_key
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -401,17 +401,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     report[name] = asyncio.run(parts[name](server))
         if "faults" in wanted:
             report["faults"] = faults(args.share, Path(folder))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    table = Table("part", "what is asked", "holds")
-    for name, found in report.items():
-        for what, holds in found["checks"].items():
-            table.add_row(name, what, "yes" if holds else "NO")
-    out.print(table)
-    for name, found in report.items():
-        out.print(name, {key: value for key, value in found.items() if key != "checks"})
-    err.print(f"written to {args.out}")
-    return 0 if all(holds for found in report.values() for holds in found["checks"].values()) else 1
+    return conclude(report, args.out)
 
 
 if __name__ == "__main__":
