@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from eval.systems import SystemRow, system_in_force
+from eval.system_row import SystemRow, system_in_force
 from rag.config import Settings
 from rag.errors import ConfigError, InvalidRequest
 from rag.toml import read_toml

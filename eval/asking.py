@@ -10,7 +10,7 @@ from eval.qaset import Question
 from eval.results import ResultsWriter
 from eval.rows import Row
 from eval.spending import Spending
-from eval.systems import SystemRow
+from eval.system_row import SystemRow
 from eval.workers import Workers
 from rag.errors import Unavailable
 

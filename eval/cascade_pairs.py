@@ -10,7 +10,7 @@ from eval.measurements import rightness
 from eval.results import Run, read_rows, read_run
 from eval.rows import Row
 from eval.statistics import Floats, Labels, clusters
-from eval.systems import SystemRow
+from eval.system_row import SystemRow
 from rag.cost import Prices
 from rag.errors import DataError
 

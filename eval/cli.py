@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from eval.convert_csv import LoadFolder
     from eval.qaset import QASet
     from eval.results import Run
-    from eval.systems import OpenSystem, SystemRow
+    from eval.system_row import SystemRow
+    from eval.systems import OpenSystem
     from rag.config import Settings
 
 
@@ -211,7 +212,7 @@ def _abstention(risk: float | None, no_abstain: bool) -> dict[str, Any]:
 
 def _choose(asked: list[str], qaset: "QASet", file: Path | None) -> "list[SystemRow]":
     from eval.recorded import check_recorded
-    from eval.systems import choose_systems, load_systems
+    from eval.system_file import choose_systems, load_systems
 
     default = "retrieval" if qaset.retrieval_only else "small+retrieval"
     return check_recorded(choose_systems(split(asked) or [default], load_systems(file)))

@@ -131,7 +131,7 @@ def _models(
 ) -> "Iterator[tuple[Embedder | None, ModelJudge | None]]":
     """Yield the embedder and the judge that were asked for."""
     from eval.judge import open_judge
-    from eval.systems import choose_systems, load_systems
+    from eval.system_file import choose_systems, load_systems
     from rag.config import load_settings
 
     with ExitStack() as opened:

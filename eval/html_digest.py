@@ -17,7 +17,7 @@ from eval.question_types import question_type
 from eval.results import Run, read_rows, read_run
 from eval.rows import Row
 from eval.statistics import Floats
-from eval.systems import SystemRow
+from eval.system_row import SystemRow
 
 MOST_DISAGREEMENTS = 50
 

@@ -24,7 +24,7 @@ from eval.html_parts import (
 from eval.markup import Child, joined, tag
 from eval.measurements import COST, SECONDS
 from eval.selective import quantile_interval
-from eval.systems import changed_settings
+from eval.system_row import changed_settings
 from eval.verdict import RIGHT, Difference, accuracy_metric, differences, written_p
 from eval.wording import MEANINGS, UNKNOWN, dollars, per_thousand, seconds
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
-from eval.systems import SystemRow
+from eval.system_row import SystemRow
 from rag.config import Settings
 from rag.datatypes import Message, Sampling
 from rag.errors import EndpointFailed, InvalidRequest, PromptTooLong

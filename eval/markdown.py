@@ -6,7 +6,7 @@ from typing import Any
 
 from eval.markdown_decision import decision, further_rows, risk_sentences
 from eval.measurements import COST, SECONDS
-from eval.systems import changed_settings
+from eval.system_row import changed_settings
 from eval.wording import (
     MEANINGS,
     TITLES,

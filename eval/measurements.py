@@ -28,7 +28,7 @@ from eval.statistics import (
     score_matrix,
     with_width,
 )
-from eval.systems import SystemRow
+from eval.system_row import SystemRow
 from rag.cost import Prices
 
 RIGHT = "right"

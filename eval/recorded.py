@@ -13,7 +13,8 @@ from typing import Any
 
 from eval.files import JsonObject, open_data, parse_object
 from eval.qaset import Question
-from eval.systems import Reply, SystemRow
+from eval.system_row import SystemRow
+from eval.systems import Reply
 from rag.datatypes import Answer, ScoredChunk, Usage, Verdict
 from rag.errors import DataError
 

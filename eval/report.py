@@ -43,7 +43,7 @@ from eval.report_risk import risks
 from eval.results import Run
 from eval.scale import equivalent_scale
 from eval.statistics import LEVEL, RESAMPLES, SEED, Estimate, renumbered
-from eval.systems import SystemRow
+from eval.system_row import SystemRow
 from eval.verdict import too_few_questions, verdict
 
 REPORT_JSON = "report.json"

@@ -31,7 +31,8 @@ from eval.results import (
 )
 from eval.rows import Row, Work, empty_row, printable
 from eval.spending import LimitReached, Spending
-from eval.systems import OpenSystem, Reply, System, SystemRow
+from eval.system_row import SystemRow
+from eval.systems import OpenSystem, Reply, System
 from rag.config import Settings
 from rag.datatypes import Answer
 from rag.errors import DataError, InvalidRequest, SmallholdError, Unavailable

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from eval.qaset import Question
 from eval.rows import Row
-from eval.systems import Endpoint, SystemRow
+from eval.system_row import Endpoint, SystemRow
 from rag.config import Settings
 from rag.cost import question_cost
 from rag.datatypes import Usage

@@ -38,7 +38,7 @@ def calibrate_on(
     from eval.console import Bars
     from eval.qaset import load_qaset
     from eval.runner import run
-    from eval.systems import system_in_force
+    from eval.system_row import system_in_force
     from rag.cli_eval import open_systems
 
     # Read before anything is answered: a set that is malformed is told at once, not after the first one's hours.

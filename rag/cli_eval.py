@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from eval.oracle import OracleRetriever
     from eval.qaset import QASet
     from eval.replay import CachedGenerator, CachedPipeline
-    from eval.systems import OpenSystem, Pipeline, System, SystemRow
+    from eval.system_row import SystemRow
+    from eval.systems import OpenSystem, Pipeline, System
     from indexer.chunk import Chunker
     from rag.embedder import SentenceEmbedder
     from rag.protocols import Embedder, Retriever

@@ -16,7 +16,8 @@ from eval.cli import make_app
 from eval.paired import Difference
 from eval.qaset import QASet
 from eval.statistics import Estimate
-from eval.systems import Endpoint, OpenSystem, PipelineSystem, SystemRow
+from eval.system_row import Endpoint, SystemRow
+from eval.systems import OpenSystem, PipelineSystem
 from rag.config import Settings, load_settings
 from rag.datatypes import Answer, Chunk, Message, ScoredChunk, Span, Usage, Verdict
 from rag.errors import ConfigError, InvalidRequest

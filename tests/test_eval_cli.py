@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 from eval.cli import make_app
 from eval.metrics import METRICS
 from eval.qaset import QASet
-from eval.systems import OpenSystem, PipelineSystem, SystemRow, load_systems
+from eval.system_file import load_systems
+from eval.system_row import SystemRow
+from eval.systems import OpenSystem, PipelineSystem
 from rag.config import Settings
 from rag.datatypes import Answer, Chunk, Message, ScoredChunk, Span, Usage
 from rag.errors import ConfigError, DataError, EndpointFailed, InvalidRequest, UnknownModel

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from eval.cost import break_even, endpoint_prices, table_prices
-from eval.systems import SystemRow
+from eval.system_row import SystemRow
 from rag.build import build_costs
 from rag.config import CostSettings
 from rag.cost import Cost, Costs, Prices, question_cost

@@ -23,7 +23,7 @@ from eval.report import write_report
 from eval.results import ResultsWriter, Run, RunSystem, row_fingerprint, write_run
 from eval.rows import CitedSpan, RankedDocument, Row, Tokens
 from eval.selective import quantile_interval, risk_coverage, share_interval
-from eval.systems import Endpoint, SystemRow
+from eval.system_row import Endpoint, SystemRow
 from eval.verdict import verdict
 
 MACHINE = {

@@ -11,7 +11,7 @@ from eval.dear import add_scores
 from eval.judge import ModelJudge, open_judge, yes_probability
 from eval.results import ResultsWriter, Run, RunSystem, read_rows, row_fingerprint, write_run
 from eval.rows import CitedSpan, Row
-from eval.systems import SystemRow
+from eval.system_row import SystemRow
 from rag.config import Settings
 from rag.datatypes import Message, Piece, Sampling
 from rag.errors import EndpointFailed, InvalidRequest

@@ -12,7 +12,7 @@ from eval.qaset import QASet, load_qaset
 from eval.results import read_rows, read_run
 from eval.rows import Row
 from eval.runner import run
-from eval.systems import Endpoint, SystemRow
+from eval.system_row import Endpoint, SystemRow
 from rag.build import build_generator
 from rag.cli_eval import open_systems
 from rag.config import AbstentionSettings, Settings

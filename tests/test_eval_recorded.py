@@ -11,7 +11,8 @@ from eval.recorded import RecordedSystem, estimate_tokens
 from eval.report import write_report
 from eval.results import read_rows, read_run
 from eval.runner import run
-from eval.systems import OpenSystem, SystemRow
+from eval.system_row import SystemRow
+from eval.systems import OpenSystem
 from rag.config import Settings
 from rag.datatypes import Message, Usage
 from rag.errors import DataError

@@ -13,7 +13,7 @@ from eval.plot import Point, draw
 from eval.report import write_report
 from eval.results import ResultsWriter, Run, RunSystem, row_fingerprint, write_run
 from eval.rows import CitedSpan, RankedDocument, Row, Tokens, Work
-from eval.systems import SystemRow, Watts
+from eval.system_row import SystemRow, Watts
 from eval.wording import dollars, per_thousand, seconds
 from rag.errors import DataError
 

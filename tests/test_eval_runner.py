@@ -17,7 +17,8 @@ from eval.report import write_report
 from eval.results import ResultsWriter, locked, read_rows, read_run
 from eval.rows import Row, rank_documents
 from eval.runner import run
-from eval.systems import Endpoint, PipelineSystem, SystemRow
+from eval.system_row import Endpoint, SystemRow
+from eval.systems import PipelineSystem
 from rag.config import Settings
 from rag.datatypes import Answer, Chunk, Citation, Message, ScoredChunk, Span, Usage, Verdict
 from rag.errors import DataError, EndpointFailed, InvalidRequest, ModelMissing, Unavailable
@@ -194,7 +195,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from eval.qaset import load_qaset
 from eval.runner import run
-from eval.systems import PipelineSystem, SystemRow
+from eval.system_row import SystemRow
+from eval.systems import PipelineSystem
 from rag.config import Settings
 from rag.datatypes import Answer
 

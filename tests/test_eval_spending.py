@@ -12,7 +12,8 @@ from eval.results import read_rows, read_run
 from eval.rows import Row, Tokens, empty_row
 from eval.runner import run
 from eval.spending import LimitReached, Spending
-from eval.systems import Endpoint, PipelineSystem, SystemRow
+from eval.system_row import Endpoint, SystemRow
+from eval.systems import PipelineSystem
 from rag.config import Settings
 from rag.datatypes import Answer, Message, ScoredChunk, Usage
 from tests.test_eval_runner import write_qaset

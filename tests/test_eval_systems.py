@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.systems import Endpoint, SystemRow, choose_systems, load_systems
+from eval.system_file import choose_systems, load_systems
+from eval.system_row import Endpoint, SystemRow
 from rag.config import Settings
 from rag.errors import ConfigError, UnknownModel
 

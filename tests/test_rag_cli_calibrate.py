@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from eval.qaset import QASet
-from eval.systems import OpenSystem, PipelineSystem, SystemRow
+from eval.system_row import SystemRow
+from eval.systems import OpenSystem, PipelineSystem
 from rag import cli_eval
 from rag.abstain import load_abstention
 from rag.cli import app
