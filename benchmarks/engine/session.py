@@ -14,7 +14,7 @@ from benchmarks.engine.peers import install, running, settings_of
 from benchmarks.engine.rounds import WORKLOADS, Rounds
 from benchmarks.engine.soak import soak
 from benchmarks.engine.systems import OurSystem, System
-from benchmarks.engine.workload import AT_LENGTH, Case, Recalled, Shapes, load_cases
+from benchmarks.engine.workload import AT_LENGTH, Case, Recalled, Shapes, open_cases
 from eval.machine import describe_machine
 from rag.build import build_pipeline, build_prompt
 from rag.config import Settings, load_settings
@@ -91,18 +91,19 @@ class Session:
         scale, weights = self.plan.scale, find_weights(self._settings)
         pythons = self._install_peers() if self.plan.peers else {}
         few = 4 * scale.runs if self.plan.quick else None
-        cases = load_cases(self.plan.data, self._settings, self.plan.cache, progress, few)
         note_weights(self.journal, weights.path)
         written = self._settings.generator.max_tokens
         shapes = Shapes(build_prompt(self._settings), self._settings.evidence.passages, written)
         with ExitStack() as stack:
+            opened = open_cases(self.plan.data, self._settings, self.plan.cache, progress, few)
+            cases, retriever = stack.enter_context(opened)
             room = room_for(weights, cases, shapes, max(scale.written, written), scale.read)
             engine = open_engine(weights, room=room, clients=scale.clients, threads=self._threads)
             systems: list[System] = [OurSystem(stack.enter_context(closing(engine)))]
             for name, python in pythons.items():
                 self._start_peer(stack, systems, name, python, weights, room)
             loop = bare_loop(weights.path, context=room, threads=self._threads, extra_buffers=weights.repacked)
-            pipeline = build_pipeline(self._settings, engine, Recalled(cases))
+            pipeline = build_pipeline(self._settings, engine, Recalled(cases, retriever))
             rounds = Rounds(self.journal, scale, systems, cases, shapes, pipeline, stack.enter_context(loop))
             self._rounds(rounds, progress)
 
@@ -139,11 +140,11 @@ class Session:
 
     def _rounds(self, rounds: Rounds, progress: StageProgress) -> None:
         """Run the workloads; a peer that stops answering is left out of what follows."""
-        for name in self.plan.workloads:
-            tick = Ticks(progress, name, rounds.steps(name))
-            for run in range(self.plan.scale.runs):
+        ticks = {name: Ticks(progress, name, rounds.steps(name)) for name in self.plan.workloads}
+        for run in range(self.plan.scale.runs):  # so that one that is stopped has something of every workload
+            for name in self.plan.workloads:
                 try:
-                    rounds.run(name, run, tick)
+                    rounds.run(name, run, ticks[name])
                 except PeerFailed as error:
                     self._note_failure(error)
                     rounds.drop(error.peer)
@@ -154,7 +155,8 @@ class Session:
         settings = self.plan.settings(self.plan.soak_model)
         weights, quick = find_weights(settings), self.plan.quick
         clients, answers, prompts = (4, 20, 4) if quick else (32, 1000, SOAK_PROMPTS)
-        cases = load_cases(self.plan.data, settings, self.plan.cache, progress, prompts)
+        with open_cases(self.plan.data, settings, self.plan.cache, progress, prompts) as (cases, _):
+            pass
         shapes = Shapes(build_prompt(settings), 1, SOAK_TOKENS)
         chats = [shapes.alone(case) for case in cases]
         tick = Ticks(progress, "soak", answers + len(chats))

@@ -1,7 +1,7 @@
 """What is asked: questions of a QA set with the passages retrieved for them, and prompts made of both."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from rag.console import StageProgress
 from rag.datatypes import Document, Message, ScoredChunk
 from rag.filter import EVERYTHING, View
 from rag.prompt import Prompt
+from rag.protocols import Retriever
 
 # A question that any passage answers, at length: an answer as long as may be, without switching the end token off.
 AT_LENGTH = "What is the whole text of the passage, word for word?"
@@ -66,10 +67,13 @@ class Pair(NamedTuple):
     found: bool
 
 
-def load_cases(folder: Path, settings: Settings, cache: Path, progress: StageProgress, few: int | None) -> list[Case]:
+@contextmanager
+def open_cases(
+    folder: Path, settings: Settings, cache: Path, progress: StageProgress, few: int | None
+) -> Iterator[tuple[list[Case], Retriever]]:
     """Retrieve for all answerable questions of a set, over its whole corpus; with `few`, of and over so many only.
 
-    The index is kept in `cache`. Raises `DataError`, `ModelMissing`.
+    The retriever can be asked until the block ends. The index is kept in `cache`. Raises `DataError`, `ModelMissing`.
     """
     qaset = load_qaset(folder)
     questions = [q for q in qaset.questions if q.answerable and q.answers and not q.history][:few]
@@ -86,7 +90,7 @@ def load_cases(folder: Path, settings: Settings, cache: Path, progress: StagePro
         for done, q in enumerate(questions):
             cases.append(Case(q.question, q.answers, tuple(retriever.retrieve(q.question, 10))))
             progress("retrieve", done + 1, len(questions))
-    return cases
+        yield cases, retriever
 
 
 def _documents(qaset: QASet, questions: Sequence[Question], few: int | None) -> Iterator[Document]:
@@ -124,14 +128,19 @@ def _ids(case: Case, passages: int) -> set[str]:
 
 
 class Recalled:
-    """A retriever that has looked everything up before, so that what is timed is the reading."""
+    """A retriever that has looked the questions up before, so that what is timed is the reading.
 
-    def __init__(self, cases: Sequence[Case]) -> None:
+    What else is searched for, where no passage holds the answer, nobody can know before: that is searched, and timed.
+    """
+
+    def __init__(self, cases: Sequence[Case], retriever: Retriever) -> None:
         self._retrieved = {case.question: list(case.retrieved) for case in cases}
+        self._retriever = retriever
 
-    def retrieve(self, question: str, k: int, view: View = EVERYTHING) -> list[ScoredChunk]:  # noqa: ARG002 - no index
+    def retrieve(self, question: str, k: int, view: View = EVERYTHING) -> list[ScoredChunk]:
         """Return at most `k` of what was found."""
-        return self._retrieved[question][:k]
+        found = self._retrieved.get(question)
+        return self._retriever.retrieve(question, k, view) if found is None else found[:k]
 
 
 def turns(systems: Sequence[System], at: int) -> list[System]:
