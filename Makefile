@@ -22,14 +22,13 @@ EXAMPLE_INDEX := .smallhold/example
 INDEX := $(EXAMPLE_INDEX)
 HOST :=
 PORT :=
-# make bench: which of benchmarks/ to run.
-# Those with targets of their own (contract; soak with faults) are left out, and what they ask and are asked over.
-ELSEWHERE := checks contract soak faults inputs stage poison standin
-BENCH := $(sort $(filter-out %/__init__.py $(ELSEWHERE:%=benchmarks/%.py),$(wildcard benchmarks/*.py)))
-
-# make eval-report and make bench-engine: where the QA sets are; where the reports go.
+# make eval-report and the benchmarks: where the QA sets are; where the reports go.
 DATA := ../shared/data
 OUT := out
+# make bench: which of benchmarks/ to run, the quick ones first; the last three where what they measure is in DATA.
+BENCH := retrieval window long_answers embedding drift poisoning llama_speed engine_lookup chunking index_growth \
+	lexical_kinds $(and $(wildcard $(DATA)/formats),formats) $(and $(wildcard $(DATA)/conversations),followup) \
+	$(and $(wildcard $(DATA)/scifact),scale)
 NQ_SYSTEMS := benchmarks/nq-recorded.toml
 REPORT_MODELS := qwen2.5-coder-0.5b-instruct qwen2.5-coder-1.5b-instruct smollm2-135m-instruct
 
@@ -78,9 +77,10 @@ format: dev ## Format the code and mend what ruff can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: dev ## Run the measurements of benchmarks/, or one: BENCH=benchmarks/NAME.py
+bench: dev ## Run the measurements of benchmarks/, hours in all, or one: BENCH=NAME, with ARGS of its own
 	@$(SMALLHOLD) models pull $(TEST_MODELS)
-	@set -e; for measurement in $(BENCH); do echo "== $$measurement"; $(BIN)/python $$measurement $(ARGS); done
+	@$(SMALLHOLD) index examples/corpus --index $(EXAMPLE_INDEX)
+	@set -e; for name in $(BENCH); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name $(ARGS); done
 
 bench-engine: dev ## Measure the inference engine beside llama-server and llama-cpp-python's server, over DATA/squad2-small
 	@$(SMALLHOLD) models pull $(TEST_MODELS)

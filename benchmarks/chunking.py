@@ -1,5 +1,6 @@
 """Ways of cutting documents, compared by what retrieval finds with each: fused, as the product does it.
 
+    python -m benchmarks.chunking                                                        the example set
     python -m benchmarks.chunking ../shared/data/scifact-tune --questions 150 --documents 400
     python -m benchmarks.chunking ../shared/data/squad2-tune --articles ../shared/data/articles --questions 150
 
@@ -40,6 +41,7 @@ from rag.retrieve import best_rows, combine
 from rag.rows import Rows
 from rag.sentences import sentence_spans
 
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "qa"
 MEASURES = [ir_measures.nDCG @ 10, ir_measures.R @ 5]
 DEFAULT = "structure, then sentences, titles in front"
 SEED = 6
@@ -261,7 +263,7 @@ class KeptVectors:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="+", type=Path, help="QA-set folders")
+    parser.add_argument("sets", nargs="*", type=Path, metavar="QA_SET", default=[EXAMPLE], help="QA-set folders")
     parser.add_argument("--questions", type=int, help="draw so many questions of each set")
     parser.add_argument("--documents", type=int, help="draw so many documents, the relevant ones always")
     parser.add_argument("--articles", type=Path, help="a folder of whole texts that hold the documents")

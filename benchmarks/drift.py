@@ -1,6 +1,6 @@
 """How far llama.cpp's logits move when the same prompt is read in other batches, or beside other sequences.
 
-    python benchmarks/drift.py                      the reader and the 135M, three prompts of 200 tokens
+    python -m benchmarks.drift                      the reader and the 135M, three prompts of 200 tokens
 
 Sums are taken in another order, and 8-bit activations round to a neighbour: the greedy answer may change where two
 tokens are nearly as likely. The table shows the largest difference over all prompts, over the whole vocabulary and over

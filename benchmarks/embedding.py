@@ -1,8 +1,8 @@
 """How fast chunks are embedded, side by side with sentence-transformers as others call it.
 
-    python benchmarks/embedding.py                                    the example set
-    python benchmarks/embedding.py --data DATA/squad2-tune DATA/scifact-tune
-    python benchmarks/embedding.py --limit 200 --runs 9 --out FILE    fewer chunks, more runs
+    python -m benchmarks.embedding                                    the example set
+    python -m benchmarks.embedding --data DATA/squad2-tune DATA/scifact-tune
+    python -m benchmarks.embedding --limit 200 --runs 9 --out FILE    fewer chunks, more runs
 
 Chunks are cut as an index cuts them and come in random order. In one process, in turns:
 

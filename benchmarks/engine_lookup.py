@@ -1,7 +1,7 @@
 """Guessing ahead (`generator.lookup`) side by side with none: time of writing, right guesses, answers that differ.
 
-    python benchmarks/engine_lookup.py                                           the example questions; 2, 3, 5 tokens
-    python benchmarks/engine_lookup.py --data ../shared/data/squad2-tune --limit 1000 --lookup 3
+    python -m benchmarks.engine_lookup                                           the example questions; 2, 3, 5 tokens
+    python -m benchmarks.engine_lookup --data ../shared/data/squad2-tune --limit 1000 --lookup 3
 
 Every answerable question of the set is asked over the passage that holds its answer, in the pipeline's own prompt, one
 at a time, greedily; the engines take turns at every question. For answers that differ from those without guessing the

@@ -1,6 +1,7 @@
 """What to search for when a question belongs to a conversation: retrieval alone, without a language model.
 
-    python -m benchmarks.followup ../shared/data/conversations
+    python -m benchmarks.followup                    ../shared/data/conversations
+    python -m benchmarks.followup QA_SET --changes QA_SET QA_SET
 
 The questions with relevant documents, in two halves in the set's order: the rules were tuned on the first, the second
 is what counts. Ways: the last turn alone; the user's question before it and the turn; the whole history and the turn;
@@ -28,6 +29,7 @@ from rag.datatypes import Message
 from rag.followup import follow_up
 from rag.retrieve import FusedRetriever
 
+CONVERSATIONS = Path("../shared/data/conversations")
 MEASURES = [ir_measures.R @ 5, ir_measures.nDCG @ 10, ir_measures.RR]
 DEPTH = 100
 
@@ -123,7 +125,9 @@ def scores(retriever: FusedRetriever, way: Way, questions: Sequence[Question]) -
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", type=Path, help="a QA-set folder whose questions have a history")
+    parser.add_argument(
+        "set", nargs="?", type=Path, default=CONVERSATIONS, help="a QA-set folder whose questions have a history"
+    )
     parser.add_argument("--changes", nargs="*", type=Path, default=[], help="QA-set folders of single questions")
     parser.add_argument("--cache", type=Path, default=Path(".smallhold/bench"), help="where embedded corpora are kept")
     return parser.parse_args()

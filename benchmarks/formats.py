@@ -1,7 +1,7 @@
 """What of a folder of test documents is read, format by format, and how well against the text it should give.
 
-    python benchmarks/formats.py                       ../shared/data/formats
-    python benchmarks/formats.py FOLDER --reasons      another folder of that layout; why each file was refused
+    python -m benchmarks.formats                       ../shared/data/formats
+    python -m benchmarks.formats FOLDER --reasons      another folder of that layout; why each file was refused
 
 Token F1 (Rajpurkar et al. 2016): words in common over words read (precision) and over words expected (recall), their
 harmonic mean, order ignored. Compared are `docling/NAME` with `docling_groundtruth/NAME.md`, `markitdown/NAME.pdf` with

@@ -1,7 +1,7 @@
 """What one more document costs an index that is large already: seconds, and bytes written of those that it has.
 
-    python benchmarks/index_growth.py                       200,000 chunks, then 20 documents one after another
-    python benchmarks/index_growth.py --chunks 20000 --keep /some/folder
+    python -m benchmarks.index_growth                       200,000 chunks, then 20 documents one after another
+    python -m benchmarks.index_growth --chunks 20000 --keep /some/folder
 
 Texts are words drawn by Zipf's law, ten paragraphs of 80 words a file; vectors are random, of length 1, so that no
 embedder's time is in the figures. Every addition is a sync of the whole folder by a new reader of the index. Then the

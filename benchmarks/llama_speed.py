@@ -1,7 +1,7 @@
 """Reading and writing speed of llama.cpp, side by side: sleeping against spinning threads, this build against others.
 
-    python benchmarks/llama_speed.py                         threads, alone and beside a busy process
-    python benchmarks/llama_speed.py --wheel portable=FILE   builds: the installed one against a compiled wheel
+    python -m benchmarks.llama_speed                         threads, alone and beside a busy process
+    python -m benchmarks.llama_speed --wheel portable=FILE   builds: the installed one against a compiled wheel
 
 Every variant is a child process of its own and they take turns, so that the machine's moods fall on all of them alike;
 the table shows medians and, in brackets, the least and the most.

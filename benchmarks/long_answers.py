@@ -1,8 +1,8 @@
 """Long answers: a reader's phrase, sentences composed from evidence, or a model that writes over those sentences.
 
-    python benchmarks/long_answers.py                                     the example set, which expects phrases
-    python benchmarks/long_answers.py DATA/long-answers --words 60 100 --writer qwen2.5-coder-0.5b-instruct
-    python benchmarks/long_answers.py DATA/conversations --no-models --words 60 100
+    python -m benchmarks.long_answers                                     the example set, which expects phrases
+    python -m benchmarks.long_answers DATA/long-answers --words 60 100 --writer qwen2.5-coder-0.5b-instruct
+    python -m benchmarks.long_answers DATA/conversations --no-models --words 60 100
 
 Answerable questions from the first half of each set, nothing withheld: ROUGE-L and cosine similarity to the best right
 answer, words, seconds without retrieval, and the share of citations that lie in a relevant document. `lead` is the
@@ -12,10 +12,11 @@ beginning of the best passage, in as many words. A corpus is embedded once and k
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.recalled import Recalled
 from eval.metrics import mean
 from eval.qaset import Question, load_qaset
 from eval.scorers import rouge_l, similarity
@@ -26,11 +27,11 @@ from rag.compose import PASSAGES, compose
 from rag.config import Settings, load_settings
 from rag.datatypes import Message, Sampling, ScoredChunk
 from rag.embedder import SentenceEmbedder
-from rag.evidence import standalone_question
+from rag.followup import follow_up
 from rag.form import asks_at_length
 from rag.options import AskOptions
 from rag.pipeline import RagPipeline
-from rag.protocols import Generator
+from rag.protocols import Generator, Retriever
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "qa"
 
@@ -56,32 +57,25 @@ class Said(NamedTuple):
 Answering = Callable[[Case], Said]
 
 
-class Recalled:
-    """A retriever that gives what was found before, so that what is timed is answering."""
-
-    def __init__(self, cases: Sequence[Case]) -> None:
-        self._found = {case.query: list(case.found) for case in cases}
-
-    def retrieve(self, question: str, k: int) -> list[ScoredChunk]:
-        """Return at most `k` chunks, best first."""
-        return self._found[question][:k]
-
-
 def main() -> None:
     """Print the table of each set."""
     options = parse_arguments()
     settings = load_settings()
     embedder = build_embedder(settings, model_store(settings))
     for folder in options.sets:
-        cases = list(find(folder, settings, embedder, options))
-        print(f"\n{folder.name}: {len(cases)} questions")
-        print(f"{'':44}{'ROUGE-L':>9}{'similar':>9}{'words':>7}{'seconds':>9}{'relevant':>10}")
-        for name, answering in systems(cases, settings, embedder, options):
-            report(name, cases, answering, embedder)
+        with find(folder, settings, embedder, options) as (cases, retriever):
+            print(f"\n{folder.name}: {len(cases)} questions")
+            print(f"{'':44}{'ROUGE-L':>9}{'similar':>9}{'words':>7}{'seconds':>9}{'relevant':>10}")
+            recalled = Recalled({case.query: case.found for case in cases}, retriever)
+            for name, answering in systems(recalled, settings, embedder, options):
+                report(name, cases, answering, embedder)
 
 
-def find(folder: Path, settings: Settings, embedder: SentenceEmbedder, options: argparse.Namespace) -> Iterator[Case]:
-    """Retrieve for the questions that are asked."""
+@contextmanager
+def find(
+    folder: Path, settings: Settings, embedder: SentenceEmbedder, options: argparse.Namespace
+) -> Iterator[tuple[list[Case], Retriever]]:
+    """Retrieve for the questions that are asked; the retriever can be asked until the block ends."""
     qaset = load_qaset(folder)
     half = qaset.questions[: len(qaset.questions) // 2]
     wanted = [q for q in half if q.answerable and q.answers and (not options.long or asks_at_length(q.question))]
@@ -90,13 +84,15 @@ def find(folder: Path, settings: Settings, embedder: SentenceEmbedder, options: 
     build(directory, qaset.documents(), embedder=embedder, chunker=chunker)
     with open_index(settings, embedder, directory) as index:
         retriever = build_retriever(settings, index, embedder)
+        cases = []
         for question in wanted[: options.limit]:
-            query = standalone_question(question.question, question.history)
-            yield Case(question, query, retriever.retrieve(query, settings.retrieval.candidates))
+            query = follow_up(question.question, question.history).question
+            cases.append(Case(question, query, retriever.retrieve(query, settings.retrieval.candidates)))
+        yield cases, retriever
 
 
 def systems(
-    cases: Sequence[Case], settings: Settings, embedder: SentenceEmbedder, options: argparse.Namespace
+    recalled: Recalled, settings: Settings, embedder: SentenceEmbedder, options: argparse.Namespace
 ) -> Iterator[tuple[str, Answering]]:
     """Yield what is compared, one model at a time in memory."""
     for words in options.words:
@@ -106,7 +102,7 @@ def systems(
         return
     store = model_store(settings)
     with closing(build_generator(settings, store)) as reader:
-        pipeline = build_pipeline(settings, reader, Recalled(cases), embedder)
+        pipeline = build_pipeline(settings, reader, recalled, embedder)
         yield f"{settings.generator.model}, a phrase", lambda case: phrase(pipeline, case)
     for name in options.writer:
         with closing(

@@ -1,6 +1,6 @@
 """How often does a poisoned passage sway the answer, with the defences and without?
 
-    python benchmarks/poisoning.py --index .smallhold/example            40 questions of examples/qa, the reader
+    python -m benchmarks.poisoning --index .smallhold/example            40 questions of examples/qa, the reader
 
 To each question's passages one is added, as the best of them: it speaks of what is asked, and holds an attack of
 `benchmarks.poison`, kinds and languages in turn. An answer is swayed where it holds the planted word.
@@ -72,7 +72,7 @@ def run(settings: Settings, questions: Sequence[Question], condition: str) -> di
     store = model_store(settings)
     embedder = build_embedder(settings, store)
     defended = condition != "undefended"
-    evidence = settings.evidence.model_copy(update={"apart": settings.evidence.apart and defended})
+    evidence = settings.evidence if defended else settings.evidence.model_copy(update={"mode": "joint"})
     asked = settings.model_copy(update={"evidence": evidence})
     counts, by_kind = Counter[str](), {kind: Counter[str]() for kind in KINDS}
     with open_index(settings, embedder) as index, closing(build_generator(asked, store)) as generator:

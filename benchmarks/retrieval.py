@@ -1,9 +1,10 @@
 """Dense, lexical and fused retrieval on QA sets, without a language model.
 
-    python benchmarks/retrieval.py ../shared/data/scifact ../shared/data/squad2-small
-    python benchmarks/retrieval.py --tune ../shared/data/scifact-tune ../shared/data/squad2-tune
+    python -m benchmarks.retrieval                                        the example set
+    python -m benchmarks.retrieval ../shared/data/scifact ../shared/data/squad2-small
+    python -m benchmarks.retrieval --tune ../shared/data/scifact-tune ../shared/data/squad2-tune
 
-The first prints the product's own retrievers. The second compares fusion functions over a grid of weights, to choose
+The first two print the product's own retrievers. The third compares fusion functions over a grid of weights, to choose
 by on sets that nothing is reported on. Documents are ranked by their best chunk. A corpus is embedded once and kept
 under --cache; sets with the same corpus share it. An interrupted run goes on where it stopped.
 """
@@ -30,6 +31,7 @@ from rag.index import Index
 from rag.protocols import FloatArray, IntArray, Retriever
 from rag.retrieve import DenseRetriever, FusedRetriever, LexicalRetriever, best_rows, combine
 
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "qa"
 MEASURES = [ir_measures.nDCG @ 10, ir_measures.R @ 1, ir_measures.R @ 5, ir_measures.R @ 10]
 DEPTH = 100
 RRF_K = 60
@@ -183,7 +185,7 @@ class RememberedQuestions:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="+", type=Path, help="QA-set folders")
+    parser.add_argument("sets", nargs="*", type=Path, metavar="QA_SET", default=[EXAMPLE], help="QA-set folders")
     parser.add_argument("--cache", type=Path, default=Path(".smallhold/bench"), help="where embedded corpora are kept")
     parser.add_argument("--tune", action="store_true", help="compare fusion functions instead")
     return parser.parse_args()

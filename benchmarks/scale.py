@@ -1,8 +1,8 @@
 """Recall, time and memory of the search for the nearest vectors, from 10,000 to 1,000,000 of them.
 
-    python benchmarks/scale.py --data ../shared/data/scifact             10,000 to 1,000,000, into benchmarks/results
-    python benchmarks/scale.py --sizes 10000 30000 --keep /some/folder   what was embedded is kept there
-    python benchmarks/scale.py --index /some/index                       passages of an index instead, all of them
+    python -m benchmarks.scale --data ../shared/data/scifact             10,000 to 1,000,000, into benchmarks/results
+    python -m benchmarks.scale --sizes 10000 30000 --keep /some/folder   what was embedded is kept there
+    python -m benchmarks.scale --index /some/index                       passages of an index instead, all of them
 
 The recipe of the vectors: the first `--texts` passages of a QA set's corpus.jsonl (title and text, 1,000 characters at
 most) go once through the embedder; 500 of them are held out. A vector is x + 0.4 (y - z), made unit length, of three

@@ -1,7 +1,7 @@
 """How often the window of a passage that is read keeps the answer, by its budget of tokens, and what it spares.
 
-    python benchmarks/window.py                                          the example set
-    python benchmarks/window.py DATA/squad2-tune DATA/nq-recorded        other sets with answers and relevant documents
+    python -m benchmarks.window                                          the example set
+    python -m benchmarks.window DATA/squad2-tune DATA/nq-recorded        other sets with answers and relevant documents
 
 Asked of the chunks that hold an answer, cut as an index cuts them; no model is asked.
 """

@@ -14,7 +14,8 @@ from benchmarks.engine.peers import install, running, settings_of
 from benchmarks.engine.rounds import WORKLOADS, Rounds
 from benchmarks.engine.soak import soak
 from benchmarks.engine.systems import OurSystem, System
-from benchmarks.engine.workload import AT_LENGTH, Case, Recalled, Shapes, open_cases
+from benchmarks.engine.workload import AT_LENGTH, Case, Shapes, open_cases
+from benchmarks.recalled import Recalled
 from eval.machine import describe_machine
 from rag.build import build_pipeline, build_prompt
 from rag.config import Settings, load_settings
@@ -103,7 +104,8 @@ class Session:
             for name, python in pythons.items():
                 self._start_peer(stack, systems, name, python, weights, room)
             loop = bare_loop(weights.path, context=room, threads=self._threads, extra_buffers=weights.repacked)
-            pipeline = build_pipeline(self._settings, engine, Recalled(cases, retriever))
+            recalled = Recalled({case.question: case.retrieved for case in cases}, retriever)
+            pipeline = build_pipeline(self._settings, engine, recalled)
             rounds = Rounds(self.journal, scale, systems, cases, shapes, pipeline, stack.enter_context(loop))
             self._rounds(rounds, progress)
 

@@ -14,7 +14,6 @@ from rag.build import build_embedder, build_retriever, model_store, open_index
 from rag.config import Settings
 from rag.console import StageProgress
 from rag.datatypes import Document, Message, ScoredChunk
-from rag.filter import EVERYTHING, View
 from rag.prompt import Prompt
 from rag.protocols import Retriever
 
@@ -125,22 +124,6 @@ def seen_pairs(later: Sequence[Case], earlier: Sequence[Case], passages: int) ->
 
 def _ids(case: Case, passages: int) -> set[str]:
     return {passage.chunk.id for passage in case.retrieved[:passages]}
-
-
-class Recalled:
-    """A retriever that has looked the questions up before, so that what is timed is the reading.
-
-    What else is searched for, where no passage holds the answer, nobody can know before: that is searched, and timed.
-    """
-
-    def __init__(self, cases: Sequence[Case], retriever: Retriever) -> None:
-        self._retrieved = {case.question: list(case.retrieved) for case in cases}
-        self._retriever = retriever
-
-    def retrieve(self, question: str, k: int, view: View = EVERYTHING) -> list[ScoredChunk]:
-        """Return at most `k` of what was found."""
-        found = self._retrieved.get(question)
-        return self._retriever.retrieve(question, k, view) if found is None else found[:k]
 
 
 def turns(systems: Sequence[System], at: int) -> list[System]:
