@@ -30,7 +30,8 @@ class HttpSystem:
     def __init__(self, name: str, url: str, *, empty: str, timeout: float = 600.0) -> None:
         self.name = name
         self._empty = empty
-        limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+        # A connection of its own for each request: a server that closes idle ones may do so as the next is sent.
+        limits = httpx.Limits(max_connections=64, max_keepalive_connections=0)
         self._client = httpx.Client(base_url=url, timeout=timeout, limits=limits, trust_env=False)
 
     def round_trip(self) -> float:
