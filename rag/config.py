@@ -35,6 +35,13 @@ class IndexSettings(_Section):
         description="Whether `index` may fetch pages from the network: from public addresses, or from those of private "
         "networks and of this machine too.",
     )
+    ocr: str = Field(
+        "",
+        max_length=200,
+        pattern=r"^([A-Za-z][A-Za-z0-9_]*(/[A-Za-z0-9_]+)?(\+[A-Za-z][A-Za-z0-9_]*(/[A-Za-z0-9_]+)?)*)?$",
+        description="Languages of scanned PDF pages that `index` reads with Tesseract, as that names them: eng, or "
+        "eng+deu; unset leaves such pages out.",
+    )
 
 
 class ChunkSettings(_Section):
