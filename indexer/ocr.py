@@ -149,7 +149,7 @@ def _leash(seconds: float) -> Callable[[], None]:
     parent, limit = os.getpid(), ceil(seconds)
 
     def prepare() -> None:
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
         resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT_BYTES, OUTPUT_BYTES))
         if libc is not None:
             libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -37,7 +37,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield _package(package)
     yield _tried("embedder", lambda: _embedder(settings, store))
     yield _tried("index", lambda: _index(settings, store))
-    yield _ocr(settings.index.ocr)
+    yield examine_ocr(settings.index.ocr)
     if settings.generator.endpoint:
         yield Finding("generator", "ok", f"{settings.generator.model} at {settings.generator.endpoint} (not asked)")
     else:
@@ -103,7 +103,8 @@ def _index(settings: Settings, store: ModelStore) -> Finding:
         return Finding("index", "ok", found)
 
 
-def _ocr(languages: str) -> Finding:
+def examine_ocr(languages: str) -> Finding:
+    """Whether scanned pages in these languages could be read; without them OCR is off, and nothing is wrong."""
     try:
         found = Tesseract.find(languages)
     except Unavailable as error:
