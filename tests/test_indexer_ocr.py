@@ -1,5 +1,7 @@
 """OCR: answers of Tesseract made here, a stand-in for the program, and the program itself where it is installed."""
 
+import io
+import json
 import os
 import signal
 import threading
@@ -7,6 +9,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pypdfium2
@@ -22,7 +25,7 @@ from rag.doctor import examine_ocr
 from rag.errors import Unavailable, UnreadableDocument
 from rag.tesseract import OUTPUT_BYTES, Tesseract
 from tests.conftest import smallhold
-from tests.test_indexer_load import PICTURE, alive, load, pdf, reason, show
+from tests.test_indexer_load import PICTURE, alive, fake, load, pdf, reason, show
 from tests.test_indexer_sync import Run, Write, contents, letters, write
 
 __all__ = ["write"]  # a fixture
@@ -69,10 +72,10 @@ def test_lines_are_in_points_from_the_lower_left_corner() -> None:
 
 def test_words_that_are_unsure_are_left_out_and_leave_no_cell_behind() -> None:
     one, two, three = words("alpha beeeeeeeta gamma")
-    found = read_hocr(hocr((200, 20, [one, (*two[:3], 39), three]), (240, 20, words("x.", sure=12))), scale=1)
+    found = read_hocr(hocr((200, 20, [one, (*two[:3], 29), three]), (240, 20, words("x.", sure=12))), scale=1)
     assert [line.text for line in found.lines] == ["alpha gamma"]
-    assert found.confidence == pytest.approx((10 * 95 + 10 * 39 + 2 * 12) / 22)
-    assert not read_hocr(hocr((200, 20, words("all of this is fog", sure=39))), scale=1).is_text
+    assert found.confidence == pytest.approx((10 * 95 + 10 * 29 + 2 * 12) / 22)
+    assert not read_hocr(hocr((200, 20, words("all of this is fog", sure=49))), scale=1).is_text
     assert not read_hocr(hocr((200, 20, words("| _"))), scale=1).is_text
 
 
@@ -292,7 +295,7 @@ def test_a_program_that_is_gone_may_come_back(tmp_path: Path, monkeypatch: pytes
 
 def test_a_page_on_its_head_is_turned(stand_in: Put, worked: Loader, tmp_path: Path) -> None:
     upside, right = tmp_path / "upside", tmp_path / "right"
-    upside.write_bytes(hocr((200, 20, words("umop apisdn", sure=45))))
+    upside.write_bytes(hocr((200, 20, words("umop apisdn", sure=55))))
     right.write_bytes(hocr((200, 20, words("upside down"))))
     stand_in(
         f"echo $@ >> {tmp_path}/runs; case $4 in osd) echo 'Rotate: 270';; *) "
@@ -304,11 +307,31 @@ def test_a_page_on_its_head_is_turned(stand_in: Put, worked: Loader, tmp_path: P
     assert load(worked, tmp_path, "b.pdf", pdf(PICTURE)).text == "umop apisdn"
 
 
-def test_each_page_has_the_time_of_a_file(stand_in: Put, tmp_path: Path) -> None:
-    stand_in(f"sleep 0.5; {says(hocr((200, 20, words('Seen'))), tmp_path)}")
-    with Loader(seconds=0.7, ocr=Tesseract("stand-in 1", LANGUAGES)) as loader:  # 3.5 s by the clock
-        document = load(loader, tmp_path, "a.pdf", pdf(*[PICTURE] * 8))
-    assert document.metadata["ocr"] == "1,2,3,4,5,6,7,8"
+def test_each_page_has_the_time_of_a_file(tmp_path: Path) -> None:
+    pages = f"for _ in range(6): time.sleep(0.5); print({json.dumps(worker.ALIVE)!r}, flush=True)"
+    with Loader(seconds=0.4, command=fake(pages)) as loader:  # 2 s by the clock
+        assert load(loader, tmp_path, "a.pdf", "x").text.isdigit()
+
+
+def test_a_page_that_was_recognised_starts_the_clocks_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks: list[tuple[float, int]] = []
+    output = io.BytesIO()
+
+    def answer(request: dict[str, Any], alive: Callable[[], None]) -> dict[str, Any]:
+        for _ in range(request["pages"]):
+            alive()
+        return {"text": "x"}
+
+    monkeypatch.setattr(worker, "_set_clocks", lambda *given: clocks.append(given))
+    monkeypatch.setattr(worker, "_set_limits", lambda: None)
+    monkeypatch.setattr(worker, "_own_output", lambda: output)
+    monkeypatch.setattr(worker, "answer", answer)
+    requests = [b'{"seconds": 60, "patience": 300, "pages": 2}', b'{"seconds": 1, "patience": 5, "pages": 0}']
+    monkeypatch.setattr(worker.sys, "stdin", SimpleNamespace(buffer=requests))
+    worker.main()
+    assert clocks == [(60, 310)] * 3 + [(0, 0), (1, 15), (0, 0)]
+    alive, done = json.dumps(worker.ALIVE), '{"text": "x"}'
+    assert output.getvalue().decode().splitlines() == ["{}", alive, alive, done, done]
 
 
 def test_the_program_ends_with_the_worker(stand_in: Put, tmp_path: Path) -> None:
