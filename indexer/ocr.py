@@ -174,7 +174,8 @@ def _scale(page: Any) -> float:
         with suppress(PdfiumError):
             longest = max(longest, *image.get_px_size())
     own = min(longest / max(width, height), sqrt(_FEWEST_PIXELS / (width * height)))
-    return min(max(_DPI / 72, own), sqrt(_MOST_PIXELS / (width * height)), _LONGEST_SIDE / max(width, height))
+    most = min(sqrt(_MOST_PIXELS / (width * height)), _LONGEST_SIDE / max(width, height))
+    return float(min(max(_DPI / 72, own), most))
 
 
 def _picture(page: Any, scale: float, turn: int) -> bytes:

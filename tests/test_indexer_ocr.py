@@ -16,11 +16,16 @@ import pypdfium2
 import pytest
 
 from indexer import ocr, worker
+from indexer.fetch import Validators
 from indexer.load import Loader
 from indexer.load_pdf import parse_pdf
 from indexer.ocr import Recogniser, read_hocr
 from indexer.reflow import Line, largest_print, page_text, with_edges
+from indexer.update import Source
+from indexer.urls import Pages
+from rag.catalog import Original, with_recogniser
 from rag.config import IndexSettings
+from rag.datatypes import Document
 from rag.doctor import examine_ocr
 from rag.errors import Unavailable, UnreadableDocument
 from rag.tesseract import OUTPUT_BYTES, Tesseract
@@ -449,6 +454,23 @@ def test_scans_that_were_refused_are_tried_again(tmp_path: Path, write: Write) -
     assert (run.loader.loaded, run.report.untried) == (["scan.md"], 1)
     assert Run(tmp_path, "docs", ocr="x 1 (eng)").loader.loaded == []
     assert letters(tmp_path) == [("broken.txt", "it is broken"), ("scan.md", "it is broken")]
+
+
+@pytest.mark.parametrize(
+    ("read_by", "wanted", "asks_for_news_alone"),
+    [("", "", True), ("", "x 1 (eng)", False), ("x 1 (eng)", "x 1 (eng)", True), ("x 1 (eng)", "", True)],
+)
+def test_a_page_that_ocr_could_change_is_fetched_anew(
+    tmp_path: Path, read_by: str, wanted: str, asks_for_news_alone: bool
+) -> None:
+    url, validators = "https://example.org/a.pdf", Validators(etag='"1"')
+    original = Original("urls:list", "ab", 1, with_recogniser("2", read_by))
+    held = [Source(url, url, original, url, lambda: Document(url, url, "a", "x"))]
+    pages = Pages(tmp_path)
+    pages.remember(url, "urls:list", validators, held)
+    pages.save(())
+    asked = Pages.of(tmp_path).validators(url, held, with_recogniser("2", wanted))
+    assert asked == (validators if asks_for_news_alone else Validators())
 
 
 def test_the_loader_says_what_ocr_could_change() -> None:
