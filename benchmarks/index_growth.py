@@ -72,6 +72,15 @@ class PlainLoader:
         """Return the file as it is."""
         return Document(document_id, uri, path.stem, path.read_text())
 
+    def recogniser(self, name: str) -> str:
+        """Nothing is recognised."""
+        del name
+        return ""
+
+    def unpack(self, path: Path) -> None:
+        """Return nothing: no file is an archive."""
+        del path
+
 
 def main() -> None:
     """Print the figures."""

@@ -30,17 +30,19 @@ from indexer import archive
 from indexer.load_text import Plain, parse_text
 from indexer.outline import Markup
 from indexer.parsed import FILE_BYTES, Parsed, checked
+from indexer.worker import ALIVE
 from rag.datatypes import Document
 from rag.errors import Unavailable, UnreadableDocument, UnsupportedFormat
 from rag.manifest import describe_file
+from rag.tesseract import Tesseract
 
 # Raise it with every change here or in a `load_*` module that changes the text or the title of any file.
 _VERSION = 2
 _LIBRARIES = ("beautifulsoup4", "lxml", "mammoth", "markdownify", "olefile", "openpyxl", "pypdfium2")
 SECONDS = 60.0
-_PATIENCE = 5  # times as long by the clock as in the processor: on a busy machine a file must not get lost
 _START_SECONDS = 60.0
 _OUT_OF_TIME = getattr(signal, "SIGPROF", 0)  # what ends the worker when its seconds of the processor are over
+_ALIVE = json.dumps(ALIVE).encode() + b"\n"
 _PATIENCE = 5  # times as long by the clock as in the processor: on a busy machine a file must not get lost
 
 _PLAIN: dict[str, Markup | Plain] = {
@@ -73,6 +75,7 @@ _PARSED = {
     ".json": "json",
     **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
 }
+_PICTURED = frozenset({"pdf"})  # formats with pages that may be pictures
 _DOCUMENTS = frozenset(_PLAIN) | frozenset(_PARSED)
 SUFFIXES = _DOCUMENTS | archive.SUFFIXES
 
@@ -103,12 +106,16 @@ def member_address(archive_id: str, archive_uri: str, name: str) -> tuple[str, s
 class Loader:
     """Loads documents of all formats. Use it in a `with` block, which ends the worker; not from several threads.
 
-    A file may take `seconds` of the processor's time to parse, and five times as long by the clock.
-    `command` starts another worker than `indexer.worker`.
+    A file may take `seconds` of the processor's time to parse, and five times as long by the clock; where `ocr`
+    recognises pages that are pictures, each of them may take as long. `command` starts another worker than
+    `indexer.worker`.
     """
 
-    def __init__(self, seconds: float = SECONDS, command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, seconds: float = SECONDS, command: Sequence[str] | None = None, ocr: Tesseract | None = None
+    ) -> None:
         self._worker = _Worker(command or (sys.executable, "-P", "-m", "indexer.worker"), seconds)
+        self._ocr = ocr
         self._archive: _OpenArchive | None = None  # the one unpacked last
 
     def __enter__(self) -> Self:
@@ -135,13 +142,18 @@ class Loader:
         except PackageNotFoundError as error:
             raise _not_installed(error.name or "") from error
 
+    def recogniser(self, name: str) -> str:
+        """Names what decides, beside `version`, the text of pages that are pictures, "" where none are recognised."""
+        suffix = PurePosixPath(name).suffix.lower()
+        return str(self._ocr) if self._ocr and _PARSED.get(suffix) in _PICTURED else ""
+
     @property
     def suffixes(self) -> frozenset[str]:
         """The suffixes of files that can be read, in lower case, with the dot."""
         return SUFFIXES
 
     def load_file(self, path: Path, document_id: str, uri: str) -> Document:
-        """Return the document in the file `path`, with `format` in its metadata, and `pages`, `warning` if they apply.
+        """Return the document in the file `path`, with `format` in its metadata, and what of `Parsed.metadata` applies.
 
         Raises `UnsupportedFormat`, `UnreadableDocument` (the message is the reason alone, on one line), or
         `Unavailable` where the parsers are not installed.
@@ -185,7 +197,10 @@ class Loader:
     def _parse(self, path: Path, name: str, suffix: str) -> Parsed:
         if suffix in _PLAIN:
             return checked(parse_text(path.read_bytes(), name, _PLAIN[suffix]))
-        answer = self._ask({"path": str(path.absolute()), "name": name, "format": _PARSED[suffix]})
+        request = {"path": str(path.absolute()), "name": name, "format": _PARSED[suffix]}
+        if self._ocr and _PARSED[suffix] in _PICTURED:
+            request["ocr"] = self._ocr.languages
+        answer = self._ask(request)
         return Parsed(answer["text"], answer["title"], answer["metadata"])
 
     def _unpacked(self, path: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:
@@ -301,7 +316,16 @@ class _Worker:
         return self._process
 
     def _exchange(self, process: subprocess.Popen[bytes], request: dict[str, Any] | None) -> tuple[bytes, bool]:
-        """Return the child's next line, cut short or empty if it died, and whether it was killed for being late."""
+        """Return the child's answer, cut short or empty if it died, and whether it was killed for being late."""
+        line, late = self._next_line(process, request, _PATIENCE * self._seconds if request else _START_SECONDS)
+        while line == _ALIVE:
+            line, late = self._next_line(process, None, _PATIENCE * self._seconds)
+        return line, late
+
+    def _next_line(
+        self, process: subprocess.Popen[bytes], request: dict[str, Any] | None, seconds: float
+    ) -> tuple[bytes, bool]:
+        """Send `request`, if there is one, and wait for a line, for so many seconds by the clock."""
         assert process.stdin and process.stdout
         late = threading.Event()
 
@@ -310,7 +334,7 @@ class _Worker:
             process.kill()
 
         # A timer's thread instead of `select`, which does not wait on pipes everywhere.
-        timer = threading.Timer(_PATIENCE * self._seconds if request else _START_SECONDS, kill)
+        timer = threading.Timer(seconds, kill)
         timer.start()
         try:
             if request:

@@ -1,16 +1,19 @@
 """PDF to text: pdfium finds characters and lines, `reflow` joins lines to paragraphs.
 
-pdfium gives lines in the order of the page's content stream, which is reading order with all common producers.
+pdfium gives lines in the order of the page's content stream, which is reading order with all common producers. Pages
+that are pictures may be given to a reader of pictures (`indexer.ocr`); what it finds goes the same way.
 """
 
 import ctypes
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from math import hypot
-from typing import Any
+from typing import Any, Protocol
 
 from indexer.parsed import PDF_PAGES, Parsed, join_pages, printable, readable_stem, sensible_title
 from indexer.reflow import (
+    CELL_GAP,
     CELLS,
     Line,
     join_baselines,
@@ -28,30 +31,57 @@ _GLYPHS = str.maketrans(
     {"\xa0": " ", "\xad": "", "ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
 )
 _NO_TITLE = re.compile(r"(?i)(?:(?:table of )?contents|abstract|introduction)$|\d+(?:\.\d+)*\.? |.*://")
-_CELL_GAP = 1.8  # in font sizes; justified text stays below
 
 
-def parse_pdf(content: bytes, name: str) -> Parsed:
+class PageReader(Protocol):
+    """Reads pages that are pictures. `trouble` says why one could not be read, "" where none failed."""
+
+    trouble: str
+
+    def lines(self, page: Any) -> list[Line]:
+        """Return the lines of a pdfium page, none where nothing can be made out."""
+        ...
+
+
+@dataclass(slots=True)
+class _Pages:
+    """The lines of each page, the numbers of those that were pictures and were read, how many could not be read."""
+
+    lines: list[list[Line]] = field(default_factory=list)
+    recognised: list[int] = field(default_factory=list)
+    scanned: int = 0
+    damaged: int = 0
+
+    @property
+    def count(self) -> str:
+        return f"{len(self.lines)} page" if len(self.lines) == 1 else f"{len(self.lines)} pages"
+
+
+def parse_pdf(content: bytes, name: str, ocr: PageReader | None = None) -> Parsed:
     """Return the text layer of a PDF, pages joined by a blank line; metadata `pages` holds their first offsets.
 
-    Raises `UnreadableDocument` where a password is needed, the file is damaged or no page has a text layer.
+    Pages that are pictures are read by `ocr`, where it is given; metadata `ocr` holds the numbers of those, "1,4".
+    Raises `UnreadableDocument` where a password is needed, the file is damaged or no page has text.
     """
     import pypdfium2
 
     try:
         with pypdfium2.PdfDocument(content) as pdf:
             _check_pages(len(pdf))
-            pages, scanned, damaged = _read_pages(pdf)
+            found = _read_pages(pdf, ocr)
             title = sensible_title(pdf.get_metadata_value("Title"), name)
     except pypdfium2.PdfiumError as error:
         raise UnreadableDocument(_reason(error)) from error
+    pages = found.lines
     if not any(pages):
-        raise UnreadableDocument(_why_no_text(len(pages), scanned, damaged))
+        raise UnreadableDocument(_why_no_text(found, ocr))
     words = vocabulary(pages)
     text, offsets = join_pages([page_text(page, words) for page in without_running_lines(pages)])
     title = title or _printed_title(pages) or readable_stem(name)
     metadata = {"format": "pdf", "pages": offsets}
-    if warning := _warning(len(pages), scanned, damaged):
+    if found.recognised:
+        metadata["ocr"] = ",".join(map(str, found.recognised))
+    if warning := _warning(found, ocr):
         metadata["warning"] = warning
     return Parsed(text, title, metadata)
 
@@ -72,37 +102,35 @@ def _reason(error: Any) -> str:
     return known.get(error.err_code, f"damaged PDF: {' '.join(str(error).split())}")
 
 
-def _plural(count: int) -> str:
-    return f"{count} page" if count == 1 else f"{count} pages"
+def _why_no_text(found: _Pages, ocr: PageReader | None) -> str:
+    if found.scanned:
+        tried = "try --ocr eng" if ocr is None else ocr.trouble or "OCR finds no text"
+        return f"scanned PDF: {found.count}, none with a text layer; {tried}"
+    if found.damaged:
+        return f"damaged PDF: {found.damaged} of {found.count} cannot be read"
+    return f"empty: no text in it ({found.count})"
 
 
-def _why_no_text(count: int, scanned: int, damaged: int) -> str:
-    if scanned:
-        return f"scanned PDF: {_plural(count)}, none with a text layer"
-    if damaged:
-        return f"damaged PDF: {damaged} of {_plural(count)} cannot be read"
-    return f"empty: no text in it ({_plural(count)})"
-
-
-def _warning(count: int, scanned: int, damaged: int) -> str:
+def _warning(found: _Pages, ocr: PageReader | None) -> str:
     parts = []
-    if scanned:
-        parts.append(f"{scanned} of {_plural(count)} scanned, without a text layer")
-    if damaged:
-        parts.append(f"{damaged} of {_plural(count)} damaged")
+    if found.recognised:
+        parts.append(f"{len(found.recognised)} of {found.count} recognised by OCR")
+    if found.scanned:
+        trouble = f" ({ocr.trouble})" if ocr and ocr.trouble else ""
+        parts.append(f"{found.scanned} of {found.count} scanned, without a text layer{trouble}")
+    if found.damaged:
+        parts.append(f"{found.damaged} of {found.count} damaged")
     return "; ".join(parts)
 
 
-def _read_pages(pdf: Any) -> tuple[list[list[Line]], int, int]:
-    """Return the lines of each page, how many pages are pictures without text, and how many are damaged."""
+def _read_pages(pdf: Any, ocr: PageReader | None) -> _Pages:
     import pypdfium2
     from pypdfium2 import raw
 
     has_form = pdf.get_formtype() != raw.FORMTYPE_NONE
     if has_form:
         pdf.init_forms()
-    pages: list[list[Line]] = []
-    scanned = damaged = 0
+    found = _Pages()
     for number in range(len(pdf)):
         try:
             page = pdf[number]
@@ -112,12 +140,22 @@ def _read_pages(pdf: Any) -> tuple[list[list[Line]], int, int]:
                 page = pdf[number]
             lines = _page_lines(page)
             if not lines and any(page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=3)):
-                scanned += 1
+                lines = _recognised(page, ocr) if ocr else []
+                if lines:
+                    found.recognised.append(number + 1)
+                else:
+                    found.scanned += 1
             page.close()
         except pypdfium2.PdfiumError:
-            lines, damaged = [], damaged + 1
-        pages.append(lines)
-    return pages, scanned, damaged
+            lines = []
+            found.damaged += 1
+        found.lines.append(lines)
+    return found
+
+
+def _recognised(page: Any, ocr: PageReader) -> list[Line]:
+    lines = [replace(line, text=text) for line in ocr.lines(page) if (text := _readable(line.text))]
+    return _in_order(lines)
 
 
 def _page_lines(page: Any) -> list[Line]:
@@ -131,6 +169,10 @@ def _page_lines(page: Any) -> list[Line]:
         ]
     finally:
         textpage.close()
+    return _in_order(lines)
+
+
+def _in_order(lines: list[Line]) -> list[Line]:
     lines.sort(key=lambda line: not line.upright)  # a note along the margin comes last
     return with_edges(join_baselines(lines))
 
@@ -160,7 +202,7 @@ def _line(textpage: Any, chars: Sequence[tuple[int, str]], hyphen: bool) -> Line
     raw.FPDFText_GetMatrix(textpage, visible[0], ctypes.byref(matrix))
     first, last = _box(textpage, visible[0]), _box(textpage, visible[-1])
     size = raw.FPDFText_GetFontSize(textpage, visible[0]) * hypot(matrix.c, matrix.d) or first.top - first.bottom or 1.0
-    text = _readable(_with_cells(textpage, chars, _CELL_GAP * size))
+    text = _readable(_with_cells(textpage, chars, CELL_GAP * size))
     if not text:
         return None
     left, right = min(first.left, last.left), max(first.right, last.right)

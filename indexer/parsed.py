@@ -22,7 +22,11 @@ _FILE_NAME = re.compile(r"(?i)\S+\.(?:docx?|dot|odt|rtf|pdf|tex|dvi|html?|xlsx?|
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """Text and title of one file. `metadata` is the loader's: `format`, and where they apply `pages` and `warning`."""
+    """Text and title of one file.
+
+    `metadata` is the loader's: `format`, and where they apply `pages` (their first offsets), `ocr` (the numbers of
+    those whose text was recognised in a picture) and `warning`.
+    """
 
     text: str
     title: str

@@ -12,6 +12,7 @@ from itertools import pairwise, takewhile
 from statistics import median
 
 CELLS = " | "
+CELL_GAP = 1.8  # in font sizes; justified text stays below
 _LIST_ITEM = re.compile(r"(?:[•‣◦▪·●○■□–*-]|\(?\d{1,3}(?:\.\d{1,3})*[.):]|\(?[a-z][.)]|\[\d{1,3}\])\s")
 _MORE = ".!?,;"  # a line may end in one of these without having ended its paragraph, or need not be full
 _WORD = re.compile(r"\w+(?:-\w+)*")
@@ -155,14 +156,15 @@ def _separator(before: Line, line: Line, pitch: dict[int, float]) -> str:
         return "\n\n" if before.text.endswith(_ENDS) else "\n"
     if line.left > before.left + 0.8 * before.size and before.text.endswith(_ENDS):
         return "\n\n"  # the indented first line of a paragraph
-    return "" if _is_cjk(before.text[-1]) and _is_cjk(line.text[0]) else " "
+    return "" if is_cjk(before.text[-1]) and is_cjk(line.text[0]) else " "
 
 
 def _same_size(one: Line, other: Line) -> bool:
     return abs(one.size - other.size) < 0.08 * one.size
 
 
-def _is_cjk(char: str) -> bool:
+def is_cjk(char: str) -> bool:
+    """Whether a character is one of those that are written without spaces between words."""
     return "\u3000" <= char <= "\u9fff" or "\uff00" <= char <= "\uffef"
 
 

@@ -12,7 +12,7 @@ from indexer.letters import DeadLetters
 from indexer.load import Contents, Member, member_address
 from indexer.scan import FoundFile, Scan
 from indexer.update import Progress, Source, SyncReport
-from rag.catalog import Original
+from rag.catalog import Original, with_recogniser
 from rag.datatypes import Document
 from rag.errors import DataError, UnreadableDocument
 from rag.manifest import FileInfo
@@ -24,6 +24,10 @@ class DocumentLoader(Protocol):
     @property
     def version(self) -> str:
         """What the index remembers to tell whether files must be read again."""
+        ...
+
+    def recogniser(self, name: str) -> str:
+        """The same of what recognises pages that are pictures in a file of this name, "" where nothing does."""
         ...
 
     @property
@@ -58,7 +62,11 @@ class FileSources:
         self._describe_file = describe_file
         self._letters = letters
         self._report = report
-        self.version = f"{loader.version}, described {describe.VERSION}"
+        self._version = f"{loader.version}, described {describe.VERSION}"
+
+    def version(self, name: str) -> str:
+        """Return what the index remembers to tell whether the file or page of this name must be read again."""
+        return with_recogniser(self._version, self._loader.recogniser(name))
 
     def of(self, scan: Scan, progress: Progress) -> list[Source]:
         """Return the sources of all found files."""
@@ -78,7 +86,7 @@ class FileSources:
         try:
             # The checksum is taken before the file is read: what changes in between is found changed by the next run.
             found = self._describe_file(file.path)
-            original = Original(file.root, found.sha256, found.bytes, self.version)
+            original = Original(file.root, found.sha256, found.bytes, self.version(file.path.name))
             if self._failed_before(name, original):
                 return []
             contents = self._unpacked(file, name, original)
@@ -105,7 +113,7 @@ class FileSources:
         """The documents in an archive: their ids are their paths in it, after its own."""
         for member in contents.members:
             document_id, uri = member_address(file.document_id, file.uri, member.name)
-            original = Original(file.root, member.sha256, member.bytes, self.version)
+            original = Original(file.root, member.sha256, member.bytes, self.version(member.name))
             name = f"{archive}/{member.name}"
             if not self._failed_before(name, original):
                 read = partial(_read_member, member, document_id, uri, file.path)

@@ -69,7 +69,7 @@ class Source:
     def is_among(self, entries: Mapping[str, DocumentEntry]) -> bool:
         """Whether the index already holds this very document."""
         entry = entries.get(self.id)
-        return entry is not None and (entry.uri, entry.original) == (self.uri, self.original)
+        return entry is not None and entry.uri == self.uri and entry.original.serves(self.original)
 
 
 @dataclass(frozen=True, slots=True)

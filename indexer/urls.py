@@ -18,6 +18,7 @@ from indexer.letters import DeadLetters
 from indexer.scan import URLS, FoundFile
 from indexer.sources import FileSources
 from indexer.update import Progress, Source, SyncReport
+from rag.catalog import serves
 from rag.checksums import write_json
 from rag.errors import InvalidRequest, UnreadableDocument
 
@@ -94,7 +95,7 @@ class Pages:
         `version` is that of the loader: what another one has read must be read again, changed or not.
         """
         known = self._known.get(url)
-        current = bool(held) and all(source.original.loader == version for source in held)
+        current = bool(held) and all(serves(source.original.loader, version) for source in held)
         return known.validators if known and current and known.documents == _digest(held) else Validators()
 
     def remember(self, url: str, root: str, validators: Validators, sources: Sequence[Source]) -> None:
@@ -150,7 +151,7 @@ class UrlSources:
             self._letters.belongs(url, listed.root)
         self._report.failed += [(url, _TWICE) for url in listed.urls if url in taken]
         urls = [url for url in listed.urls if url not in taken]
-        asked = [(url, self._pages.validators(url, held.get(url, ()), self._files.version)) for url in urls]
+        asked = [(url, self._pages.validators(url, held.get(url, ()), self._files.version(url))) for url in urls]
         folder = self._folder / sha256(listed.root.encode()).hexdigest()[:16]
         folder.mkdir()
         replies = self._fetcher.fetch(asked, folder, suffixes, lambda done: progress("fetch", done, len(asked)))

@@ -1,9 +1,11 @@
 """The child process that parses files: one request a line on its input, one answer a line on its output, all JSON.
 
-A request is `{"path", "name", "format"}`, its answer `{"text", "title", "metadata"}`; to unpack an archive
-`{"path", "into", "suffixes"}`, answered with `{"members", "skipped"}`. Either comes with the `seconds` of the processor
-and the `patience` by the clock that it may take, and may be answered with `{"error"}`, with `passing` true where the
-reason may lie outside of the file, or with `{"missing"}`. The first line, `{}`, says that the process has started.
+A request is `{"path", "name", "format"}`, with `ocr` (languages, as Tesseract names them) where pages that are pictures
+are to be recognised; its answer `{"text", "title", "metadata"}`; to unpack an archive `{"path", "into", "suffixes"}`,
+answered with `{"members", "skipped"}`. Either comes with the `seconds` of the processor and the `patience` by the clock
+that it may take, and may be answered with `{"error"}`, with `passing` true where the reason may lie outside of the
+file, or with `{"missing"}`. Lines `ALIVE` before the answer say that a page was recognised, and that the clocks began
+anew. The first line of all, `{}`, says that the process has started.
 `indexer.load.Loader` runs it as `python -m indexer.worker`.
 """
 
@@ -13,6 +15,8 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +25,7 @@ from indexer.archive import unpack
 from indexer.parsed import FILE_BYTES, Parsed, checked
 from rag.errors import UnreadableDocument
 
+ALIVE = {"alive": True}
 _MEMORY_BYTES = 4_000_000_000
 _DEEPEST = 20_000  # calls; pages nest deeper than Python's default of 1,000 allows
 
@@ -42,26 +47,33 @@ _PARSERS = {
 }
 
 
-def parse(path: Path, name: str, source: str) -> Parsed:
-    """Return what the parser of the format `source` makes of a file called `name`. Raises `UnreadableDocument`."""
+def parse(path: Path, name: str, source: str, *helpers: Any) -> Parsed:
+    """Return what the parser of the format `source` makes of a file called `name`, with the `helpers` that it takes.
+
+    Raises `UnreadableDocument`.
+    """
     with path.open("rb") as file:
         content = file.read(FILE_BYTES + 1)
     if len(content) > FILE_BYTES:
         raise UnreadableDocument("too large: it grew while it was read")
     module, function = _PARSERS[source]
-    parsed: Parsed = getattr(import_module(f"indexer.{module}"), function)(content, name)
+    parsed: Parsed = getattr(import_module(f"indexer.{module}"), function)(content, name, *helpers)
     return checked(parsed)
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Parse one file, or unpack one archive; whatever goes wrong becomes the reason in `error`."""
+def answer(request: dict[str, Any], alive: Callable[[], None]) -> dict[str, Any]:
+    """Parse one file, or unpack one archive; whatever goes wrong becomes the reason in `error`.
+
+    `alive` is called between the pages that are recognised, and gives each the time of a file.
+    """
     try:
         if "into" in request:
             unpacked = unpack(Path(request["path"]), Path(request["into"]), frozenset(request["suffixes"]))
             return {"members": unpacked.members, "skipped": unpacked.skipped}
-        parsed = parse(Path(request["path"]), request["name"], request["format"])
+        helpers = [_recogniser(request, alive)] if "ocr" in request else []
+        parsed = parse(Path(request["path"]), request["name"], request["format"], *helpers)
     except UnreadableDocument as error:
-        return {"error": error.message}
+        return {"error": error.message, "passing": error.passing}
     except OSError as error:
         return {
             "error": f"cannot be read: {error.strerror or error}",
@@ -78,6 +90,13 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     return {"text": parsed.text, "title": parsed.title, "metadata": dict(parsed.metadata)}
 
 
+def _recogniser(request: dict[str, Any], alive: Callable[[], None]) -> Any:
+    from indexer.ocr import Recogniser
+
+    patience = 0.8 * request["patience"]  # less than what this process has: a page may fail, and the file go on
+    return Recogniser(request["ocr"], seconds=request["seconds"], patience=patience, alive=alive)
+
+
 def main() -> None:
     """Answer requests until the input ends."""
     output = _own_output()
@@ -85,8 +104,14 @@ def main() -> None:
     _send(output, {})
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        _set_clocks(request["seconds"], int(request["patience"]) + 10)
-        _send(output, answer(request))
+        start_clocks = partial(_set_clocks, request["seconds"], int(request["patience"]) + 10)
+
+        def alive(start_clocks: Callable[[], None] = start_clocks) -> None:
+            start_clocks()
+            _send(output, ALIVE)
+
+        start_clocks()
+        _send(output, answer(request, alive))
         _set_clocks(0, 0)
 
 

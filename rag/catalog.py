@@ -12,18 +12,37 @@ from rag.errors import IndexDamaged
 from rag.manifest import DAMAGE_HINT
 from rag.protocols import BoolArray
 
+_RECOGNISED = ", recognised by "
+
 
 class Original(NamedTuple):
     """What a document was made from: enough to tell whether it must be read again.
 
     `root` is the absolute path of the indexed root (empty for records), `sha256` and `bytes` describe the original and
-    `loader` is the version of the loader that read it.
+    `loader` is the version of the loader that read it, and of what recognised its pages, if they may be pictures.
     """
 
     root: str
     sha256: str
     bytes: int
     loader: str
+
+    def serves(self, wanted: "Original") -> bool:
+        """Whether what was made from this need not be made again for `wanted`.
+
+        What was recognised in pictures stays where nothing would be recognised any more.
+        """
+        return self[:3] == wanted[:3] and serves(self.loader, wanted.loader)
+
+
+def with_recogniser(loader: str, recogniser: str) -> str:
+    """Return the version of a loader together with that of what recognises pages for it, "" for none."""
+    return f"{loader}{_RECOGNISED}{recogniser}" if recogniser else loader
+
+
+def serves(loader: str, wanted: str) -> bool:
+    """Whether what this loader has read is what the `wanted` one would read, or more."""
+    return loader == wanted or loader.startswith(wanted + _RECOGNISED)
 
 
 class DocumentEntry(NamedTuple):

@@ -12,6 +12,7 @@ from rag.build import build_embedder, model_store
 from rag.config import Settings
 from rag.console import err, out, print_json, stage_progress
 from rag.labels import load_rules
+from rag.tesseract import Tesseract
 
 if TYPE_CHECKING:
     from indexer.update import SyncReport
@@ -23,6 +24,7 @@ class IndexRuns:
     """Runs over the settings' index, which share the embedder: loading it takes longer than most runs.
 
     `labels` is a file of label rules, read once; without one those of the index stay.
+    Raises `Unavailable` where the settings ask for OCR, and Tesseract or its data for a language is missing.
     """
 
     def __init__(self, settings: Settings, labels: Path | None = None) -> None:
@@ -30,6 +32,7 @@ class IndexRuns:
 
         self.directory = settings.index.dir
         self._urls = settings.index.urls
+        self._ocr = Tesseract.find(settings.index.ocr) if settings.index.ocr else None
         self._rules = None if labels is None else load_rules(labels)
         self._embedder = build_embedder(settings, model_store(settings))
         self._chunker = Chunker(self._embedder.tokenizer_file, settings.chunk.tokens, settings.chunk.overlap)
@@ -54,7 +57,7 @@ class IndexRuns:
         from indexer.sync import sync
 
         fetcher = None if self._urls == "never" else Fetcher(private=self._urls == "private")
-        with Loader() as loader, ExitStack() as opened:
+        with Loader(ocr=self._ocr) as loader, ExitStack() as opened:
             lines = None if stream is None else opened.enter_context(Stream.read(sys.stdin.buffer, stream))
             progress = opened.enter_context(stage_progress(quiet=quiet))
             return sync(

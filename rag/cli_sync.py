@@ -56,6 +56,10 @@ def index(
             "--allow-urls", help="Fetch pages from public addresses, or from private networks and this machine too."
         ),
     ] = None,
+    ocr: Annotated[
+        str | None,
+        typer.Option("--ocr", help="Read scanned PDF pages too, with Tesseract, in its languages: eng, or eng+deu."),
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on, and update the index as its folders change.")] = False,
     debounce: Annotated[
         float, typer.Option("--debounce", min=0.1, max=3600, help="Seconds that --watch waits for changes to end.")
@@ -99,6 +103,9 @@ def index(
     it or the setting index.urls. A page that cannot be had is listed and stays in the index as it was; what is taken
     off the list is removed.
 
+    With --ocr, pages of PDFs that are pictures are read by the program Tesseract, which must be installed with its data
+    for these languages. What was recognised stays in later runs without it (docs/formats.md).
+
     With --watch, it goes on until Ctrl-C and brings a folder up to date once changes in it have ended, for a second or
     after --debounce seconds at the latest. A folder that is missing or has become empty is waited for, like another
     process that writes the index.
@@ -114,12 +121,14 @@ def index(
 
     Example: smallhold index --urls pages.txt --allow-urls public
 
+    Example: smallhold index ~/scans --ocr eng
+
     Example: smallhold index ~/notes --watch
     """
     from rag.cli_index import IndexRuns, show_report
 
     lists = urls or []
-    settings = _settings(config, index_dir, chunk_tokens, overlap, allow_urls)
+    settings = _settings(config, index_dir, chunk_tokens, overlap, allow_urls, ocr)
     if lists and settings.index.urls == "never":
         raise ConfigError(
             "fetching pages from the network is not allowed",
@@ -175,11 +184,16 @@ def _patterns(include: Sequence[str], exclude: Sequence[str], gitignore: bool, n
 
 
 def _settings(
-    config: Path | None, index_dir: Path | None, tokens: int | None, overlap: int | None, urls: Fetching | None
+    config: Path | None,
+    index_dir: Path | None,
+    tokens: int | None,
+    overlap: int | None,
+    urls: Fetching | None,
+    ocr: str | None,
 ) -> Settings:
     flags: dict[str, Any] = {
         "chunk": {"tokens": tokens, "overlap": overlap},
-        "index": {"dir": index_dir, "urls": urls and urls.value},
+        "index": {"dir": index_dir, "urls": urls and urls.value, "ocr": ocr},
     }
     given = {name: {k: v for k, v in values.items() if v is not None} for name, values in flags.items()}
     return load_settings(config, {name: values for name, values in given.items() if values})

@@ -17,6 +17,7 @@ from rag.embedder import SentenceEmbedder
 from rag.errors import UnreadableDocument
 from rag.manifest import CURRENT
 from rag.models import ModelStore
+from rag.tesseract import Tesseract
 
 if TYPE_CHECKING:
     from eval.synth import Source
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 LISTED = 20  # files that could not be read shown before the rest is only counted
 
 
-def load_folder(folder: Path) -> Iterator[Document]:
+def load_folder(folder: Path, ocr: str = "") -> Iterator[Document]:
     """Yield the documents of a folder of files, as `smallhold index` would read them, with their ids.
+
+    `ocr` are languages for pages that are pictures, "" for none (`index.ocr`).
 
     Files that cannot be read are named on stderr and left out. Raises `InvalidRequest` where there is no such folder.
     """
@@ -35,7 +38,8 @@ def load_folder(folder: Path) -> Iterator[Document]:
     from indexer.scan import find_files, plan_roots
 
     failed: list[tuple[str, str]] = []
-    with Loader() as loader, stage_progress() as progress:
+    tesseract = Tesseract.find(ocr) if ocr else None
+    with Loader(ocr=tesseract) as loader, stage_progress() as progress:
         scan = find_files(plan_roots({}, [folder]), loader.suffixes, exclude=Path(), owners={})
         failed += scan.failed
         for done, file in enumerate(scan.files, start=1):
@@ -129,7 +133,7 @@ def _documents(
         from eval.qaset import read_corpus
 
         return lambda: read_corpus(corpus), chunker.chunk, chunker.fingerprint
-    return lambda: load_folder(path), chunker.chunk, chunker.fingerprint
+    return lambda: load_folder(path, settings.index.ocr), chunker.chunk, chunker.fingerprint
 
 
 def _weights(settings: Settings, store: ModelStore) -> str:

@@ -4,12 +4,13 @@ Nested settings are spelt with a double underscore in the environment: `SMALLHOL
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -20,6 +21,8 @@ from pydantic_settings import (
 
 from rag.datatypes import Mode
 from rag.errors import ConfigError
+
+_LANGUAGE = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z0-9_]+)?")
 
 
 class _Section(BaseModel):
@@ -35,6 +38,20 @@ class IndexSettings(_Section):
         description="Whether `index` may fetch pages from the network: from public addresses, or from those of private "
         "networks and of this machine too.",
     )
+    ocr: str = Field(
+        "",
+        max_length=200,
+        description="Languages of scanned PDF pages that `index` reads with Tesseract, as that names them: eng, or "
+        "eng+deu; unset leaves such pages out.",
+    )
+
+    @field_validator("ocr")
+    @classmethod
+    def _languages(cls, value: str) -> str:
+        """They become a program's argument."""
+        if value and not all(_LANGUAGE.fullmatch(language) for language in value.split("+")):
+            raise ValueError("languages are written as `tesseract --list-langs` names them: eng, or eng+deu")
+        return value
 
 
 class ChunkSettings(_Section):

@@ -9,10 +9,11 @@ from typing import Literal, NamedTuple
 from rag.build import build_embedder, cascade_rule, generator_file, large_settings, model_store, open_index
 from rag.config import Settings
 from rag.engine.native import available_cores
-from rag.errors import SmallholdError
+from rag.errors import SmallholdError, Unavailable
 from rag.machine import free_bytes
 from rag.models import ModelStore
 from rag.probe import runnable
+from rag.tesseract import Tesseract
 
 NEEDED_GIGABYTES = 2.0  # what the default models take in memory, with room for an index
 
@@ -36,6 +37,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield _package(package)
     yield _tried("embedder", lambda: _embedder(settings, store))
     yield _tried("index", lambda: _index(settings, store))
+    yield examine_ocr(settings.index.ocr)
     if settings.generator.endpoint:
         yield Finding("generator", "ok", f"{settings.generator.model} at {settings.generator.endpoint} (not asked)")
     else:
@@ -99,6 +101,17 @@ def _index(settings: Settings, store: ModelStore) -> Finding:
         counts = index.manifest.counts
         found = f"{counts.documents} documents, {counts.chunks} chunks in {settings.index.dir}"
         return Finding("index", "ok", found)
+
+
+def examine_ocr(languages: str) -> Finding:
+    """Whether scanned pages in these languages could be read; without them OCR is off, and nothing is wrong."""
+    try:
+        found = Tesseract.find(languages)
+    except Unavailable as error:
+        if languages:
+            return Finding("ocr", "failed", error.message, error.hint)
+        return Finding("ocr", "ok", "off (index.ocr), and Tesseract is not installed")
+    return Finding("ocr", "ok", str(found) if languages else f"off (index.ocr); {found.version} is installed")
 
 
 def _cascade(settings: Settings, store: ModelStore) -> Finding:

@@ -377,9 +377,9 @@ def test_pdf_encryption(loader: Loader, tmp_path: Path) -> None:
 
 
 def test_pdf_scans_are_named(loader: Loader, tmp_path: Path) -> None:
-    text = show((50, 700, "Words"))
-    assert reason(loader, tmp_path, "a.pdf", pdf(PICTURE)) == "scanned PDF: 1 page, none with a text layer"
-    assert reason(loader, tmp_path, "b.pdf", pdf(PICTURE, PICTURE)) == "scanned PDF: 2 pages, none with a text layer"
+    text, advice = show((50, 700, "Words")), "none with a text layer; try --ocr eng"
+    assert reason(loader, tmp_path, "a.pdf", pdf(PICTURE)) == f"scanned PDF: 1 page, {advice}"
+    assert reason(loader, tmp_path, "b.pdf", pdf(PICTURE, PICTURE)) == f"scanned PDF: 2 pages, {advice}"
     assert reason(loader, tmp_path, "c.pdf", pdf("")) == "empty: no text in it (1 page)"
     partly = load(loader, tmp_path, "d.pdf", pdf(text, PICTURE, PICTURE + "\n" + text))
     assert partly.text == "Words\n\nWords"

@@ -64,12 +64,16 @@ class LineChunker:
 
 
 class TextLoader:
-    """Reads .txt and .md; a text that begins with "broken" cannot be read. Keeps the ids it was asked for."""
+    """Reads .txt and .md; a text that begins with "broken" cannot be read. Keeps the ids it was asked for.
+
+    With `ocr` it recognises what .md files hold.
+    """
 
     suffixes = frozenset({".txt", ".md"})
 
-    def __init__(self, version: str = "1") -> None:
+    def __init__(self, version: str = "1", ocr: str = "") -> None:
         self.version = version
+        self.ocr = ocr
         self.loaded: list[str] = []
 
     def load_file(self, path: Path, document_id: str, uri: str) -> Document:
@@ -78,6 +82,9 @@ class TextLoader:
         if text.startswith("broken"):
             raise UnreadableDocument("it is broken")
         return Document(document_id, uri, path.stem, text)
+
+    def recogniser(self, name: str) -> str:
+        return self.ocr if name.endswith(".md") else ""
 
     def unpack(self, path: Path) -> None:
         return None
@@ -105,7 +112,7 @@ class Run:
     def __init__(self, tmp_path: Path, *roots: str, dies_after: int = 1_000_000, **options: object) -> None:
         self.embedder = CountingEmbedder(dies_after)
         self.chunker = LineChunker(int(str(options.pop("tokens", 100))))
-        self.loader = TextLoader(str(options.pop("version", "1")))
+        self.loader = TextLoader(str(options.pop("version", "1")), str(options.pop("ocr", "")))
         self.stages: list[tuple[str, int, int]] = []
         options["remove"] = [tmp_path / str(name) for name in options.pop("remove", ())]  # type: ignore[attr-defined]
         self.report: SyncReport = sync(
