@@ -58,7 +58,7 @@ class FileSources:
         self._describe_file = describe_file
         self._letters = letters
         self._report = report
-        self.version = f"{loader.version}, described {describe.VERSION}"
+        self.version = source_version(loader)
 
     def of(self, scan: Scan, progress: Progress) -> list[Source]:
         """Return the sources of all found files."""
@@ -117,6 +117,11 @@ class FileSources:
             self._report.failed.append((name, reason))
             self._report.untried += 1
         return bool(reason)
+
+
+def source_version(loader: DocumentLoader) -> str:
+    """Name what decides what a given file becomes: what the index remembers of its documents as `loader`."""
+    return f"{loader.version}, described {describe.VERSION}"
 
 
 def record_sources(documents: Iterable[Document]) -> list[Source]:
