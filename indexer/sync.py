@@ -5,9 +5,8 @@ reported and is not in the index, also where an earlier version of it was. Docum
 vectors by the text that was embedded, so that neither reading nor embedding is done twice.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -37,7 +36,7 @@ from indexer.update import (
 )
 from indexer.urls import Fetched, Pages, UrlSources, to_ask
 from rag.datatypes import Document
-from rag.errors import IndexMissing, InvalidRequest
+from rag.errors import IndexMissing, InvalidRequest, SourceEmptied
 from rag.index import Generation
 from rag.labels import LabelRule
 from rag.manifest import Patterns, describe_file, read_label_rules, read_roots
@@ -77,9 +76,10 @@ def sync(
     each of them has. What could not be read is tried again when it has changed, or with `retry`. `dry_run` scans,
     fetches and reads, tells what would be done, and writes nothing.
 
-    Raises `InvalidRequest` for a root that does not exist, that lies in the index directory, or that had documents
-    and now has none unless `allow_empty`; `DataError` for a pattern that cannot be understood; `IndexLocked`,
-    `IndexDamaged`, `IndexIncompatible`; `Unavailable` where the disk refuses. In each case the old generation stays.
+    Raises `InvalidRequest` for a root that does not exist or lies in the index directory; `SourceEmptied` for one that
+    had documents and now has none, unless `allow_empty`; `DataError` for a pattern that cannot be understood;
+    `IndexLocked`, `IndexDamaged`, `IndexIncompatible`; `Unavailable` where the disk refuses. In each case the old
+    generation stays.
     """
     report, tell = SyncReport(), progress or _silent
     given = Given(index_dir, roots, remove, stream, lists, patterns, rebuild, dry_run, fetching=fetcher is not None)
@@ -91,6 +91,7 @@ def sync(
         plan, keep = run.roots, run.kept
         terms = Terms(plan.labels, plan.patterns, _rules(index_dir, old, labels))
         stamps, letters = Stamps(index_dir, empty=rebuild), DeadLetters(index_dir, retry=retry or rebuild)
+        disks = {root: _disk(root) for root in filter(is_path, plan.sync)}
         with report.timed("scan"):
             scan = find_files(plan, loader.suffixes, index_dir.resolve(), keep)
             sources = FileSources(loader, stamps.describe, letters, report).of(scan, tell)
@@ -107,7 +108,12 @@ def sync(
                 taken = {*keep, *(source.id for source in sources)}
                 sources += pages.of(listed, held_pages(stored, listed.root), taken)
         had_documents = {*run.before.values()} if old else {*read_roots(index_dir)} if rebuild else set()
-        check = _accept if allow_empty else partial(_refuse_emptied, plan, had_documents, sources)
+
+        def check(readable: Collection[str]) -> None:
+            _refuse_gone(disks)
+            if not allow_empty:
+                _refuse_emptied(plan, had_documents, sources, readable)
+
         if writer is None:
             _foresee(old, sources, keep, terms, check, report, tell)
             return report
@@ -247,6 +253,24 @@ def _stream_sources(stream: Stream, label: str, taken: Collection[str], report: 
             yield source
 
 
+def _disk(root: str) -> int | None:
+    """On which file system a root is; None where it is not there, or cannot be looked at."""
+    try:
+        return Path(root).stat().st_dev
+    except OSError:
+        return None
+
+
+def _refuse_gone(disks: Mapping[str, int | None]) -> None:
+    """What could not be read because its disk went away has not been deleted."""
+    for root, disk in disks.items():
+        if _disk(root) != disk:
+            raise SourceEmptied(
+                f"{root} went away while it was being read; the index was left as it is",
+                hint="Is its disk mounted? Then run it again.",
+            )
+
+
 def _refuse_emptied(
     plan: RootPlan, had_documents: Collection[str], sources: Sequence[Source], readable: Collection[str]
 ) -> None:
@@ -254,7 +278,7 @@ def _refuse_emptied(
     have_documents = {source.original.root for source in sources if source.id in readable}
     for root in plan.sync:
         if root in had_documents and root not in have_documents:
-            raise InvalidRequest(
+            raise SourceEmptied(
                 f"{root} had documents and now has none that can be read; the index was left as it is",
                 hint="Is its disk mounted? If it is meant to be empty: smallhold index --allow-empty, or --remove it.",
             )

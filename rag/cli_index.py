@@ -22,7 +22,8 @@ LISTED = 20  # problems of one kind shown before the rest is only counted
 class IndexRuns:
     """Runs over the settings' index, which share the embedder: loading it takes longer than most runs.
 
-    `labels` is a file of label rules, read once; without one those of the index stay.
+    `fetching` is whether the settings let pages be fetched. `labels` is a file of label rules, read once; without one
+    those of the index stay.
     """
 
     def __init__(self, settings: Settings, labels: Path | None = None) -> None:
@@ -30,6 +31,7 @@ class IndexRuns:
 
         self.directory = settings.index.dir
         self._urls = settings.index.urls
+        self.fetching = self._urls != "never"
         self._rules = None if labels is None else load_rules(labels)
         self._embedder = build_embedder(settings, model_store(settings))
         self._chunker = Chunker(self._embedder.tokenizer_file, settings.chunk.tokens, settings.chunk.overlap)
@@ -53,7 +55,7 @@ class IndexRuns:
         from indexer.stream import Stream
         from indexer.sync import sync
 
-        fetcher = None if self._urls == "never" else Fetcher(private=self._urls == "private")
+        fetcher = Fetcher(private=self._urls == "private") if self.fetching else None
         with Loader() as loader, ExitStack() as opened:
             lines = None if stream is None else opened.enter_context(Stream.read(sys.stdin.buffer, stream))
             progress = opened.enter_context(stage_progress(quiet=quiet))

@@ -100,8 +100,9 @@ def index(
     off the list is removed.
 
     With --watch, it goes on until Ctrl-C and brings a folder up to date once changes in it have ended, for a second or
-    after --debounce seconds at the latest. A folder that is missing or has become empty is waited for, like another
-    process that writes the index.
+    after --debounce seconds at the latest. A folder that is missing, from the beginning or later, or has become empty
+    is named and waited for, and its documents stay, as at a boot before its disk is mounted. Another process that
+    writes the index is waited for too.
 
     With --labels, rules give documents access labels, which the server's keys are held to (docs/filters.md). They stay
     in force until other rules are given; an empty file takes them back.
