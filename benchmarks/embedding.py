@@ -163,7 +163,7 @@ def recall(exact_qn: FloatArray, scores_qn: FloatArray) -> float:
     """Return the mean share of the exact scores' 10 best columns that are among the other scores' 10 best."""
     k = min(NEAREST, exact_qn.shape[1])
     best, found = (np.argsort(-scores, axis=1, kind="stable")[:, :k] for scores in (exact_qn, scores_qn))
-    return statistics.mean(len({*a} & {*b}) / k for a, b in zip(best.tolist(), found.tolist(), strict=True))
+    return statistics.fmean(len({*a} & {*b}) / k for a, b in zip(best.tolist(), found.tolist(), strict=True))
 
 
 def show(name: str, chunks: int, found: dict[str, Any]) -> None:

@@ -89,9 +89,10 @@ class Plain:
         if parts is None:
             return None
         tokens = [self._token(text) for text in (*without[: parts + 1], with_it[parts])]
-        *begun, one, other = tokens
-        if None in tokens:
+        known = [token for token in tokens if token is not None]
+        if len(known) < len(tokens):
             return None
+        *begun, one, other = known
         logits_v = self._logits(self.model.encode(messages), begun)
         return float(logits_v[one] - logits_v[other])
 

@@ -17,9 +17,10 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 PROMPT = "The quick brown fox jumps over the lazy dog and runs. " * 18
 WRITTEN = 24
@@ -62,17 +63,18 @@ def measure(model: str) -> None:
     print(json.dumps({"tokens": len(generator.encode(messages)), "times": times[1:]}))
 
 
-def run(variant: Variant, model: Path) -> dict[str, object]:
+def run(variant: Variant, model: Path) -> dict[str, Any]:
     """Run one variant in a child and return what it printed."""
     environment = {**os.environ, **variant.environment}
     command = [sys.executable, __file__, "--child", str(model)]
     with busy_process() if variant.crowded else idle():
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
 
 
 @contextmanager
-def busy_process():
+def busy_process() -> Iterator[None]:
     """Keep one core busy while the block runs."""
     process = multiprocessing.Process(target=spin, daemon=True)
     process.start()
@@ -84,7 +86,7 @@ def busy_process():
 
 
 @contextmanager
-def idle():
+def idle() -> Iterator[None]:
     """Do nothing."""
     yield
 
@@ -95,7 +97,7 @@ def spin() -> None:
         pass
 
 
-def row(label: str, rounds: list[dict[str, object]]) -> str:
+def row(label: str, rounds: list[dict[str, Any]]) -> str:
     cells = []
     for column in (0, 1):
         values = [times[column] for result in rounds for times in result["times"]]

@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,8 +97,8 @@ def systems(
 ) -> Iterator[tuple[str, Answering]]:
     """Yield what is compared, one model at a time in memory."""
     for words in options.words:
-        yield f"lead, {words} words", lambda case, words=words: lead(case, words)
-        yield f"composed, {words} words", lambda case, words=words: composed(case, words, embedder)
+        yield f"lead, {words} words", partial(lead, words=words)
+        yield f"composed, {words} words", partial(composed, words=words, embedder=embedder)
     if options.no_models:
         return
     store = model_store(settings)
@@ -113,7 +114,7 @@ def systems(
             for words in options.words:
                 yield (
                     f"{name}, writes over {words} words",
-                    lambda case, words=words: written(case, words, embedder, writer),
+                    partial(written, words=words, embedder=embedder, writer=writer),
                 )
 
 

@@ -31,7 +31,7 @@ from rag.console import err, out
 from rag.datatypes import Chunk, Message, ScoredChunk, Span
 from rag.engine.generator import LlamaGenerator
 from rag.filter import EVERYTHING, View
-from rag.pipeline import AskOptions
+from rag.options import AskOptions
 from rag.protocols import Retriever
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -86,9 +87,14 @@ def tune(index: Index, embedder: "RememberedQuestions", questions: Sequence[Ques
 def fusions() -> Iterator[tuple[str, Fusion]]:
     yield f"reciprocal ranks, k={RRF_K}", reciprocal_ranks
     for weight in WEIGHTS:
-        yield f"theoretical min-max, dense {weight}", lambda d, x, w=weight: combine(d, x, w)
+        yield f"theoretical min-max, dense {weight}", partial(combine, dense_weight=weight)
     for weight in WEIGHTS:
-        yield f"min-max, dense {weight}", lambda d, x, w=weight: w * min_max(d) + (1 - w) * min_max(x)
+        yield f"min-max, dense {weight}", partial(min_max_weighed, dense_weight=weight)
+
+
+def min_max_weighed(dense_m: FloatArray, lexical_m: FloatArray, dense_weight: float) -> FloatArray:
+    """Each scaled to 0 to 1 by what was found, the dense scores with the weight."""
+    return dense_weight * min_max(dense_m) + (1 - dense_weight) * min_max(lexical_m)
 
 
 def reciprocal_ranks(dense_m: FloatArray, lexical_m: FloatArray) -> FloatArray:

@@ -138,7 +138,7 @@ def truth(keep: Path, size: int) -> dict[str, Any]:
     folder = segment(keep, size)
     exact = FlatVectors.load(folder / VECTORS)
     queries_qd = queries(keep)
-    least = {}
+    least: dict[Any, Any] = {}
     tops = {share: np.full((len(queries_qd), max(DEPTHS)), -np.inf, np.float32) for share in SHARES}
     masks = {share: mask(size, share) for share in SHARES}
     for number, block_md in enumerate(exact.blocks(None)):

@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -363,7 +363,7 @@ def faults(share: float, folder: Path) -> dict[str, Any]:
     return {**found, "checks": {"it ran to its end": bool(parts), **checks}}
 
 
-Part = Callable[[Server], Awaitable[dict[str, Any]]]
+Part = Callable[[Server], Coroutine[Any, Any, dict[str, Any]]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

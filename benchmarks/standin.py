@@ -50,7 +50,7 @@ class WordEmbedder:
         for row, text in enumerate(texts):
             for word in re.findall(r"\w+", text.lower()) or ["-"]:
                 vectors[row, hashlib.sha256(word.encode()).digest()[0] % self.dimension] += 1
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
     def count(self, text: str) -> int:
         """Return the number of words."""
@@ -162,8 +162,8 @@ def main() -> None:
     parser.add_argument("--pace", type=float, default=0.0, help="seconds a word")
     parser.add_argument("--host", default="127.0.0.1")
     args = parser.parse_args()
-    rag.serve.build_embedder = lambda *_: WordEmbedder()  # type: ignore[assignment, return-value]
-    rag.serve.build_served_generator = lambda *_: StandIn(args.pace)  # type: ignore[assignment, return-value]
+    rag.serve.build_embedder = lambda *_: WordEmbedder()  # type: ignore[assignment, attr-defined]
+    rag.serve.build_served_generator = lambda *_: StandIn(args.pace)  # type: ignore[assignment, attr-defined]
     flags = {"server": {"port": 0, "host": args.host}, "index": {"dir": args.index}, "answer": {"long": "never"}}
     rag.serve.run_server(load_settings(flags=flags))
 

@@ -36,7 +36,7 @@ REDIRECTS = 5
 TOTAL_BYTES = 5_000_000_000  # of all pages of a run
 _AT_ONCE = 4
 _MOST_ADDRESSES = 4  # of a name that are tried: the first may be one of IPv6 where there is none
-_DEAD_AFTER = 3  # pages of a host that could not be reached: its others are not tried
+_DEAD_AFTER = 3  # pages of a host in a row that it did not answer for: its others are not tried
 _MOVED = (301, 302, 303, 307, 308)
 
 Resolver = Callable[[str, int], Sequence[str]]
@@ -128,8 +128,7 @@ class Fetcher:
             return asyncio.run(self._fetch_all(pages, folder, frozenset(suffixes), done))
         except OSError as error:
             raise Unavailable(
-                f"a page cannot be kept in a temporary file: {error.strerror or error}",
-                hint="Make room, or set TMPDIR to a folder with room.",
+                f"a page cannot be kept in {folder}: {error.strerror or error}", hint="Make room there."
             ) from error
 
     async def _fetch_all(
@@ -242,9 +241,9 @@ class _Run:
         url = parse_url(text)
         try:
             if self._unreached[url.host] >= _DEAD_AFTER:
-                raise UnreadableDocument(f"not tried: {url.host} did not answer {_DEAD_AFTER} times before")
+                raise UnreadableDocument(f"not tried: {url.host} did not answer {_DEAD_AFTER} times in a row")
             async with asyncio.timeout(self._fetcher.seconds):
-                return await self._follow(url, validators, self._folder / f"{number:06d}")
+                reply = await self._follow(url, validators, self._folder / f"{number:06d}")
         except UnreadableDocument as error:
             self._unreached[url.host] += isinstance(error, _Unreached)
             return Reply("failed", error.message)
@@ -252,7 +251,10 @@ class _Run:
             self._unreached[url.host] += 1
             return Reply("failed", f"it took longer than {self._fetcher.seconds:g} s")
         except httpx.HTTPError as error:
+            self._unreached[url.host] += isinstance(error, httpx.TimeoutException)
             return Reply("failed", f"{url.host} did not send it: {_said(error)}")
+        self._unreached[url.host] = 0
+        return reply
 
     async def _follow(self, url: httpx.URL, validators: Validators, folder: Path) -> Reply:
         public = False

@@ -167,9 +167,15 @@ def printable(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _forget(labels: dict[str, str], path: Path | str) -> None:
+def names_of_root(path: Path | str) -> tuple[str, str, str]:
+    """What a root to be removed may be among the roots of an index, the likeliest first."""
     resolved = str(Path(path).resolve())
-    root = next((name for name in (str(path), resolved, URLS + resolved) if name in labels), resolved)
+    return str(path), resolved, URLS + resolved
+
+
+def _forget(labels: dict[str, str], path: Path | str) -> None:
+    names = names_of_root(path)
+    root = next((name for name in names if name in labels), names[1])
     if labels.pop(root, None) is None:
         roots = ", ".join(labels) or "none"
         raise InvalidRequest(f"{root} is not among the indexed paths", hint=f"Indexed are: {roots}")

@@ -62,11 +62,7 @@ class FileSources:
         self._describe_file = describe_file
         self._letters = letters
         self._report = report
-        self._version = f"{loader.version}, described {describe.VERSION}"
-
-    def version(self, name: str) -> str:
-        """Return what the index remembers to tell whether the file or page of this name must be read again."""
-        return with_recogniser(self._version, self._loader.recogniser(name))
+        self.version = source_version(loader)
 
     def of(self, scan: Scan, progress: Progress) -> list[Source]:
         """Return the sources of all found files."""
@@ -125,6 +121,15 @@ class FileSources:
             self._report.failed.append((name, reason))
             self._report.untried += 1
         return bool(reason)
+
+
+def source_version(loader: DocumentLoader) -> Callable[[str], str]:
+    """Return what says, of the name of a file or page, what decides what it becomes.
+
+    The index remembers that of its documents as `loader`, to tell whether they must be read again.
+    """
+    version = f"{loader.version}, described {describe.VERSION}"
+    return lambda name: with_recogniser(version, loader.recogniser(name))
 
 
 def record_sources(documents: Iterable[Document]) -> list[Source]:

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from indexer.scratch import sweep
 from rag.errors import IndexLocked, InvalidRequest, SmallholdError, Unavailable
 from rag.labels import LabelRule
 from rag.manifest import (
@@ -37,19 +38,29 @@ from rag.manifest import (
 
 _STAGING = ".staging"
 _NEXT = f".{CURRENT}"
+_POLL_SECONDS = 0.2  # between two looks at whether another writer has ended
 
 
 class IndexWriter:
     """The exclusive right to write an index directory; use it as a context manager.
 
-    Entering raises `IndexLocked` where another process writes, `InvalidRequest` where the directory is someone
-    else's, and removes what a killed writer left behind,
-    unless `keep_leftovers`, which a repair wants to look at. Leaving an unpublished run leaves the old index untouched.
+    Entering raises `IndexLocked` where another process writes, for `wait` seconds at least, `InvalidRequest` where the
+    directory is someone else's, and removes what a killed writer left behind, unless `keep_leftovers`, which a repair
+    wants to look at. Leaving an unpublished run leaves the old index untouched. `waiting` is called where it waits.
     """
 
-    def __init__(self, directory: Path, *, keep_leftovers: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep_leftovers: bool = False,
+        wait: float = 0.0,
+        waiting: Callable[[], None] = lambda: None,
+    ) -> None:
         self.directory = directory
         self._keep_leftovers = keep_leftovers
+        self._wait = wait
+        self._waiting = waiting
         self._lock = FileLock(directory / LOCK)
 
     def __enter__(self) -> "IndexWriter":
@@ -178,7 +189,7 @@ class IndexWriter:
     def _acquire(self) -> None:
         path = self.directory / LOCK
         try:
-            self._lock.acquire(blocking=False)
+            self._lock_within(self._wait)
         except Timeout:
             holder = path.read_text(encoding="ascii", errors="replace").strip()[:20]
             who = f"process {holder}" if holder.isdigit() else "another process"
@@ -186,6 +197,15 @@ class IndexWriter:
                 f"{who} is writing the index in {self.directory}", hint="Wait for it to finish, then run this again."
             ) from None
         path.write_text(f"{os.getpid()}\n", encoding="ascii")
+
+    def _lock_within(self, seconds: float) -> None:
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            if not seconds:
+                raise
+            self._waiting()
+            self._lock.acquire(timeout=seconds, poll_interval=_POLL_SECONDS)
 
     def _next_name(self) -> str:
         numbers = [int(path.name) for path in _numbered(self.directory / GENERATIONS)]
@@ -196,6 +216,7 @@ class IndexWriter:
     def _remove_leftovers(self) -> None:
         """Remove what the current generation does not need: nothing, where it cannot be told what it needs."""
         (self.directory / _NEXT).unlink(missing_ok=True)
+        sweep(self.directory)
         if (self.directory / _STAGING).exists():
             shutil.rmtree(self.directory / _STAGING)
         try:

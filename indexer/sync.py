@@ -6,20 +6,21 @@ vectors by the text that was embedded, so that neither reading nor embedding is 
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import replace
-from functools import partial
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 
 from indexer.embedding import IndexEmbedder
 from indexer.fetch import Fetcher
 from indexer.letters import DeadLetters
 from indexer.merge import MERGE_POLICY, MergePolicy
-from indexer.scan import URLS, RootPlan, find_files, is_path, plan_patterns, plan_roots
-from indexer.sources import DocumentLoader, FileSources, record_sources
+from indexer.plan import OTHER_DIR, Given, plan_run
+from indexer.scan import RootPlan, find_files, is_path
+from indexer.scratch import scratch
+from indexer.sources import DocumentLoader, FileSources, record_sources, source_version
 from indexer.stamps import Stamps
 from indexer.store import IndexWriter, refuse_foreign
+from indexer.stored import held_pages, stored_generation, stored_sources
 from indexer.stream import Stream
 from indexer.update import (
     DocumentChunker,
@@ -33,15 +34,14 @@ from indexer.update import (
     tell_renamed,
     unused_rules,
 )
-from indexer.urls import Pages, UrlList, UrlSources
+from indexer.urls import Fetched, Pages, UrlSources, to_ask
 from rag.datatypes import Document
-from rag.docstore import DocumentStore
-from rag.errors import IndexMissing, InvalidRequest, Unavailable
+from rag.errors import IndexMissing, InvalidRequest, SourceEmptied
 from rag.index import Generation
 from rag.labels import LabelRule
-from rag.manifest import Patterns, describe_file, read_label_rules, read_patterns, read_roots
+from rag.manifest import Patterns, describe_file, read_label_rules, read_roots
 
-_OTHER_DIR = "Name another folder for the index with --index."
+PATIENCE_SECONDS = 600.0  # for another writer, once pages have been fetched
 
 
 def sync(
@@ -76,64 +76,55 @@ def sync(
     each of them has. What could not be read is tried again when it has changed, or with `retry`. `dry_run` scans,
     fetches and reads, tells what would be done, and writes nothing.
 
-    Raises `InvalidRequest` for a root that does not exist, that lies in the index directory, or that had documents
-    and now has none unless `allow_empty`; `DataError` for a pattern that cannot be understood; `IndexLocked`,
-    `IndexDamaged`, `IndexIncompatible`; `Unavailable` where the disk refuses. In each case the old generation stays.
+    Raises `InvalidRequest` for a root that does not exist or lies in the index directory; `SourceEmptied` for one that
+    had documents and now has none, unless `allow_empty`; `DataError` for a pattern that cannot be understood;
+    `IndexLocked`, `IndexDamaged`, `IndexIncompatible`; `Unavailable` where the disk refuses. In each case the old
+    generation stays.
     """
     report, tell = SyncReport(), progress or _silent
-    with (
-        _writer(index_dir, dry_run) as writer,
-        _old_generation(index_dir, embedder, rebuild) as old,
-        ExitStack() as opened,
-    ):
-        if old and old.manifest.counts.documents and not old.manifest.roots:
-            raise InvalidRequest(f"the index in {index_dir} was built from records, not from files", hint=_OTHER_DIR)
-        known = old.manifest.roots if old else read_roots(index_dir) if rebuild else {}
-        before = {entry.id: entry.original.root for _, _, entry in old.entries()} if old else {}
-        everything = not (roots or remove or stream or lists)
-        pages = _url_lists(lists, known.keys() - {*map(str, remove)} if fetcher and (everything or rebuild) else ())
-        if everything and pages:
-            roots = [Path(root) for root in known if is_path(root)]
-        others = {listed.root: "" for listed in pages} | ({stream.root: stream.label} if stream else {})
-        plan = _plan(index_dir, known, before, roots, remove, others)
-        known_patterns = old.manifest.patterns if old else read_patterns(index_dir) if rebuild else {}
-        plan = plan_patterns(plan, known_patterns, patterns, remove)
-        if rebuild:
-            plan = _with_all_paths(plan)
+    given = Given(index_dir, roots, remove, stream, lists, patterns, rebuild, dry_run, fetching=fetcher is not None)
+    with ExitStack() as opened:
+        fetched = _fetch(given, fetcher, embedder, loader, report, tell, opened) if fetcher else Fetched()
+        writer = opened.enter_context(_writer(given, fetched, tell))
+        old = opened.enter_context(_old_generation(index_dir, embedder, rebuild))
+        run = plan_run(given, old, fetched.roots)
+        plan, keep = run.roots, run.kept
         terms = Terms(plan.labels, plan.patterns, _rules(index_dir, old, labels))
-        keep = {id_: root for id_, root in before.items() if root in plan.labels and root not in plan.sync}
         stamps, letters = Stamps(index_dir, empty=rebuild), DeadLetters(index_dir, retry=retry or rebuild)
-        untouched = [root for root in plan.labels if root not in plan.sync]
+        disks = {root: _disk(root) for root in filter(is_path, plan.sync)}
         with report.timed("scan"):
             scan = find_files(plan, loader.suffixes, index_dir.resolve(), keep)
             sources = FileSources(loader, stamps.describe, letters, report).of(scan, tell)
             if stream:
                 sources += _stream_sources(stream, plan.labels[stream.root], {*keep, *(s.id for s in sources)}, report)
-        if rebuild and (lasting := [root for root in untouched if not is_path(root)]):
-            sources += _stored_sources(index_dir, lasting, opened)
+        if rebuild and (lasting := [root for root in run.untouched if not is_path(root)]):
+            sources += stored_sources(index_dir, lasting, opened)
         answers = Pages(index_dir) if rebuild else Pages.of(index_dir)
-        if pages and fetcher:
-            folder = Path(opened.enter_context(TemporaryDirectory(prefix="smallhold-")))
+        if run.lists:
             files = FileSources(loader, describe_file, letters, report)
-            fetched = UrlSources(fetcher, files, answers, letters, report, folder)
-            stored = old or _stored_generation(index_dir, opened)
-            with report.timed("fetch"):
-                for listed in pages:
-                    taken = {*keep, *(source.id for source in sources)}
-                    sources += fetched.of(listed, _held(stored, listed.root), loader.suffixes, taken, tell)
-        had_documents = {*before.values()} if old else {*known}
-        check = _accept if allow_empty else partial(_refuse_emptied, plan, had_documents, sources)
+            pages = UrlSources(fetched, files, answers, letters, report)
+            stored = old or stored_generation(index_dir, opened)
+            for listed in run.lists:
+                taken = {*keep, *(source.id for source in sources)}
+                sources += pages.of(listed, held_pages(stored, listed.root), taken)
+        had_documents = {*run.before.values()} if old else {*read_roots(index_dir)} if rebuild else set()
+
+        def check(readable: Collection[str]) -> None:
+            _refuse_gone(disks)
+            if not allow_empty:
+                _refuse_emptied(plan, had_documents, sources, readable)
+
         if writer is None:
             _foresee(old, sources, keep, terms, check, report, tell)
             return report
         with writer.guard():
-            stamps.save(untouched)
+            stamps.save(run.untouched)
         Update(writer, old, embedder=embedder, chunker=chunker, policy=policy, progress=tell, report=report).run(
             sources, keep, terms, check
         )
         with writer.guard():
-            letters.save(report.failed, plan.sync, untouched)
-            answers.save(untouched)
+            letters.save(report.failed, plan.sync, run.untouched)
+            answers.save(run.untouched)
     return report
 
 
@@ -156,7 +147,7 @@ def build(
     report = SyncReport()
     with IndexWriter(index_dir) as writer, _old_generation(index_dir, embedder, rebuild) as old:
         if old and old.manifest.roots:
-            raise InvalidRequest(f"the index in {index_dir} was built from files, not from records", hint=_OTHER_DIR)
+            raise InvalidRequest(f"the index in {index_dir} was built from files, not from records", hint=OTHER_DIR)
         with report.timed("scan"):
             sources = record_sources(documents)
         tell = progress or _silent
@@ -189,11 +180,46 @@ def _foresee(
     report.generation = old.name if old else ""
 
 
-def _writer(index_dir: Path, dry_run: bool) -> AbstractContextManager[IndexWriter | None]:
-    """The right to write the index; None for a run that only looks, which neither waits for a writer nor stops one."""
-    if not dry_run:
-        return IndexWriter(index_dir)
-    refuse_foreign(index_dir)
+def _fetch(
+    given: Given,
+    fetcher: Fetcher,
+    embedder: IndexEmbedder,
+    loader: DocumentLoader,
+    report: SyncReport,
+    tell: Progress,
+    opened: ExitStack,
+) -> Fetched:
+    """Fetch the pages of a run into files that stay until `opened` is closed, while others may write the index.
+
+    What would stop the run is told before anything is fetched.
+    """
+    if not given.has_lists():
+        return Fetched()
+    with (
+        _writer(given, Fetched(), tell),
+        _old_generation(given.index_dir, embedder, given.rebuild) as old,
+    ):
+        run = plan_run(given, old)
+        pages = Pages(given.index_dir) if given.rebuild else Pages.of(given.index_dir)
+        held = {listed.root: held_pages(old, listed.root) for listed in run.lists}
+        asked = to_ask(run.lists, held, run.kept, pages, source_version(loader))
+    folder = opened.enter_context(scratch(Path(gettempdir()) if given.dry_run else given.index_dir))
+    with report.timed("fetch"):
+        replies = fetcher.fetch(
+            list(asked.items()), folder, loader.suffixes, lambda done: tell("fetch", done, len(asked))
+        )
+    return Fetched(frozenset(held), dict(zip(asked, replies, strict=True)))
+
+
+def _writer(given: Given, fetched: Fetched, tell: Progress) -> AbstractContextManager[IndexWriter | None]:
+    """The right to write the index; None for a run that only looks, which neither waits for a writer nor stops one.
+
+    Where pages have been fetched another writer is waited for: they would have to be fetched again.
+    """
+    if not given.dry_run:
+        wait = PATIENCE_SECONDS if fetched.roots else 0.0
+        return IndexWriter(given.index_dir, wait=wait, waiting=lambda: tell("wait", 0, 0))
+    refuse_foreign(given.index_dir)
     return nullcontext()
 
 
@@ -218,34 +244,6 @@ def _rules(index_dir: Path, old: Generation | None, given: Sequence[LabelRule] |
     return old.manifest.labels if old else read_label_rules(index_dir)
 
 
-def _plan(
-    index_dir: Path,
-    known: Mapping[str, str],
-    before: Collection[str],
-    roots: Sequence[Path],
-    remove: Sequence[Path | str],
-    others: Mapping[str, str],
-) -> RootPlan:
-    for root in roots:
-        if root.resolve().is_relative_to(index_dir.resolve()):
-            raise InvalidRequest(f"{root} lies in the index directory {index_dir}", hint=_OTHER_DIR)
-    taken = {document_id.partition("/")[0] for document_id in before}
-    return plan_roots(known, roots, remove, taken, others)
-
-
-def _url_lists(given: Sequence[Path], known: Iterable[str]) -> list[UrlList]:
-    """Read the lists that were given, and those of the `known` roots."""
-    paths = [*given, *(Path(root.removeprefix(URLS)) for root in sorted(known) if root.startswith(URLS))]
-    return [UrlList.read(path) for path in dict.fromkeys(path.resolve() for path in paths)]
-
-
-def _with_all_paths(plan: RootPlan) -> RootPlan:
-    """The plan of a rebuild: all files and folders are looked through, beside what the run was given."""
-    paths = [Path(root) for root in plan.labels if is_path(root)]
-    found = plan_roots(plan.labels, paths).sync if paths else []
-    return replace(plan, sync=[*found, *(root for root in plan.sync if not is_path(root))])
-
-
 def _stream_sources(stream: Stream, label: str, taken: Collection[str], report: SyncReport) -> Iterator[Source]:
     report.failed += stream.failed
     for source in stream.sources(label):
@@ -255,41 +253,22 @@ def _stream_sources(stream: Stream, label: str, taken: Collection[str], report: 
             yield source
 
 
-def _stored_sources(index_dir: Path, roots: Collection[str], opened: ExitStack) -> Iterator[Source]:
-    """The documents of streams that a rebuild is not given again: their texts are in the index alone."""
-    hint = f"Send it again in the same run, or give it up: --remove {min(roots)}"
+def _disk(root: str) -> int | None:
+    """On which file system a root is; None where it is not there, or cannot be looked at."""
     try:
-        old = opened.enter_context(Generation.open(index_dir))
-        entries = [(segment, entry) for segment, _, entry in old.entries() if entry.original.root in roots]
-        stores = {segment: old.segments[segment].store for segment, _ in entries}
-    except Unavailable as error:
-        raise InvalidRequest(f"{min(roots)} cannot be built again: {error.message}", hint=hint) from error
-    for segment, entry in entries:
-        yield Source(entry.id, entry.uri, entry.original, entry.id, partial(_stored, stores[segment], entry.id))
+        return Path(root).stat().st_dev
+    except OSError:
+        return None
 
 
-def _stored_generation(index_dir: Path, opened: ExitStack) -> Generation | None:
-    """What a rebuild can still read of the old index; None where it cannot."""
-    with suppress(Unavailable):
-        return opened.enter_context(Generation.open(index_dir))
-    return None
-
-
-def _held(generation: Generation | None, root: str) -> dict[str, list[Source]]:
-    """What an index holds of a list's pages, by URL: of an archive each of its documents."""
-    held: dict[str, list[Source]] = {}
-    for segment, _, entry in generation.entries() if generation else ():
-        if generation and entry.original.root == root:
-            read = partial(_stored, generation.segments[segment].store, entry.id)
-            source = Source(entry.id, entry.uri, entry.original, entry.id, read)
-            held.setdefault(entry.uri.partition("#")[0], []).append(source)
-    return held
-
-
-def _stored(store: DocumentStore, document_id: str) -> Document:
-    found = store.document(document_id)
-    assert found is not None
-    return found[1]
+def _refuse_gone(disks: Mapping[str, int | None]) -> None:
+    """What could not be read because its disk went away has not been deleted."""
+    for root, disk in disks.items():
+        if _disk(root) != disk:
+            raise SourceEmptied(
+                f"{root} went away while it was being read; the index was left as it is",
+                hint="Is its disk mounted? Then run it again.",
+            )
 
 
 def _refuse_emptied(
@@ -299,7 +278,7 @@ def _refuse_emptied(
     have_documents = {source.original.root for source in sources if source.id in readable}
     for root in plan.sync:
         if root in had_documents and root not in have_documents:
-            raise InvalidRequest(
+            raise SourceEmptied(
                 f"{root} had documents and now has none that can be read; the index was left as it is",
                 hint="Is its disk mounted? If it is meant to be empty: smallhold index --allow-empty, or --remove it.",
             )

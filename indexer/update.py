@@ -25,7 +25,8 @@ from rag.manifest import SEGMENTS, STORE, ChunkerInfo, EmbedderInfo, Patterns
 from rag.segment import Segment
 
 Progress = Callable[[str, int, int], None]
-"""Told the stage (`scan`, `fetch`, `read`, `embed`, `write`), how many of its steps are done, how many there are."""
+"""Told the stage (`fetch`, `wait` for another writer, `scan`, `read`, `embed`, `write`), how many of its steps are done
+and how many there are, 0 where nobody knows."""
 
 
 class DocumentChunker(Protocol):

@@ -5,7 +5,7 @@ What has been taken off the list, or is gone for good (status 410), is removed.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -13,11 +13,11 @@ from typing import Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from indexer.fetch import Fetcher, Reply, Validators, parse_url
+from indexer.fetch import Reply, Validators, parse_url
 from indexer.letters import DeadLetters
 from indexer.scan import URLS, FoundFile
 from indexer.sources import FileSources
-from indexer.update import Progress, Source, SyncReport
+from indexer.update import Source, SyncReport
 from rag.catalog import serves
 from rag.checksums import write_json
 from rag.errors import InvalidRequest, UnreadableDocument
@@ -27,6 +27,10 @@ _LIST_BYTES = 20_000_000
 _MEMORY = ".urls"
 _MEMORY_BYTES = 64_000_000
 _TWICE = "its id belongs to a document of another source; take it off one of the lists"
+_NOT_ASKED = Reply("failed", "it was put on the list while other pages were being fetched; the next run fetches it")
+_REMOVED_SINCE = Reply(
+    "failed", "it has not changed, says its server, but another run removed it meanwhile; the next run fetches it"
+)
 _FORMAT_HINT = "Write a text file with one address a line; what follows a # at the beginning of a line is a comment."
 
 
@@ -114,33 +118,50 @@ class Pages:
             write_json(self.directory / _MEMORY, {url: asdict(known) for url, known in pages.items()})
 
 
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What became of the pages that were fetched, by URL, and the roots of the lists that named them."""
+
+    roots: frozenset[str] = frozenset()
+    replies: Mapping[str, Reply] = field(default_factory=dict)
+
+
+def to_ask(
+    lists: Iterable[UrlList],
+    held: Mapping[str, Mapping[str, Sequence[Source]]],
+    others: Collection[str],
+    pages: Pages,
+    version: Callable[[str], str],
+) -> dict[str, Validators]:
+    """Return the pages of lists with what to ask for them with, each once: for the first list that names it.
+
+    `held` is what the index holds of each list's pages, by root and URL, `version` that of `sources.source_version`.
+    Pages that are among the documents of `others` are left out.
+    """
+    asked: dict[str, Validators] = {}
+    for listed in lists:
+        for url in listed.urls:
+            if url not in asked and url not in others:
+                asked[url] = pages.validators(url, held[listed.root].get(url, ()), version(url))
+    return asked
+
+
 class UrlSources:
-    """Turns lists of URLs into sources, fetching what has changed into files below a temporary folder."""
+    """Turns lists of URLs into sources, from what was fetched.
+
+    The index may have been written since: what counts is what it holds and what the lists say now.
+    """
 
     def __init__(
-        self,
-        fetcher: Fetcher,
-        files: FileSources,
-        pages: Pages,
-        letters: DeadLetters,
-        report: SyncReport,
-        folder: Path,
+        self, fetched: Fetched, files: FileSources, pages: Pages, letters: DeadLetters, report: SyncReport
     ) -> None:
-        self._fetcher = fetcher
+        self._replies = fetched.replies
         self._files = files
         self._pages = pages
         self._letters = letters
         self._report = report
-        self._folder = folder
 
-    def of(
-        self,
-        listed: UrlList,
-        held: Mapping[str, Sequence[Source]],
-        suffixes: Collection[str],
-        taken: Collection[str],
-        progress: Progress,
-    ) -> list[Source]:
+    def of(self, listed: UrlList, held: Mapping[str, Sequence[Source]], taken: Collection[str]) -> list[Source]:
         """Return the sources of a list's pages, given by URL the documents that the index `held` of them.
 
         Ids that are `taken` belong to documents of other sources.
@@ -150,13 +171,11 @@ class UrlSources:
         for url in listed.urls:
             self._letters.belongs(url, listed.root)
         self._report.failed += [(url, _TWICE) for url in listed.urls if url in taken]
-        urls = [url for url in listed.urls if url not in taken]
-        asked = [(url, self._pages.validators(url, held.get(url, ()), self._files.version(url))) for url in urls]
-        folder = self._folder / sha256(listed.root.encode()).hexdigest()[:16]
-        folder.mkdir()
-        replies = self._fetcher.fetch(asked, folder, suffixes, lambda done: progress("fetch", done, len(asked)))
         sources: dict[str, Source] = {}
-        for url, reply in zip(urls, replies, strict=True):
+        for url in listed.urls:
+            if url in taken:
+                continue
+            reply = self._replies.get(url, _NOT_ASKED)
             for source in self._of_page(url, reply, listed.root, held.get(url, ())):
                 # A page may have the address of a file in an archive.
                 if source.id in taken or source.id in sources:
@@ -166,9 +185,11 @@ class UrlSources:
         return list(sources.values())
 
     def _of_page(self, url: str, reply: Reply, root: str, held: Sequence[Source]) -> list[Source]:
-        if reply.kind == "unchanged":
+        if reply.kind == "unchanged" and held:
             self._pages.keep(url)
             return list(held)
+        if reply.kind == "unchanged":
+            reply = _REMOVED_SINCE
         if reply.kind != "content":
             self._report.failed.append((url, reply.reason))
             return [] if reply.kind == "gone" else self._kept(held)

@@ -4,8 +4,8 @@ watchfiles tells that something has changed below a root, and the root is then b
 exactly happened, in which order and how often, is never relied upon. A root is also brought up to date whenever a
 watch on it begins, for nobody saw what happened before.
 
-A root that is not there, or has become empty, is waited for. An unmounted disk looks like that, and so does a folder
-that is being replaced: neither means that its documents have been deleted.
+A root that is not there, or is empty, is waited for, from the beginning on. An unmounted disk looks like that, and so
+does a folder that is being replaced: neither means that its documents have been deleted.
 """
 
 import time
@@ -81,7 +81,8 @@ class Watch:
     `rules` is asked anew before each look, since runs change patterns. `tell` is told what a person should know, once
     for each time that it comes about. `accept_empty` takes a root that has become empty for what it looks like.
     `debounce` is how long further changes are waited for at most, in seconds; `poll` looks at all files again and again
-    instead of asking the operating system for events. Those of the roots that are `settled` need no run at first.
+    instead of asking the operating system for events. Those of the roots that are `settled` need no run at first; why
+    others are waited for, as `absence` says, may have been `told` already.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Watch:
         accept_empty: bool = False,
         poll: bool = False,
         settled: Collection[Path] = (),
+        told: Mapping[Path, str] | None = None,
     ) -> None:
         self._roots = list(roots)
         self._update = update
@@ -108,7 +110,8 @@ class Watch:
         # Roots that need a run, and from when on.
         self._due = {root: 0.0 for root in self._roots if root not in settled}
         self._pauses: dict[Path, float] = {}
-        self._said: dict[Path, str] = {}
+        self._said = dict(told or {})
+        self._away = set(self._said)
 
     def run(self, stop: Any = None) -> None:
         """Watch until `stop.is_set()`, or Ctrl-C. Raises `Unavailable` where the system cannot watch so much."""
@@ -117,6 +120,7 @@ class Watch:
             if not any(there.values()):
                 self._work()
                 time.sleep(_LOOK_SECONDS)
+                self._due = dict.fromkeys(self._roots, 0.0)  # what came just now was not watched yet
                 continue
             with closing(self._changes([root for root in self._roots if there[root]], stop)) as changes:
                 for batch in changes:
@@ -162,9 +166,14 @@ class Watch:
     def _work(self) -> None:
         """Bring up to date what is due and there."""
         for root, due in list(self._due.items()):
-            if reason := self._missing(root):
+            if reason := absence(root, accept_empty=self._accept_empty):
+                self._away.add(root)
                 self._say(root, reason)
-            elif due <= time.monotonic():
+                continue
+            if root in self._away:
+                self._away.discard(root)
+                self._say(root, f"{root} is there again")
+            if due <= time.monotonic():
                 self._run_one(root)
 
     def _run_one(self, root: Path) -> None:
@@ -183,21 +192,23 @@ class Watch:
             self._said.pop(root, None)
             self._pauses.pop(root, None)
 
-    def _missing(self, root: Path) -> str:
-        """Say why a root is waited for, "" where it is there."""
-        try:
-            if not root.is_dir():
-                root.stat()
-            elif not self._accept_empty and not any(root.iterdir()):
-                return f"{root} has become empty; its documents stay in the index until there are files again"
-        except OSError as error:
-            return f"{root} is not there ({error.strerror}); its documents stay in the index until it is back"
-        return ""
-
     def _say(self, root: Path, message: str, error: SmallholdError | None = None) -> None:
         if self._said.get(root) != message:
             self._said[root] = message
             self._tell(message, error)
+
+
+def absence(root: Path, *, accept_empty: bool = False) -> str:
+    """Say why a folder or file is waited for, "" where it is there."""
+    try:
+        if not root.is_dir():
+            root.stat()
+        elif not accept_empty and not any(root.iterdir()):
+            return f"{root} is empty; what the index holds of it stays until there are files again"
+    except OSError as error:
+        what = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        return f"{root} {what}; it is waited for, and what the index holds of it stays"
+    return ""
 
 
 def _identity(root: Path) -> Identity:

@@ -2,15 +2,17 @@
 
 import sqlite3
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from rag.errors import IndexDamaged
 from rag.manifest import DAMAGE_HINT
-from rag.protocols import BoolArray
+from rag.protocols import BoolArray, IntArray
+
+T = TypeVar("T")
 
 _RECOGNISED = ", recognised by "
 
@@ -62,6 +64,7 @@ class ReadOnlyDatabase:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
+        self._made: dict[str, tuple[Hashable, Any]] = {}
         try:
             # Immutable: no locks and no journal, and reading goes on after the file's directory is replaced.
             self._connection = sqlite3.connect(
@@ -75,6 +78,17 @@ class ReadOnlyDatabase:
         """Release the file."""
         with self._lock:
             self._connection.close()
+
+    def made(self, name: str, make: Callable[[], T], key: Hashable = None) -> T:
+        """Return what `make` makes of this file, which never changes: once, and anew where `key` is another.
+
+        So the next generation of an index costs a server what is new in it, and not what both have in common.
+        """
+        known = self._made.get(name)
+        if known is None or known[0] != key:
+            known = self._made[name] = (key, make())
+        found: T = known[1]
+        return found
 
     def query(self, statement: str, *parameters: object) -> list[Any]:
         """Return all rows of a statement. Raises `IndexDamaged`."""
@@ -105,10 +119,13 @@ class Catalog(ReadOnlyDatabase):
 
     def live_rows(self, deleted: Collection[int]) -> BoolArray:
         """Return for each row of the segment whether its document is not among the deleted ones."""
-        chunks = np.array([n for (n,) in self.query("SELECT chunks FROM documents ORDER BY number")], np.int64)
+        chunks = self.made("chunks", self._chunks)
         kept = np.ones(len(chunks), np.bool_)
         kept[list(deleted)] = False
         return np.repeat(kept, chunks)
+
+    def _chunks(self) -> IntArray:
+        return np.array([n for (n,) in self.query("SELECT chunks FROM documents ORDER BY number")], np.int64)
 
     def find(self, keys: Iterable[bytes]) -> dict[bytes, int]:
         """Return a row of each text (SHA-256 of `Chunk.context_text` in UTF-8) that was embedded in this segment."""

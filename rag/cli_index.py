@@ -23,7 +23,8 @@ LISTED = 20  # problems of one kind shown before the rest is only counted
 class IndexRuns:
     """Runs over the settings' index, which share the embedder: loading it takes longer than most runs.
 
-    `labels` is a file of label rules, read once; without one those of the index stay.
+    `fetching` is whether the settings let pages be fetched. `labels` is a file of label rules, read once; without one
+    those of the index stay.
     Raises `Unavailable` where the settings ask for OCR, and Tesseract or its data for a language is missing.
     """
 
@@ -33,6 +34,7 @@ class IndexRuns:
         self.directory = settings.index.dir
         self._urls = settings.index.urls
         self._ocr = Tesseract.find(settings.index.ocr) if settings.index.ocr else None
+        self.fetching = self._urls != "never"
         self._rules = None if labels is None else load_rules(labels)
         self._embedder = build_embedder(settings, model_store(settings))
         self._chunker = Chunker(self._embedder.tokenizer_file, settings.chunk.tokens, settings.chunk.overlap)
@@ -56,7 +58,7 @@ class IndexRuns:
         from indexer.stream import Stream
         from indexer.sync import sync
 
-        fetcher = None if self._urls == "never" else Fetcher(private=self._urls == "private")
+        fetcher = Fetcher(private=self._urls == "private") if self.fetching else None
         with Loader(ocr=self._ocr) as loader, ExitStack() as opened:
             lines = None if stream is None else opened.enter_context(Stream.read(sys.stdin.buffer, stream))
             progress = opened.enter_context(stage_progress(quiet=quiet))

@@ -107,8 +107,9 @@ def index(
     for these languages. What was recognised stays in later runs without it (docs/formats.md).
 
     With --watch, it goes on until Ctrl-C and brings a folder up to date once changes in it have ended, for a second or
-    after --debounce seconds at the latest. A folder that is missing or has become empty is waited for, like another
-    process that writes the index.
+    after --debounce seconds at the latest. A folder that is missing, from the beginning or later, or has become empty
+    is named and waited for, and its documents stay, as at a boot before its disk is mounted. Another process that
+    writes the index is waited for too.
 
     With --labels, rules give documents access labels, which the server's keys are held to (docs/filters.md). They stay
     in force until other rules are given; an empty file takes them back.

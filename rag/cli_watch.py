@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from json import dumps
 from pathlib import Path
@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from rag.cli_index import IndexRuns, plain, show_problems, summary
 from rag.console import err, out, print_error
-from rag.errors import IndexLocked, InvalidRequest, SmallholdError
+from rag.errors import IndexLocked, InvalidRequest, SmallholdError, SourceEmptied
 from rag.manifest import read_patterns, read_roots
 
 if TYPE_CHECKING:
@@ -34,29 +34,40 @@ def watch_folders(
 ) -> None:
     """Bring the index up to date, then again whenever its folders or lists change, until Ctrl-C or `stop.is_set()`.
 
-    The `options` are those of `IndexRuns.run`. Raises what the first run raises, but waits for another writer.
+    Of the folders and lists, those that are not there are told and waited for. The `options` are those of
+    `IndexRuns.run`. Raises what the first run raises, but waits for another writer, and for documents where there were
+    some and are none.
     """
     from indexer.load import SUFFIXES
     from indexer.watch import Rules, Watch
 
-    first = _unlocked(lambda: runs.run(paths, lists=lists, **options))
-    _show(first, runs.directory, as_json)
-    roots = _watched(runs.directory, paths, lists)
-    pages = [path.resolve() for path in lists]
-    # What the first run was given to do once is done; what it set, such as patterns, is in the index.
-    again = {"allow_empty": options.get("allow_empty", False)}
-
-    def update(root: Path) -> None:
-        given: dict[str, Any] = {"paths": [], "lists": [root]} if root in pages else {"paths": [root]}
-        report = runs.run(**given, quiet=True, **again)
-        if as_json or report.published or len(report.failed) > report.untried:
-            _show(report, runs.directory, as_json)
-
-    def tell(message: str, error: SmallholdError | None) -> None:
+    def tell(message: str, error: SmallholdError | None = None) -> None:
         if error is not None:
             print_error(error)
         else:
             err.print(f"[yellow]{_now()}[/] {escape(message)}")
+
+    if not (paths or lists or options.get("remove")):
+        paths, lists = _known(runs)
+    pages = [path.resolve() for path in lists]
+    allow_empty = bool(options.get("allow_empty"))
+    away = _away([path.resolve() for path in paths] + pages, runs.directory, allow_empty)
+    for reason in away.values():
+        tell(reason)
+    done = _first_run(runs, paths, pages, away, options, as_json)
+    places = _places(runs.directory, paths, pages)
+    roots = list(dict.fromkeys(places.values()))
+    # What the first run was given to do once is done; what it set, such as patterns, is in the index.
+    once = {name: options[name] for name in ("patterns", "retry") if name in options}
+    begun = {root for path, root in places.items() if done and path not in away}
+
+    def update(root: Path) -> None:
+        given: dict[str, Any] = {"paths": [], "lists": [root]} if root in pages else {"paths": [root]}
+        first = {} if root in begun else once
+        report = runs.run(**given, quiet=True, allow_empty=allow_empty, **first)
+        begun.add(root)
+        if as_json or report.published or len(report.failed) > report.untried:
+            _show(report, runs.directory, as_json)
 
     err.print(f"[dim]watching {escape(', '.join(map(str, roots)))}; Ctrl-C ends it[/]")
     Watch(
@@ -65,10 +76,56 @@ def watch_folders(
         lambda: Rules(SUFFIXES, runs.directory.resolve(), read_patterns(runs.directory)),
         tell,
         debounce=debounce,
-        accept_empty=bool(again["allow_empty"]),
+        accept_empty=allow_empty,
         poll=poll,
-        settled=pages,
+        settled=begun.intersection(pages),
+        told=away,
     ).run(stop)
+
+
+def _known(runs: IndexRuns) -> tuple[list[Path], list[Path]]:
+    """The folders and files that the index knows, and, where pages may be fetched, its lists of URLs."""
+    from indexer.scan import URLS, is_path
+
+    known = read_roots(runs.directory)
+    lists = [Path(root.removeprefix(URLS)) for root in known if root.startswith(URLS)]
+    return [Path(root) for root in known if is_path(root)], lists if runs.fetching else []
+
+
+def _away(wanted: Sequence[Path], directory: Path, allow_empty: bool) -> dict[Path, str]:
+    """Which folders and lists are waited for, and why: missing ones, and empty ones that the index knows."""
+    from indexer.watch import absence
+
+    known = read_roots(directory)
+    reasons = {root: absence(root, accept_empty=allow_empty or str(root) not in known) for root in wanted}
+    return {root: reason for root, reason in reasons.items() if reason}
+
+
+def _first_run(
+    runs: IndexRuns,
+    paths: Sequence[Path],
+    pages: Sequence[Path],
+    away: Collection[Path],
+    options: Mapping[str, Any],
+    as_json: bool,
+) -> bool:
+    """Bring up to date what is there, if anything is; whether that was done. What was not, the watch does and tells."""
+    from indexer.watch import absence
+
+    there = [path for path in paths if path.resolve() not in away]
+    lists = [path for path in pages if path not in away]
+    anyway = bool(options.get("remove") or options.get("rebuild"))
+    if away and not (there or lists or anyway):
+        return False
+    try:
+        report = _unlocked(lambda: runs.run(there, lists=lists, **options))
+    except InvalidRequest as error:
+        gone = isinstance(error, SourceEmptied) or any(absence(path, accept_empty=True) for path in [*there, *lists])
+        if anyway or not gone:
+            raise
+        return False
+    _show(report, runs.directory, as_json)
+    return True
 
 
 def _unlocked(run: Callable[[], "SyncReport"]) -> "SyncReport":
@@ -83,18 +140,25 @@ def _unlocked(run: Callable[[], "SyncReport"]) -> "SyncReport":
             time.sleep(_LOCKED_SECONDS)
 
 
-def _watched(directory: Path, paths: Sequence[Path], lists: Sequence[Path]) -> list[Path]:
-    """The known roots that were brought up to date: those around the paths that were given, else all."""
+def _places(directory: Path, paths: Sequence[Path], pages: Sequence[Path]) -> dict[Path, Path]:
+    """By what was given what is watched for it: the root around it, or itself. Where nothing was given, all roots."""
     from indexer.scan import is_path
 
     known = [Path(root) for root in read_roots(directory) if is_path(root)]
-    given = [path.resolve() for path in paths]
-    roots = [root for root in known if any(path.is_relative_to(root) for path in given)]
-    if not paths and not lists:
-        roots = known
-    if not roots and not lists:
+    places = {path: _place(path, known) for path in (path.resolve() for path in paths)}
+    if not paths and not pages:
+        places = {root: root for root in known}
+    if not places and not pages:
         raise InvalidRequest("there is no folder to watch", hint="Name one: smallhold index FOLDER --watch")
-    return [*roots, *(path.resolve() for path in lists)]
+    return places | {path: path for path in pages}
+
+
+def _place(path: Path, known: Sequence[Path]) -> Path:
+    from indexer.watch import absence
+
+    root = next((root for root in known if path.is_relative_to(root)), path)
+    # A part that is missing of a folder that is there is waited for by itself: a run would take it for deleted.
+    return path if absence(path) and not absence(root) else root
 
 
 def _show(report: "SyncReport", directory: Path, as_json: bool) -> None:

@@ -58,6 +58,9 @@ class DocumentStore(ReadOnlyDatabase):
 
     def owners(self) -> IntArray:
         """Return for each row `(n,)` the number of its document."""
+        return self.made("owners", self._owners)
+
+    def _owners(self) -> IntArray:
         return np.array([number for (number,) in self.query("SELECT number FROM chunks ORDER BY row")], np.int64)
 
     def chunks(self, rows: Sequence[int] | IntArray) -> dict[int, Chunk]:
@@ -116,6 +119,10 @@ class SegmentedStore:
         self._segments = segments
         self._deleted = deleted
         self._rows = rows
+
+    def parts(self) -> Iterator[tuple[DocumentStore, Collection[int]]]:
+        """Yield the segments, in the order of the rows, each with the numbers of its deleted documents."""
+        return zip(self._segments, self._deleted, strict=True)
 
     def document(self, document_id: str) -> Document:
         """Return a document with its text. Raises `UnknownDocument` where there is none of that id."""

@@ -9,6 +9,7 @@
     |   +-- UnknownAnswer         404  exit 2   whoever rates it was given no answer of that id of late
     |   +-- FeedbackOff           404  exit 2   this server takes no feedback
     |   +-- Unauthorized          401  exit 2   no API key came, or one that is not valid
+    |   +-- SourceEmptied         400  exit 2   what had documents has none any more: is its disk mounted?
     |   +-- LimitExceeded         400  exit 2   a request is larger than this server takes
     |   +-- DataError             400  exit 2   a QA set or other input file is malformed
     |       +-- UnreadableDocument  400  exit 2   a document cannot be read; the index run reports it and goes on
@@ -105,6 +106,12 @@ class Unauthorized(InvalidRequest):
 
     http_status = 401
     code = "invalid_api_key"
+
+
+class SourceEmptied(InvalidRequest):
+    """A folder or a list had documents in the index and has none any more, as an unmounted disk looks."""
+
+    code = "source_emptied"
 
 
 class LimitExceeded(InvalidRequest):

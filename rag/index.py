@@ -1,6 +1,6 @@
 """An index directory, opened for reading: one whole generation, verified before anything in it is parsed."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from rag.catalog import DocumentEntry
@@ -188,6 +188,10 @@ class Index:
     def documents(self) -> list[DocumentEntry]:
         """Return every document without its text, ordered by id."""
         return sorted(self.documents_by_row())
+
+    def segments(self) -> Iterator[tuple[Segment, Collection[int]]]:
+        """Yield the segments, in the order of the rows, each with the numbers of its deleted documents."""
+        return zip(self._parts.segments, self._parts.deleted, strict=True)
 
     def documents_by_row(self) -> list[DocumentEntry]:
         """Return every document without its text, in the order of their rows: `chunks` rows each."""

@@ -6,14 +6,14 @@ and nothing else has a say in them.
 
 from collections.abc import Sequence
 from datetime import date
-from functools import lru_cache
+from functools import lru_cache, partial
 from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
 
 from rag.datatypes import Metadata
-from rag.docstore import SegmentedStore
+from rag.docstore import DocumentStore, SegmentedStore
 from rag.filter import Facts, Filter, View
 from rag.labels import Labeller, LabelRule, may_see
 from rag.protocols import BoolArray, IntArray
@@ -22,7 +22,7 @@ _KEPT = 32  # masks of the latest views, each a byte a row and another one a doc
 
 
 class _Labels(NamedTuple):
-    """The label sets that occur, and for each document `(D,)` the number of its own."""
+    """The label sets that occur, and for each document `(D,)`, of a segment or of all, the number of its own."""
 
     sets: list[frozenset[str]]
     numbers_n: IntArray
@@ -31,13 +31,15 @@ class _Labels(NamedTuple):
 class Masks:
     """The live documents of an index, seen through views. Usable from several threads.
 
-    Labels are looked up once, at the first view that has need of them. A filter is tried on one document after the
-    other, read from the store, so that nothing of them stays in memory; the masks of the latest views are kept. For
-    100,000 documents of 2 kB labels take 1.0 s of one core, once, and a new filter of four parts 1.3 s.
+    Labels are looked up once for a segment and its rules, at the first view that has need of them. A filter is tried on
+    one document after the other, read from the store, so that nothing of them stays in memory; the masks of the latest
+    views are kept. For 100,000 documents of 2 kB labels take 1.0 s of one core, once, and a new filter of four parts
+    1.3 s.
     """
 
     def __init__(self, store: SegmentedStore, rules: Sequence[LabelRule]) -> None:
         self._store = store
+        self._rules = tuple(rules)
         self._labeller = Labeller(rules)
         self._lock = Lock()
         self._labels: _Labels | None = None
@@ -101,9 +103,21 @@ class Masks:
 
     def _read_labels(self) -> _Labels:
         known: dict[frozenset[str], int] = {}
+        numbers = [np.empty(0, np.int64)]
+        for store, deleted in self._store.parts():
+            found = store.made("labels", partial(self._labels_of, store), self._rules)
+            here = np.array([known.setdefault(labels, len(known)) for labels in found.sets], dtype=np.int64)
+            live = np.ones(len(found.numbers_n), np.bool_)
+            live[list(deleted)] = False
+            numbers.append(here[found.numbers_n[live]])
+        return _Labels(list(known), np.concatenate(numbers))
+
+    def _labels_of(self, store: DocumentStore) -> _Labels:
+        """Look up the labels of all documents of a segment, the deleted ones included."""
+        known: dict[frozenset[str], int] = {}
         numbers = [
             known.setdefault(self._labeller.labels(document_id, _own_labels(metadata)), len(known))
-            for document_id, _, metadata in self._store.descriptions()
+            for _, document_id, _, metadata in store.descriptions()
         ]
         return _Labels(list(known), np.array(numbers, dtype=np.int64))
 

@@ -42,6 +42,7 @@ class Segment:
         self._dimension = dimension
         self._verified: set[str] = set()
         self._users = 1
+        self._whole = False
         self._lock = threading.Lock()
 
     def verify(self) -> None:
@@ -87,12 +88,15 @@ class Segment:
         return postings
 
     def open_all(self) -> None:
-        """Verify and open every part. Raises `IndexDamaged` where one is damaged or does not fit the others."""
+        """Verify and open every part, once. Raises `IndexDamaged` where one is damaged or does not fit the others."""
+        if self._whole:
+            return
         self.verify()
         counts = (self.info.documents, self.info.chunks)
         if self.store.counts() != counts or len(self.catalog) != counts[0]:
             self._disagree()
         _ = self.vectors, self.postings
+        self._whole = True
 
     def share(self) -> "Segment":
         """Return this segment for another user, who closes it too."""

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import compress
 from operator import attrgetter
 from types import FrameType
@@ -48,6 +49,7 @@ from rag.logs import log_as_json
 from rag.manifest import published_stamp, read_synced
 from rag.pipeline import RagPipeline
 from rag.remote import EndpointGenerator
+from rag.segment import Segment
 from rag.service import IndexedDocument, IndexFacts, Service
 from rag.traces import open_traces
 
@@ -169,8 +171,19 @@ class _Models:
 
 
 def listed(index: Index) -> list[IndexedDocument]:
-    """Return every document with what filters ask for, in the order of their rows."""
-    described = (metadata for _, _, metadata in index.store.descriptions())
+    """Return every document with what filters ask for, in the order of their rows.
+
+    Those of a segment are made once, and shared by all generations that it belongs to.
+    """
+    found: list[IndexedDocument] = []
+    for segment, deleted in index.segments():
+        documents = segment.store.made("listed", partial(_listed, segment))
+        found += [document for number, document in enumerate(documents) if number not in deleted]
+    return found
+
+
+def _listed(segment: Segment) -> list[IndexedDocument]:
+    """Return the documents of a segment, the deleted ones included."""
     return [
         IndexedDocument(
             *(entry.id, entry.title, entry.uri, entry.chunks, entry.bytes),
@@ -178,7 +191,7 @@ def listed(index: Index) -> list[IndexedDocument]:
             date=str(metadata.get("date", "")),
             tags=tuple(str(metadata.get("tags", "")).splitlines()),
         )
-        for entry, metadata in zip(index.documents_by_row(), described, strict=True)
+        for entry, (*_, metadata) in zip(segment.catalog.entries(), segment.store.descriptions(), strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""What `make bench` runs: each measurement is there, teaches how it is used, and needs no more than it finds by itself."""
+"""What `make bench` runs: each measurement is there, teaches how it is used, and needs no arguments."""
 
 import re
 import subprocess

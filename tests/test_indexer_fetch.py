@@ -280,7 +280,31 @@ def test_a_host_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
     net = Net({"example.org": [PUBLIC]}, answer)
     replies = net.fetch(tmp_path, *(f"https://example.org/{number}" for number in range(20)))
     assert replies[0].reason == "example.org cannot be reached: timed out"
-    assert replies[-1].reason == "not tried: example.org did not answer 3 times before"
+    assert replies[-1].reason == "not tried: example.org did not answer 3 times in a row"
+    assert len(net.requests) < 10
+
+
+def test_a_host_that_answers_now_and_then_is_not_given_up(tmp_path: Path) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if int(request.url.path[1:]) % 3:
+            raise httpx.ReadTimeout("")
+        return page()
+
+    net = Net({"example.org": [PUBLIC]}, answer)
+    replies = net.fetch(tmp_path, *(f"https://example.org/{number}" for number in range(30)))
+    assert [reply.kind == "content" for reply in replies] == [number % 3 == 0 for number in range(30)]
+
+
+def test_a_host_that_takes_connections_and_says_nothing_is_given_up(tmp_path: Path) -> None:
+    """A list of thousands of pages of one such host would take a day at 15 s each."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadTimeout("")
+
+    net = Net({"example.org": [PUBLIC]}, answer)
+    replies = net.fetch(tmp_path, *(f"https://example.org/{number}" for number in range(5000)))
+    assert replies[0].reason == "example.org did not send it: ReadTimeout"
+    assert replies[-1].reason == "not tried: example.org did not answer 3 times in a row"
     assert len(net.requests) < 10
 
 

@@ -1,7 +1,8 @@
 """Access labels outlive whatever is done to an index: what a rule or a document hides stays hidden."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import compress
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from indexer.sync import build
 from indexer.transfer import export_index, import_index
 from indexer.verify import verify
 from rag.cli import app
-from rag.datatypes import Document
+from rag.datatypes import Document, Metadata
+from rag.docstore import DocumentStore
 from rag.errors import DataError, IndexDamaged, InvalidRequest
 from rag.filter import View, parse_filter
 from rag.index import Index
 from rag.labels import LabelRule
 from rag.manifest import GENERATIONS, MANIFEST, MANIFEST_SUM, SEGMENTS, manifest_sum
+from rag.serve import listed
 from tests.conftest import WordEmbedder
 from tests.test_indexer_maintain import altered, flip, repacked
 from tests.test_indexer_segments import FINE, NEVER, LineChunker, segments
@@ -186,3 +189,42 @@ def test_a_repair_asks_for_rules_that_are_lost(killed: Path, tmp_path: Path) -> 
     assert (result.exit_code, "is the current one again" in result.stdout) == (0, True)
     assert seen(killed) == []
     assert seen(killed, View(labels=frozenset({"hr"}))) == ["hr/pay", "minutes", "open"]
+
+
+def test_the_next_generation_looks_up_what_is_new_and_says_what_a_fresh_index_says(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a server keeps of segments that two generations share: never a label or a document of the one before."""
+    described: list[DocumentStore] = []
+    descriptions = DocumentStore.descriptions
+
+    def noted(store: DocumentStore) -> Iterator[tuple[int, str, str, Metadata]]:
+        described.append(store)
+        return descriptions(store)
+
+    def serve(index: Index) -> list[object]:
+        views = [PUBLIC, View(labels=frozenset({"hr"})), View(labels=frozenset({"board"}))]
+        masks = [index.masks.documents(view) for view in views]
+        rows = [index.masks.rows(view) for view in views]
+        return [listed(index), *(None if mask is None else mask.tolist() for mask in (*masks, *rows))]
+
+    monkeypatch.setattr(DocumentStore, "descriptions", noted)
+    rest = ["hr/pay", "open", "new"]
+    steps: list[tuple[list[str], tuple[LabelRule, ...], int]] = [
+        ([*rest, "minutes"], HR, 2),  # one segment more: its documents and its labels
+        (rest, HR, 0),
+        (rest, (LabelRule(path="new", labels=("board",)),), 2),  # the labels of two segments
+        (rest, (), 2),
+        ([*rest, "minutes"], HR, 4),
+    ]
+    with ExitStack() as opened:
+        index = opened.enter_context(Index.open(directory))
+        serve(index)
+        for documents, rules, looked_up in steps:
+            make(directory, *documents, labels=rules)
+            described.clear()
+            index = opened.enter_context(Index.open(directory, before=index))
+            found = serve(index)
+            assert len(described) == looked_up
+            with Index.open(directory) as fresh:
+                assert found == serve(fresh)

@@ -16,7 +16,14 @@ from indexer.load import Loader
 from indexer.sync import build, sync
 from indexer.update import SyncReport
 from rag.datatypes import Chunk, Document, Span
-from rag.errors import DataError, IndexDamaged, IndexIncompatible, InvalidRequest, UnreadableDocument
+from rag.errors import (
+    DataError,
+    IndexDamaged,
+    IndexIncompatible,
+    InvalidRequest,
+    SourceEmptied,
+    UnreadableDocument,
+)
 from rag.filter import View, parse_filter
 from rag.index import Index
 from rag.labels import LabelRule
@@ -408,6 +415,31 @@ def test_a_root_that_is_gone_is_named_and_nothing_happens(tmp_path: Path, write:
         Run(tmp_path)
     assert "--remove" in caught.value.hint
     assert contents(tmp_path) == {"a.txt": "alpha"}
+
+
+def test_a_root_that_goes_away_while_it_is_read_loses_no_documents(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is unplugged in the middle of a run: what had been read so far is not all that there is."""
+    for name in "abc":
+        write(f"docs/{name}.txt", name)
+    Run(tmp_path, "docs")
+    for name in "abc":
+        write(f"docs/{name}.txt", f"{name}, changed")
+    load = TextLoader.load_file
+
+    def unplugged(self: TextLoader, path: Path, document_id: str, uri: str) -> Document:
+        document = load(self, path, document_id, uri)
+        (tmp_path / "docs").rename(tmp_path / "away")
+        return document
+
+    monkeypatch.setattr(TextLoader, "load_file", unplugged)
+    with pytest.raises(SourceEmptied, match="docs went away while it was being read"):
+        Run(tmp_path, "docs", allow_empty=True)
+    monkeypatch.undo()
+    assert contents(tmp_path) == {"a.txt": "a", "b.txt": "b", "c.txt": "c"}
+    (tmp_path / "away").rename(tmp_path / "docs")
+    assert Run(tmp_path).report.changed == ["a.txt", "b.txt", "c.txt"]
 
 
 def test_nothing_to_index_is_said(tmp_path: Path) -> None:

@@ -1,23 +1,37 @@
 """Lists of URLs in an index: what is fetched, kept, removed and remembered."""
 
 import io
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import httpx
 import pytest
 
+import indexer.sync
 import indexer.urls
+from indexer.compact import compact
 from indexer.fetch import Fetcher
 from indexer.load import Loader
+from indexer.scratch import scratch, sweep
+from indexer.store import IndexWriter
 from indexer.sync import sync
 from indexer.update import SyncReport
 from indexer.urls import UrlList
-from rag.errors import InvalidRequest, UnknownDocument
+from rag.errors import IndexLocked, InvalidRequest, UnknownDocument
 from rag.filter import View, parse_filter
 from rag.glob import compile_glob
 from rag.index import Index
-from tests.test_indexer_fetch import MARCH, PUBLIC, Body
+from tests.conftest import REPOSITORY
+from tests.test_indexer_fetch import MARCH, PUBLIC, Body, say, served, to_here
 from tests.test_indexer_sync import CountingEmbedder, LineChunker, Run, TextLoader, Write, contents, letters, write
 
 __all__ = ["write"]
@@ -328,3 +342,306 @@ def test_the_loader_is_asked_for_what_was_fetched(tmp_path: Path) -> None:
     run = Run(tmp_path, lists=[site.list], fetcher=site.fetcher())
     assert isinstance(run.loader, TextLoader)
     assert run.loader.loaded == [A]
+
+
+# --- beside other writers
+
+
+class Slow:
+    """A real server on this machine whose pages wait until `go` is set; with an ETag each, their texts in `pages`."""
+
+    def __init__(self, tmp_path: Path, **pages: str) -> None:
+        self.pages = {f"/{name}.txt": text for name, text in pages.items()}
+        self.asked = threading.Semaphore(0)
+        self.go = threading.Event()
+        self.sent: list[str] = []
+        self.port = 0
+        self.list = tmp_path / "pages.list"
+        self._tmp_path = tmp_path
+
+    def url(self, name: str) -> str:
+        return f"http://site.test:{self.port}/{name}.txt"
+
+    def lists(self, *names: str) -> None:
+        self.list.write_text("\n".join(map(self.url, names)))
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        text = self.pages[handler.path]
+        tag = f'"{text}"'
+        self.asked.release()
+        assert self.go.wait(30)
+        if handler.headers["If-None-Match"] == tag:
+            handler.send_response(304)
+            handler.end_headers()
+            return
+        self.sent.append(handler.path)
+        say(handler, text.encode(), ETag=tag)
+
+    def run(self, **options: object) -> Run:
+        fetcher = Fetcher(resolver=to_here, private=True)
+        return Run(self._tmp_path, **{"lists": [self.list], "fetcher": fetcher, **options})
+
+    def while_fetching(self, meanwhile: Callable[[], object], **options: object) -> Run:
+        """Run over the list, and do something else once the first page has been asked for and before it comes."""
+        self.asked, self.go = threading.Semaphore(0), threading.Event()
+        runs: list[Run | Exception] = []
+
+        def fetch() -> None:
+            try:
+                runs.append(self.run(**options))
+            except Exception as error:
+                runs.append(error)
+
+        thread = threading.Thread(target=fetch)
+        thread.start()
+        try:
+            assert self.asked.acquire(timeout=30)
+            meanwhile()
+        finally:
+            self.go.set()
+            thread.join(60)
+        (run,) = runs
+        if isinstance(run, Exception):
+            raise run
+        return run
+
+    def folders(self) -> list[str]:
+        """What is being fetched."""
+        return [path.name for path in (self._tmp_path / "index").glob(".smallhold-pages-*")]
+
+
+@contextmanager
+def slow(tmp_path: Path, **pages: str) -> Iterator[Slow]:
+    site = Slow(tmp_path, **pages)
+    with served(site.answer) as site.port:
+        site.go.set()
+        yield site
+
+
+def test_others_write_while_pages_are_fetched(tmp_path: Path, write: Write) -> None:
+    write("docs/x.txt", "a file")
+    with slow(tmp_path, a="alpha", b="beta") as site:
+        site.lists("a", "b")
+        during: list[list[str]] = []
+
+        def meanwhile() -> None:
+            assert Run(tmp_path, "docs").report.added == ["x.txt"]
+            during.append(site.folders())
+            compact(tmp_path / "index")
+
+        report = site.while_fetching(meanwhile).report
+        assert (report.added, report.failed) == ([site.url("a"), site.url("b")], [])
+        assert contents(tmp_path) == {"x.txt": "a file", site.url("a"): "alpha", site.url("b"): "beta"}
+    assert [len(folders) for folders in during] == [1]
+    assert site.folders() == []
+
+
+def test_two_runs_over_one_list_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
+    with slow(tmp_path, a="alpha", b="beta") as site:
+        site.lists("a", "b")
+        runs: list[Run] = []
+        second = threading.Thread(target=lambda: runs.append(site.run()))
+
+        def meanwhile() -> None:
+            second.start()
+            assert all(site.asked.acquire(timeout=30) for _ in range(3))
+
+        runs.append(site.while_fetching(meanwhile))
+        second.join(60)
+        assert sorted(len(run.report.added) for run in runs) == [0, 2]
+        assert contents(tmp_path) == {site.url("a"): "alpha", site.url("b"): "beta"}
+        site.sent.clear()
+        assert not site.run().report.published
+        assert site.sent == []
+
+
+def test_an_unchanged_page_that_another_run_removed_meanwhile_is_not_lost_in_silence(tmp_path: Path) -> None:
+    with slow(tmp_path, a="alpha", b="beta") as site:
+        site.lists("a", "b")
+        site.run()
+        site.pages["/b.txt"] = "omega"
+        report = site.while_fetching(lambda: Run(tmp_path, remove=["pages.list"])).report
+        assert (report.added, report.kept) == ([site.url("b")], 0)
+        assert [name for name, _ in report.failed] == [site.url("a")]
+        assert "another run removed it meanwhile; the next run fetches it" in reasons(report)[site.url("a")]
+        assert [name for name, _ in letters(tmp_path)] == ["a.txt"]
+        assert site.run().report.added == [site.url("a")]
+        assert contents(tmp_path) == {site.url("a"): "alpha", site.url("b"): "omega"}
+    assert letters(tmp_path) == []
+
+
+def test_an_unchanged_page_of_which_another_run_has_a_newer_state_stays_as_that_has_it(tmp_path: Path) -> None:
+    with slow(tmp_path, a="alpha", b="beta") as site:
+        site.lists("a", "b")
+        site.run()
+
+        def meanwhile() -> None:
+            fresh = Site(tmp_path)
+            fresh.list = site.list
+            fresh.pages = {"/a.txt": "newer", "/b.txt": "beta"}
+            assert fresh.run().changed == [site.url("a")]
+
+        assert site.while_fetching(meanwhile).report.failed == []
+        assert contents(tmp_path) == {site.url("a"): "newer", site.url("b"): "beta"}
+        assert site.run().report.changed == [site.url("a")]  # the other's answer is asked for no news of this server's
+        assert contents(tmp_path)[site.url("a")] == "alpha"
+
+
+def test_what_counts_is_the_list_as_it_is_when_the_pages_have_come(tmp_path: Path) -> None:
+    with slow(tmp_path, a="alpha", b="beta", c="gamma") as site:
+        site.lists("a", "b")
+        report = site.while_fetching(lambda: site.lists("b", "c")).report
+        assert report.added == [site.url("b")]
+        assert reasons(report) == {
+            site.url("c"): "it was put on the list while other pages were being fetched; the next run fetches it"
+        }
+        assert site.run().report.added == [site.url("c")]
+        site.list.unlink()
+        with pytest.raises(InvalidRequest, match="cannot be read"):
+            site.run()
+        assert contents(tmp_path) == {site.url("b"): "beta", site.url("c"): "gamma"}
+
+
+def test_a_list_that_comes_or_goes_while_known_ones_are_fetched(tmp_path: Path) -> None:
+    """A run over everything does what it began with: it neither drops a new list's pages nor brings back an old one."""
+    with slow(tmp_path, a="alpha", b="beta") as site:
+        site.lists("a")
+        site.run()
+        other = Site(tmp_path, b="from elsewhere")
+        other.list = tmp_path / "other.list"
+        other.lists(B)
+        site.while_fetching(other.run, lists=[])
+        assert contents(tmp_path) == {site.url("a"): "alpha", B: "from elsewhere"}
+        site.pages["/a.txt"] = "omega"
+        site.lists("a")
+        other.list.write_text(f"{B}\n{site.url('b')}\n")
+
+        def meanwhile() -> None:
+            Run(tmp_path, remove=["pages.list"])
+
+        report = site.while_fetching(meanwhile, lists=[other.list], allow_empty=True).report
+        assert report.added == [site.url("b")]
+        assert site.url("a") not in contents(tmp_path)
+
+
+@contextmanager
+def writing(directory: Path) -> Iterator[Callable[[], None]]:
+    """Another writer, from now on until the block's end, or half a second after what is given is called."""
+    held, end = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with IndexWriter(directory):
+            held.set()
+            assert end.wait(30)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert held.wait(30)
+    try:
+        yield threading.Timer(0.5, end.set).start
+    finally:
+        end.set()
+        thread.join(30)
+
+
+def test_another_writer_is_waited_for_once_pages_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with slow(tmp_path, a="alpha") as site, ExitStack() as other:
+        site.lists("a")
+        with writing(tmp_path / "index"), pytest.raises(IndexLocked):
+            site.run()
+        assert site.sent == []  # it is told before anything is fetched
+        run = site.while_fetching(lambda: other.enter_context(writing(tmp_path / "index"))())
+        assert run.report.added == [site.url("a")]
+        assert ("wait", 0, 0) in run.stages
+        monkeypatch.setattr(indexer.sync, "PATIENCE_SECONDS", 0.1)
+        site.pages["/a.txt"] = "omega"
+        with pytest.raises(IndexLocked):
+            site.while_fetching(lambda: other.enter_context(writing(tmp_path / "index")))
+        assert (contents(tmp_path), site.folders()) == ({site.url("a"): "alpha"}, [])
+
+
+def test_what_a_killed_run_fetched_is_removed_by_the_next_and_nothing_else(tmp_path: Path) -> None:
+    script = "import sys, pathlib, time, indexer.scratch as s\n"
+    script += "with s.scratch(pathlib.Path(sys.argv[1])) as f: (f / 'page').touch(); print(f.name, flush=True); "
+    script += "time.sleep(60)"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    directory = tmp_path / "index"
+    with IndexWriter(directory):
+        pass
+    (directory / ".smallhold-pages-file").touch()
+    (directory / ".smallhold-pages-link").symlink_to(tmp_path, target_is_directory=True)
+    command = [sys.executable, "-c", script, str(directory)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        folder = directory / process.stdout.readline().strip()
+        with IndexWriter(directory), scratch(directory) as own:
+            assert folder.joinpath("page").exists()
+            sweep(directory)
+            assert own.exists()
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+    assert folder.joinpath("page").exists()
+    with IndexWriter(directory):
+        assert not folder.exists()
+    assert sorted(path.name for path in directory.glob(".smallhold*")) == [
+        ".smallhold-pages-file",
+        ".smallhold-pages-link",
+    ]
+    assert tmp_path.exists()
+
+
+def test_an_interrupt_leaves_no_pages_behind(tmp_path: Path) -> None:
+    with slow(tmp_path, a="alpha") as site:
+        site.lists("a")
+        site.go.clear()
+
+        def interrupt() -> None:
+            assert site.asked.acquire(timeout=30)
+            assert len(site.folders()) == 1
+            signal.raise_signal(signal.SIGINT)
+
+        interrupter = threading.Thread(target=interrupt)
+        interrupter.start()
+        with pytest.raises(KeyboardInterrupt):
+            site.run()
+        interrupter.join()
+        site.go.set()
+    assert site.folders() == []
+
+
+def test_a_dry_run_keeps_its_pages_where_temporary_files_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    found: list[int] = []
+    with slow(tmp_path, a="alpha") as site:
+        site.lists("a")
+        run = site.while_fetching(lambda: found.append(len(list(temporary.iterdir()))), dry_run=True)
+    assert (run.report.added, found, list(temporary.iterdir())) == ([site.url("a")], [1], [])
+    assert not (tmp_path / "index").exists()
+
+
+def test_a_page_on_two_lists_is_fetched_once(tmp_path: Path) -> None:
+    site = Site(tmp_path, a="alpha", b="beta")
+    site.lists(A)
+    other = tmp_path / "other.list"
+    other.write_text(f"{B}\n{A}\n")
+    site.run(lists=[site.list, other])
+    assert sorted(site.full) == ["/a.txt", "/b.txt"]
+
+
+def test_what_would_stop_a_run_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
+    site = Site(tmp_path, a="alpha")
+    site.lists(A)
+    with pytest.raises(InvalidRequest, match="no file or folder"):
+        site.run("missing")
+    assert site.full == []
+
+
+def test_a_list_that_a_rebuild_drops_stays_dropped(tmp_path: Path, write: Write) -> None:
+    write("docs/x.txt", "a file")
+    site = Site(tmp_path, a="alpha")
+    site.lists(A)
+    site.run("docs")
+    site.run("docs", lists=[], rebuild=True, remove=["pages.list"])
+    assert contents(tmp_path) == {"x.txt": "a file"}

@@ -11,17 +11,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import watchfiles
 from watchfiles import Change
 
 import indexer.watch
+from indexer.fetch import Fetcher
 from indexer.store import IndexWriter
+from indexer.sync import sync
 from indexer.update import SyncReport
 from indexer.watch import Rules, Watch
+from rag.cli_index import IndexRuns
+from rag.cli_watch import watch_folders
 from rag.datatypes import Delta, Message, ScoredChunk
-from rag.errors import SmallholdError, Unavailable
+from rag.errors import InvalidRequest, SmallholdError, Unavailable
 from rag.filter import EVERYTHING, View
 from rag.index import Index
 from rag.loader import Loader
@@ -30,7 +35,8 @@ from rag.pipeline import AskOptions
 from rag.retrieve import LexicalRetriever
 from rag.service import Service
 from tests.conftest import REPOSITORY, WordEmbedder, located
-from tests.test_indexer_sync import CountingEmbedder, Run, Write, contents, letters, write
+from tests.test_indexer_sync import CountingEmbedder, LineChunker, Run, TextLoader, Write, contents, letters, write
+from tests.test_indexer_urls import A, B, Site
 from tests.test_rag_loader import Counter
 
 __all__ = ["write"]
@@ -181,7 +187,7 @@ def test_a_root_that_became_empty_is_waited_for(tmp_path: Path, write: Write) ->
     write("docs/a.txt", "alpha")
     with watching(tmp_path, "docs") as watched:
         (tmp_path / "docs/a.txt").rename(tmp_path / "a.txt")
-        watched.until(lambda: any("docs has become empty" in message for message in watched.told))
+        watched.until(lambda: any("docs is empty" in message for message in watched.told))
         assert contents(tmp_path) == {"a.txt": "alpha"}
         write("docs/b.txt", "beta")
         watched.until_indexed(b="beta")
@@ -319,6 +325,199 @@ def test_a_server_finds_what_has_changed(tmp_path: Path, write: Write) -> None:
             watched.until(lambda: found("weir") == [])
         finally:
             loader.close()
+
+
+# --- the command
+
+
+class Runs(IndexRuns):
+    """The command's runs, with fakes for the models and the network."""
+
+    def __init__(self, tmp_path: Path, fetcher: Callable[[], Fetcher] | None = None) -> None:
+        self.directory = tmp_path / "index"
+        self.fetching = fetcher is not None
+        self._fetcher = fetcher
+
+    def run(
+        self,
+        paths: Sequence[Path],
+        *,
+        stream: str | None = None,
+        lists: Sequence[Path] = (),
+        quiet: bool = False,
+        **options: Any,
+    ) -> SyncReport:
+        fakes: dict[str, Any] = {"embedder": CountingEmbedder(), "chunker": LineChunker(), "loader": TextLoader()}
+        fetcher = self._fetcher() if self._fetcher else None
+        return sync(self.directory, paths, lists=lists, fetcher=fetcher, **fakes, **options)
+
+
+@dataclass
+class Commanded:
+    """`smallhold index --watch` in a thread, and what it said on stderr."""
+
+    tmp_path: Path
+    capsys: pytest.CaptureFixture[str]
+    failure: BaseException | None = None
+    _said: str = ""
+
+    def said(self) -> str:
+        self._said += self.capsys.readouterr().err
+        return self._said
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        end = time.monotonic() + 30
+        while not holds():
+            if self.failure:
+                raise self.failure
+            assert time.monotonic() < end, self.said()
+            time.sleep(0.02)
+
+    def until_indexed(self, *ids: str) -> None:
+        index = self.tmp_path / "index" / "CURRENT"
+        self.until(lambda: index.exists() and sorted(contents(self.tmp_path)) == sorted(ids))
+
+    def until_said(self, text: str) -> None:
+        self.until(lambda: text in self.said())
+
+
+@pytest.fixture
+def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run the command in the block, over folders and lists of the temporary folder."""
+
+    @contextmanager
+    def command(
+        *roots: str, lists: Sequence[str] = (), fetcher: Callable[[], Fetcher] | None = None, **options: Any
+    ) -> Iterator[Commanded]:
+        commanded, stop = Commanded(tmp_path, capsys), threading.Event()
+        paths, urls = [tmp_path / name for name in roots], [tmp_path / name for name in lists]
+
+        def run() -> None:
+            try:
+                how: dict[str, Any] = {"debounce": 0.1, "poll": False, "as_json": False, "stop": stop}
+                watch_folders(Runs(tmp_path, fetcher), paths, urls, **how, **options)
+            except BaseException as error:
+                commanded.failure = error
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield commanded
+        finally:
+            stop.set()
+            thread.join(30)
+        if commanded.failure:
+            raise commanded.failure
+
+    return command
+
+
+def test_the_command_waits_for_a_known_folder_that_is_missing_at_first(
+    tmp_path: Path, write: Write, command: Any
+) -> None:
+    """A boot before a disk is mounted. A run without --watch ends there, and leaves the index as it is too."""
+    write("docs/a.txt", "alpha")
+    write("more/b.txt", "beta")
+    Run(tmp_path, "docs", "more")
+    (tmp_path / "more").rename(tmp_path / "away")
+    with pytest.raises(InvalidRequest, match=r"there is no file or folder .*more"):
+        Run(tmp_path)
+    write("docs/c.txt", "gamma")
+    with command() as watch:
+        watch.until_indexed("a.txt", "c.txt", "more/b.txt")
+        watch.until_said("more is not there; it is waited for, and what the index holds of it stays")
+        write("docs/d.txt", "delta")
+        watch.until_indexed("a.txt", "c.txt", "d.txt", "more/b.txt")
+        write("away/e.txt", "epsilon")
+        (tmp_path / "away").rename(tmp_path / "more")
+        watch.until_indexed("a.txt", "c.txt", "d.txt", "more/b.txt", "more/e.txt")
+        write("more/f.txt", "phi")
+        watch.until_indexed("a.txt", "c.txt", "d.txt", "more/b.txt", "more/e.txt", "more/f.txt")
+        watch.until_said("more is there again")
+        assert watch.said().count("is not there") == 1
+
+
+def test_the_command_names_a_folder_that_never_was_and_takes_it_when_it_comes(
+    tmp_path: Path, write: Write, command: Any
+) -> None:
+    with command("typo", patterns=Patterns(exclude=("b.*",))) as watch:
+        watch.until_said("typo is not there; it is waited for")
+        watch.until_said("watching ")
+        assert not (tmp_path / "index").exists()
+        write("new/a.txt", "alpha")
+        write("new/b.txt", "beta")
+        (tmp_path / "new").rename(tmp_path / "typo")
+        watch.until_indexed("a.txt")
+        write("typo/b.txt", "later")
+        write("typo/c.txt", "gamma")
+        watch.until_indexed("a.txt", "c.txt")
+    assert read_patterns(tmp_path / "index") == {str(tmp_path / "typo"): Patterns(exclude=("b.*",))}
+
+
+@pytest.mark.parametrize("left", [None, "NOT-MOUNTED"])
+def test_the_command_waits_at_a_mount_point_without_its_disk(
+    tmp_path: Path, write: Write, command: Any, left: str | None
+) -> None:
+    write("docs/a.txt", "alpha")
+    write("more/b.txt", "beta")
+    Run(tmp_path, "docs", "more")
+    (tmp_path / "docs").rename(tmp_path / "disk")
+    (tmp_path / "docs").mkdir()
+    if left:
+        write(f"docs/{left}", "")
+    write("more/c.txt", "gamma")
+    with command("docs", "more") as watch:
+        watch.until_indexed("a.txt", "more/b.txt", "more/c.txt")
+        watch.until_said("docs had documents and now has none" if left else "docs is empty; what the index holds")
+        (tmp_path / "docs").rename(tmp_path / "point")
+        write("disk/d.txt", "delta")
+        (tmp_path / "disk").rename(tmp_path / "docs")
+        watch.until_indexed("a.txt", "d.txt", "more/b.txt", "more/c.txt")
+
+
+def test_the_command_waits_for_a_missing_part_of_a_folder(tmp_path: Path, write: Write, command: Any) -> None:
+    write("docs/a.txt", "alpha")
+    write("docs/sub/b.txt", "beta")
+    Run(tmp_path, "docs")
+    (tmp_path / "docs/sub").rename(tmp_path / "sub")
+    with command("docs/sub") as watch:
+        watch.until_said("sub is not there")
+        watch.until_said("watching ")
+        assert sorted(contents(tmp_path)) == ["a.txt", "sub/b.txt"]
+        write("sub/c.txt", "gamma")
+        (tmp_path / "sub").rename(tmp_path / "docs/sub")
+        watch.until_indexed("a.txt", "sub/b.txt", "sub/c.txt")
+
+
+def test_what_else_is_wrong_at_first_ends_the_command(tmp_path: Path, write: Write, command: Any) -> None:
+    write("docs/a.txt", "alpha")
+    write("more/b.txt", "beta")
+    with pytest.raises(InvalidRequest, match="nothing to index"), command():
+        pass
+    Run(tmp_path, "docs", "more")
+    with pytest.raises(InvalidRequest, match="lies in the index directory"), command("docs", "index"):
+        pass
+    (tmp_path / "more").rename(tmp_path / "away")
+    with pytest.raises(InvalidRequest, match="there is no file or folder"), command(rebuild=True):
+        pass  # what a rebuild does not find is not in the new index
+    assert sorted(contents(tmp_path)) == ["a.txt", "more/b.txt"]
+
+
+def test_the_command_waits_for_lists_and_watches_those_that_are_known(
+    tmp_path: Path, write: Write, command: Any
+) -> None:
+    site = Site(tmp_path, a="alpha", b="beta")
+    write("docs/x.txt", "a file")
+    with command("docs", lists=["pages.list"], fetcher=site.fetcher) as watch:
+        watch.until_said("pages.list is not there; it is waited for")
+        watch.until_indexed("x.txt")
+        site.lists(A)
+        watch.until_indexed("x.txt", A)
+    with command(fetcher=site.fetcher) as watch:
+        watch.until_said("watching ")
+        site.list.with_suffix(".new").write_text(f"{A}\n{B}\n")
+        site.list.with_suffix(".new").replace(site.list)
+        watch.until_indexed("x.txt", A, B)
 
 
 @pytest.mark.model

@@ -70,9 +70,8 @@ def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, generator: Any) -> 
     parts = SimpleNamespace(
         embed=lambda texts: None,
         documents=list,
-        documents_by_row=list,
+        segments=list,
         document=None,
-        store=SimpleNamespace(descriptions=list),
         masks=SimpleNamespace(rows=lambda view: None),
         manifest=SimpleNamespace(created=None, counts=SimpleNamespace(documents=0, chunks=0)),
         generation="000001",

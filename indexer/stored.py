@@ -1,0 +1,53 @@
+"""Documents that a run takes from the index itself, since it does not read their originals again."""
+
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+
+from indexer.update import Source
+from rag.datatypes import Document
+from rag.docstore import DocumentStore
+from rag.errors import InvalidRequest, Unavailable
+from rag.index import Generation
+
+
+def stored_sources(index_dir: Path, roots: Collection[str], opened: ExitStack) -> Iterator[Source]:
+    """The documents of streams that a rebuild is not given again: their texts are in the index alone."""
+    hint = f"Send it again in the same run, or give it up: --remove {min(roots)}"
+    try:
+        old = opened.enter_context(Generation.open(index_dir))
+        entries = [(segment, entry) for segment, _, entry in old.entries() if entry.original.root in roots]
+        stores = {segment: old.segments[segment].store for segment, _ in entries}
+    except Unavailable as error:
+        raise InvalidRequest(f"{min(roots)} cannot be built again: {error.message}", hint=hint) from error
+    for segment, entry in entries:
+        yield Source(entry.id, entry.uri, entry.original, entry.id, partial(_stored, stores[segment], entry.id))
+
+
+def stored_generation(index_dir: Path, opened: ExitStack) -> Generation | None:
+    """What a rebuild can still read of the old index; None where it cannot."""
+    with suppress(Unavailable):
+        return opened.enter_context(Generation.open(index_dir))
+    return None
+
+
+def held_pages(generation: Generation | None, root: str) -> dict[str, list[Source]]:
+    """What an index holds of a list's pages, by URL: of an archive each of its documents."""
+    held: dict[str, list[Source]] = {}
+    for segment, _, entry in generation.entries() if generation else ():
+        if generation and entry.original.root == root:
+            read = partial(_read, generation, segment, entry.id)
+            source = Source(entry.id, entry.uri, entry.original, entry.id, read)
+            held.setdefault(entry.uri.partition("#")[0], []).append(source)
+    return held
+
+
+def _read(generation: Generation, segment: int, document_id: str) -> Document:
+    return _stored(generation.segments[segment].store, document_id)
+
+
+def _stored(store: DocumentStore, document_id: str) -> Document:
+    found = store.document(document_id)
+    assert found is not None
+    return found[1]
