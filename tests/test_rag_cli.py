@@ -53,6 +53,7 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
         (("chat", "--filter", "type=pdf"), 2, "the filter is not understood"),
         (("index", ".", "--labels", "none.toml"), 2, "the label rules in none.toml cannot be read"),
         (("index", "--urls", "none.txt"), 2, "fetching pages from the network is not allowed"),
+        (("index", ".", "--ocr", "eng --psm 0"), 2, "index.ocr: Value error, languages are written as"),
         (("index", "-", "--watch"), 2, "--watch is for folders and lists of URLs"),
         (("calibrate", "--data", "none", "--out", "a.toml"), 2, "there is no QA-set folder none"),
     ],
