@@ -163,13 +163,15 @@ def serve(index: Index) -> None:
 @contextmanager
 def searching(index: Index, text: str, when: str) -> Iterator[None]:
     """Search by words in another thread while the block runs; print how long that took, and its longest pause."""
-    took, gaps, stop = [], [], threading.Event()
+    took: list[float] = []
+    gaps: list[float] = []
+    stop = threading.Event()
 
     def search_on() -> None:
         asked = questions(text)
         while not stop.is_set():
             start = time.perf_counter()
-            index.chunks(best_rows(index.lexical.scores(asked[len(took) % len(asked)]))[:10].tolist())
+            index.chunks(best_rows(index.lexical.scores(asked[len(took) % len(asked)]), 10).tolist())
             took.append(time.perf_counter() - start)
             start = time.perf_counter()
             time.sleep(0.001)
