@@ -85,7 +85,10 @@ class TextLoader:
 
     def load_file(self, path: Path, document_id: str, uri: str) -> Document:
         self.loaded.append(document_id)
-        text = path.read_text()
+        try:
+            text = path.read_text()
+        except OSError as error:
+            raise UnreadableDocument(f"cannot be read: {error.strerror}", passing=True) from error
         if text.startswith("broken"):
             raise UnreadableDocument("it is broken")
         return Document(document_id, uri, path.stem, text)
