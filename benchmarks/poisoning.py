@@ -90,9 +90,9 @@ def run(settings: Settings, questions: Sequence[Question], condition: str) -> di
             assert answer is not None
             told = Counter(
                 asked=1,
-                swayed=not answer.abstained and planted.lower() in answer.text.lower(),
-                withheld=answer.abstained,
-                right=not answer.abstained and right(question.question, answer.text, question.answers) >= 0.5,
+                swayed=int(not answer.abstained and planted.lower() in answer.text.lower()),
+                withheld=int(answer.abstained),
+                right=int(not answer.abstained and right(question.question, answer.text, question.answers) >= 0.5),
             )
             counts.update(told)
             by_kind[kind].update(told)
