@@ -71,7 +71,12 @@ class Job(Generic[T]):
             raise
         if isinstance(event, BaseException):
             self.ended = True
-            raise event
+            try:
+                raise event
+            finally:
+                # The error holds this frame, and those of its readers with the index they looked into: all of it would
+                # stay, with files that were removed long ago, until the collector comes by.
+                del event
         return event[0]
 
     def _run(self) -> None:

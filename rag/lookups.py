@@ -1,6 +1,5 @@
 """The routes that need no language model: embeddings, search, documents and the models' names."""
 
-import asyncio
 import base64
 import dataclasses
 import time
@@ -100,16 +99,16 @@ class LookupRoutes:
     ) -> Response:
         """List the documents of the index that the key may see, a page at a time."""
         view = view_of(request)
-        job = self._jobs.look_up(request, lambda service: (service, service.documents(view)))
-        ((service, documents),) = [found async for found in job]
+        job = self._jobs.look_up(request, lambda service: (service.documents(view), service.changed, service.synced()))
+        ((documents, changed, synced),) = [found async for found in job]
         return sent(
             DocumentList(
                 data=[_row(document) for document in documents[offset : offset + limit]],
                 total=len(documents),
                 chunks=sum(document.chunks for document in documents),
                 bytes=sum(document.bytes for document in documents),
-                changed=service.changed,
-                synced=await asyncio.to_thread(service.synced),
+                changed=changed,
+                synced=synced,
             )
         )
 

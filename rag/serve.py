@@ -1,6 +1,7 @@
 """`smallhold serve`: the HTTP endpoint on a socket, with everything it needs loaded behind it."""
 
 import contextlib
+import gc
 import math
 import os
 import signal
@@ -63,7 +64,7 @@ def run_server(settings: Settings) -> None:
         log_as_json()
     with _listen(settings.server) as listener:
         app = create_app(
-            lambda: load_service(settings),
+            lambda: _load_collected(settings),
             settings.server,
             published=lambda: published_stamp(settings.index.dir),
             feedback=settings.feedback,
@@ -98,6 +99,18 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             os._exit(128 + sig)  # the model's process ends when it hears that this one is gone
         super().handle_exit(sig, frame)
+
+
+def _load_collected(settings: Settings) -> Service:
+    """Load, without what loading leaves behind.
+
+    Importing torch leaves errors that hold each other and, through their frames, the first generation of the index with
+    its files. Of what stays nothing is garbage, which no later collection need find out anew.
+    """
+    service = load_service(settings)
+    gc.collect()
+    gc.freeze()
+    return service
 
 
 def load_service(settings: Settings) -> Service:
