@@ -81,7 +81,7 @@ class Plain:
     def __init__(self, file: Path, tuning: Tuning, *, cells: int, extra_buffers: bool) -> None:
         self.model = Model(file, extra_buffers=extra_buffers)
         self._context = Context(self.model, cells=cells, sequences=1, tuning=tuning)
-        self._batch = tuning.batch
+        self._batch = tuning.alone
 
     def gap(self, messages: Sequence[Message], without: Sequence[str], with_it: Sequence[str]) -> float | None:
         """Return log p of the first token that differs minus that of the one in its place; None where it is unclear."""

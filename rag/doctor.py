@@ -12,7 +12,7 @@ from rag.engine.native import available_cores
 from rag.errors import SmallholdError, Unavailable
 from rag.machine import free_bytes
 from rag.models import ModelStore
-from rag.probe import runnable
+from rag.probe import look
 from rag.tesseract import Tesseract
 
 NEEDED_GIGABYTES = 2.0  # what the default models take in memory, with room for an index
@@ -130,7 +130,7 @@ def _cascade(settings: Settings, store: ModelStore) -> Finding:
 
 def _generator(settings: Settings, store: ModelStore) -> Finding:
     file = generator_file(settings, store)
-    if runnable(file, store.directory / "probes.json"):
+    if not look(file, store.directory / "probes.json").crashes:
         return Finding("generator", "ok", f"{settings.generator.model} loads and runs")
     return Finding(
         "generator",

@@ -37,8 +37,8 @@ _FILE_TYPES = {
     "Q6_K": (18, 8.7),
     "Q8_0": (7, 8.7),
 }
-# Those that the gguf package can write.
-_ADAPTED = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
+# Those that `rag.adapter` can write.
+_ADAPTED = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q6_K", "Q8_0")
 
 POLL_SECONDS = 0.2
 

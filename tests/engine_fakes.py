@@ -192,9 +192,10 @@ def scheduler(
     sequences: int = 4,
     waiting: int = 64,
     idle_cells: int = 512,
+    alone_tokens: int = 0,
 ) -> Iterator[Scheduler]:
     prefixes = Prefixes(context, SavedStates(1 << 20), cells=idle_cells)
-    running = Scheduler(context, prefixes, sequences=sequences, waiting=waiting)
+    running = Scheduler(context, prefixes, sequences=sequences, waiting=waiting, alone_tokens=alone_tokens)
     try:
         yield running
     finally:

@@ -81,3 +81,44 @@ def test_an_adapter_of_another_model_is_refused(base: Path, tmp_path: Path) -> N
 def test_a_model_is_no_adapter(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelDamaged, match="no LoRA adapter"):
         adapt(base, base, tmp_path / "out.gguf", "Q8_0", lambda n: None)
+
+
+def test_rows_that_are_no_blocks_are_made_wider(tmp_path: Path) -> None:
+    """Six heads of 16 in two groups: 96 wide, and blocks of 256."""
+    named = ("token_embd", "blk.0.attn_q", "blk.0.ffn_gate")
+    five_bits = quantize(np.tile(WEIGHTS, (2, 1))[:96], GGMLQuantizationType.Q5_0)
+    writer = GGUFWriter(tmp_path / "base.gguf", "qwen2")
+    writer.add_embedding_length(96)
+    writer.add_head_count(6)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    for name in named:
+        writer.add_tensor(f"{name}.weight", five_bits, raw_dtype=GGMLQuantizationType.Q5_0)
+    writer.add_tensor("output_norm.weight", NORM)
+    base = finish(writer, tmp_path / "base.gguf")
+    written: list[int] = []
+    both = adapter(tmp_path / "a.gguf", b=np.tile(B, (2, 1))[:96])
+    adapt(base, both, tmp_path / "out.gguf", "Q6_K", written.append)
+
+    reader = GGUFReader(tmp_path / "out.gguf")
+    made = {tensor.name.removesuffix(".weight"): tensor for tensor in reader.tensors}
+    weights = {name: dequantize(made[name].data, made[name].tensor_type) for name in named}
+    was = dequantize(five_bits, GGMLQuantizationType.Q5_0)
+    # What a prompt looks up row by row stays what it was; products are made of 6 bits, adapted or not.
+    assert [made[name].tensor_type.name for name in named] == ["Q5_0", "Q6_K", "Q6_K"]
+    assert np.array_equal(weights["token_embd"], np.pad(was, ((0, 0), (0, 160))))
+    assert weights["blk.0.ffn_gate"].shape == (96, 256)
+    assert np.abs(weights["blk.0.ffn_gate"][:, :96] - was).max() < 0.1
+    wanted = (was + 2 * np.tile(B, (2, 1))[:96] @ A).reshape(2, 48, 96)
+    heads = weights["blk.0.attn_q"].reshape(2, 128, 256)
+    assert np.abs(heads[:, :48, :96] - wanted).max() < 0.7  # of weights up to 20
+    assert not heads[:, 48:].any()
+    assert not heads[:, :, 96:].any()
+    assert np.allclose(made["output_norm"].data[:96], NORM * (96 / 256) ** 0.5)
+    said = {
+        name: reader.fields[f"qwen2.{name}"].contents()
+        for name in ("embedding_length", "attention.head_count", "attention.head_count_kv")
+    }
+    assert said == {"embedding_length": 256, "attention.head_count": 16, "attention.head_count_kv": 2}
+    assert reader.fields["qwen2.attention.layer_norm_rms_epsilon"].contents() == pytest.approx(1e-5 * 96 / 256)
+    assert sum(written) == sum(tensor.n_bytes for tensor in reader.tensors)

@@ -154,8 +154,8 @@ class Alone:
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         self.context.clear()
-        for start in range(0, len(tokens), UNTUNED.batch):
-            chunk = np.array(tokens[start : start + UNTUNED.batch], np.int32)
+        for start in range(0, len(tokens), UNTUNED.alone):
+            chunk = np.array(tokens[start : start + UNTUNED.alone], np.int32)
             self.context.read([Part(0, start, chunk, 1)])
         return self.context.logits(len(chunk) - 1).copy()
 
@@ -259,7 +259,7 @@ def test_a_tuned_model_reads_in_its_own_steps_and_keeps_its_states_apart(tiny_mo
     tuning = Tuning(batch=64, micro_batch=32, flash_attention="on", kv_type="q8_0")
     model = Model(tiny_model)
     tuned, plain = (Context(model, cells=256, sequences=4, tuning=t) for t in (tuning, UNTUNED))
-    assert tuned.batch == 64 + 4
+    assert tuned.batch == tuning.alone + 4 == 132
     assert tuned.identity != plain.identity
     for context in (tuned, plain):
         context.close()

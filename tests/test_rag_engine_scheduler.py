@@ -115,6 +115,22 @@ def test_a_long_prompt_stalls_neither_an_answer_nor_a_short_prompt() -> None:
     assert begun[0] <= 2
 
 
+def test_while_nobody_writes_more_is_read_at_once() -> None:
+    context = FakeContext(batch=512)
+    with scheduler(context, alone_tokens=500) as engine:
+        context.gate.clear()
+        long, running = writing(prompt(1200), Sampling(max_tokens=1)), writing(prompt(5), Sampling(max_tokens=60))
+        engine.submit(long)
+        assert context.reading.wait(20)
+        engine.submit(running)
+        context.gate.set()
+        for task in (long, running):
+            pieces(task)
+    sizes = [sorted(len(part.tokens_n) for part in batch) for batch in context.batches]
+    assert sizes[:3] == [[500], [500], [4, 200]]  # in turns, the newcomer after the one that is there
+    assert len(sizes) == 3 + 59
+
+
 def test_cancelling_frees_the_slot_also_while_reading_and_waiting() -> None:
     context = FakeContext()
     with scheduler(context, sequences=1) as engine:

@@ -6,7 +6,7 @@ import pytest
 
 from rag import probe as probe_module
 from rag.errors import ModelLoadFailed
-from rag.probe import ProbeResult, probe, runnable
+from rag.probe import Finding, ProbeResult, look, probe, runnable
 
 
 @pytest.mark.model
@@ -14,10 +14,12 @@ def test_a_whole_model_runs_and_is_remembered(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = tmp_path / "probes.json"
-    assert runnable(tiny_model, memory)
-    assert list(json.loads(memory.read_text()).values()) == [True]
+    found = look(tiny_model, memory)
+    assert not found.crashes
+    assert list(json.loads(memory.read_text()).values()) == [found._asdict()]
+    assert 10 < probe(tiny_model).pace < 100_000
     monkeypatch.setattr(probe_module, "probe", lambda *_, **__: pytest.fail("probed again"))
-    assert runnable(tiny_model, memory)
+    assert look(tiny_model, memory) == found
 
 
 @pytest.mark.model
@@ -59,8 +61,39 @@ def test_a_crash_of_the_repacked_kernels_alone_falls_back(tmp_path: Path, monkey
     model = tmp_path / "m.gguf"
     model.write_bytes(b"GGUF")
     monkeypatch.setattr(sys, "executable", str(shim))
-    assert runnable(model, tmp_path / "probes.json") is False
-    assert list(json.loads((tmp_path / "probes.json").read_text()).values()) == [False]
+    assert look(model, tmp_path / "probes.json") == Finding(repacked=False, crashes=True)
+    assert list(json.loads((tmp_path / "probes.json").read_text()).values()) == [{"repacked": False, "crashes": True}]
+
+
+@pytest.mark.parametrize(
+    ("repacked", "plain", "better"), [(60.0, 80.0, False), (80.0, 60.0, True), (80.0, 84.0, True), (0.0, 0.0, True)]
+)
+def test_weights_are_repacked_unless_they_are_read_slower_then(
+    repacked: float, plain: float, better: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, memory = tmp_path / "m.gguf", tmp_path / "probes.json"
+    model.write_bytes(b"GGUF")
+    paces = {True: repacked, False: plain}
+    monkeypatch.setattr(probe_module, "probe", lambda path, extra_buffers: ProbeResult(True, pace=paces[extra_buffers]))
+    assert look(model, memory) == Finding(better)
+    assert runnable(model, memory) is better
+
+
+def test_where_only_repacked_weights_run_they_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tmp_path / "m.gguf"
+    model.write_bytes(b"GGUF")
+    monkeypatch.setattr(probe_module, "probe", lambda path, extra_buffers: ProbeResult(extra_buffers, pace=9.0))
+    assert look(model, tmp_path / "probes.json") == Finding(repacked=True)
+
+
+@pytest.mark.parametrize("written", ["[]", "{", '{"k": true}', '{"k": {"repacked": true}}', "3"])
+def test_what_is_no_finding_is_forgotten(written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, memory = tmp_path / "m.gguf", tmp_path / "probes.json"
+    model.write_bytes(b"GGUF")
+    memory.write_text(written)
+    monkeypatch.setattr(probe_module, "probe", lambda path, extra_buffers: ProbeResult(True))
+    assert look(model, memory) == Finding(repacked=True)
+    assert list(json.loads(memory.read_text()).values()) == [{"repacked": True, "crashes": False}]
 
 
 def test_no_file(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_plain_model_can_be_made_what_llama_cpp_makes_its_own_aside(store: Mod
 def test_a_model_with_an_adapter_is_made_of_its_base(store: ModelStore, tmp_path: Path) -> None:
     made = quantizer(store, "reader")
     assert made.own == "Q8_0"  # the registry's word: the file's metadata are the base's
-    assert made.known == ("Q4_0", "Q4_1", "Q5_0", "Q5_1")
+    assert made.known == ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q6_K")
     told: list[int] = []
     made.make("Q4_0", tmp_path / "Q4_0.gguf", told.append)
     assert (tmp_path / "Q4_0.gguf").read_bytes() == CONTENT + b"Q4_0"

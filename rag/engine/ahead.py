@@ -134,4 +134,4 @@ def open_ahead(
         model.close()
         raise
     files = PrefixFiles(folder, identity_of(path, native, build), budget)
-    return ReadAhead(model, native, files, step=tuning.batch, name=path.name)
+    return ReadAhead(model, native, files, step=tuning.alone, name=path.name)

@@ -104,7 +104,7 @@ class Context:
 
     def __init__(self, model: Model, *, cells: int, sequences: int, tuning: Tuning = UNTUNED) -> None:
         self.cells, self.sequences = cells, sequences
-        self.batch = tuning.batch + sequences  # beside the prompts there is room for a token of every answer
+        self.batch = tuning.alone + sequences  # beside the prompts there is room for a token of every answer
         self.outputs = min(self.batch, sequences + SPARE_OUTPUTS)
         self.forgets_parts = model.forgets_parts
         self._llama = model.llama

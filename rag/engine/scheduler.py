@@ -1,7 +1,8 @@
 """The one thread that owns the context: it reads and writes for all requests at once, step by step.
 
-A step is one batch: the next token of every answer being written, and up to `read_tokens` tokens of prompts. The
-prompts take turns by chunk, so that neither a long one nor a crowd of them stalls an answer or a short prompt. A step
+A step is one batch: the next token of every answer being written, and up to `read_tokens` tokens of prompts, or
+`alone_tokens` where no answer is being written. The prompts take turns by chunk, so that neither a long one nor a crowd
+of them stalls an answer or a short prompt. A step
 with a task that has ended meanwhile is given up (`rag.engine.watch`) and done again for the others.
 """
 
@@ -45,6 +46,7 @@ class Scheduler:
         *,
         sequences: int,
         read_tokens: int = UNTUNED.batch,
+        alone_tokens: int = 0,
         waiting: int = 64,
         name: str = "model",
     ) -> None:
@@ -52,6 +54,7 @@ class Scheduler:
         self._prefixes = prefixes
         self._sequences = sequences
         self._read_tokens = read_tokens
+        self._alone_tokens = max(alone_tokens, read_tokens)
         self._waiting = waiting
         self._name = name
         lock = threading.RLock()
@@ -240,7 +243,8 @@ class Scheduler:
 
     def _plan(self, tasks: list[AnyTask]) -> list[Turn]:
         """Share out a batch; prompts that have their turn go to the end of the list."""
-        turns = plan(tasks, self._context, self._read_tokens)
+        writing = any(task.unread == 1 and not task.held for task in tasks)
+        turns = plan(tasks, self._context, self._read_tokens if writing else self._alone_tokens)
         for task in [turn.task for turn in turns if turn.task.unread > 1]:
             self._active.remove(task)
             self._active.append(task)
