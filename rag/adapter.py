@@ -9,11 +9,13 @@ product, whose order of summation depends on the CPU. So the registry can pin it
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from rag.engine.native import available_cores
 from rag.errors import ModelDamaged
 from rag.kquant import q6_k
 from rag.protocols import FloatArray
@@ -21,6 +23,7 @@ from rag.widen import Width
 
 # The metadata of the base that the writer makes anew.
 _WRITTEN = ("GGUF.", "general.architecture")
+_AT_ONCE = 12  # tensors: those of a layer
 
 
 class Pair(NamedTuple):
@@ -64,10 +67,12 @@ def adapt(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for tensor in model.tensors:
-            data = recipe.data(tensor)
-            writer.write_tensor_data(data)
-            done(data.nbytes)
+        # NumPy leaves the interpreter to others meanwhile; a few at once keep to a few tensors' memory.
+        with ThreadPoolExecutor(available_cores()) as pool:
+            for at in range(0, len(model.tensors), _AT_ONCE):
+                for data in pool.map(recipe.data, model.tensors[at : at + _AT_ONCE]):
+                    writer.write_tensor_data(data)
+                    done(data.nbytes)
     finally:
         writer.close()
 
