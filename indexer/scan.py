@@ -146,7 +146,11 @@ def find_files(plan: RootPlan, suffixes: frozenset[str], exclude: Path, owners: 
     owner = dict(owners)
     for root in filter(is_path, plan.sync):
         for path in _walk(Path(root), exclude, plan.patterns.get(root, Patterns()), scan):
-            reason = _unsuitable(path, suffixes)
+            try:
+                reason = _unsuitable(path, suffixes)
+            except OSError as error:
+                scan.failed.append((printable(path), error.strerror or "it cannot be looked at"))
+                continue
             if reason:
                 scan.skipped.append((printable(path), reason))
                 continue
@@ -162,8 +166,8 @@ def find_files(plan: RootPlan, suffixes: frozenset[str], exclude: Path, owners: 
     return scan
 
 
-def printable(path: Path) -> str:
-    """Return a path as text that can be printed and stored, whatever bytes its name has."""
+def printable(path: Path | str) -> str:
+    """Return a path, or a part of one, as text that can be printed and stored, whatever bytes its name has."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -183,12 +187,18 @@ def _forget(labels: dict[str, str], path: Path | str) -> None:
 
 def _existing(path: Path) -> Path:
     try:
-        return path.resolve(strict=True)
+        found = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:
         raise InvalidRequest(
-            f"there is no file or folder {path}",
+            f"there is no file or folder {printable(path)}",
             hint="If it was indexed before and is gone for good: smallhold index --remove PATH",
         ) from error
+    if not _is_utf8(str(found)):
+        raise InvalidRequest(
+            f"the path {printable(found)} is not valid UTF-8, and no index can hold it",
+            hint="Rename the file or folder that has these bytes in its name.",
+        )
+    return found
 
 
 def _label(path: Path, labels: Mapping[str, str], taken: Iterable[str]) -> str:
@@ -223,34 +233,42 @@ def _walk(root: Path, exclude: Path, patterns: Patterns, scan: Scan) -> Iterator
             scan.excluded.append(printable(path) + "/" * folder)
         return out
 
-    def refused(error: OSError) -> None:
-        scan.failed.append((printable(Path(error.filename)), error.strerror or "it cannot be listed"))
+    # A list instead of `os.walk`, which calls itself once a level and ends with `RecursionError` in a deep tree.
+    waiting = [root]
+    while waiting:
+        here = waiting.pop()
+        try:
+            with os.scandir(here) as entries:
+                found = sorted((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith("."))
+        except OSError as error:
+            scan.failed.append((printable(here), error.strerror or "it cannot be listed"))
+            continue
+        yield from (here / name for name, folder in found if not folder and not left_out(here / name, False))
+        folders = [here / name for name, folder in found if folder and here / name != exclude]
+        waiting += [path for path in folders if not left_out(path, True)][::-1]
 
-    for folder, folders, files in os.walk(root, onerror=refused):
-        here = Path(folder)
-        links = [name for name in folders if (here / name).is_symlink()]
-        for name in sorted([*files, *links]):
-            if not name.startswith(".") and not left_out(here / name, False):
-                yield here / name
-        folders[:] = [
-            name
-            for name in sorted(set(folders).difference(links))
-            if not name.startswith(".") and here / name != exclude and not left_out(here / name, True)
-        ]
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, and no link to one."""
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
 
 
 def _unsuitable(path: Path, suffixes: frozenset[str]) -> str:
-    """Say why a path is no document, empty where it may be one."""
+    """Say why a path is no document, empty where it may be one. Raises `OSError` where it cannot be looked at."""
     try:
         mode = path.lstat().st_mode
-    except OSError as error:
-        return error.strerror or "it cannot be looked at"
+    except FileNotFoundError:
+        return "it went away while it was looked at"
     if stat.S_ISLNK(mode):
         return "it is a symbolic link; index what it points to by its own path"
     if not stat.S_ISREG(mode):
         return "it is not a regular file"
     if path.suffix.lower() not in suffixes:
-        return f"no loader for files named *{path.suffix}" if path.suffix else "no loader for files without a suffix"
+        suffix = printable(path.suffix)
+        return f"no loader for files named *{suffix}" if suffix else "no loader for files without a suffix"
     return ""
 
 

@@ -66,7 +66,7 @@ def _day(value: str) -> str:
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     id: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_path)]
     text: str

@@ -179,6 +179,29 @@ def test_a_head_that_is_a_bomb(tmp_path: Path) -> None:
         unpacked(tmp_path, "x.tar.gz", gzip.compress(head))
 
 
+def sparse(name: str, size: int) -> bytes:
+    """A tar archive of one GNU sparse file that is nothing but a hole."""
+    info = tarfile.TarInfo(name)
+    info.type = tarfile.GNUTYPE_SPARSE
+    head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    head[386:410] = b"%011o\0%011o\0" % (size, 0)  # the one run of data: at the end, and empty
+    head[483:495] = b"%011o\0" % size
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head) + bytes(20 * 512 - len(head))
+
+
+def test_holes_are_counted(tmp_path: Path) -> None:
+    """A sparse file's zeros come out of no stream, and would fill the disk all the same."""
+    (tmp_path / "x").mkdir()
+    members, _ = unpacked(tmp_path / "x", "x.tar", sparse("a.txt", 4_000_000))
+    assert members == {"a.txt": bytes(4_000_000)}
+    with pytest.raises(UnreadableDocument, match=r"^refused"):
+        unpacked(tmp_path, "x.tar", sparse("a.txt", 30_000_000))
+    written = sum(file.stat().st_size for file in (tmp_path / "away").rglob("*") if file.is_file())
+    assert written < 12_000_000
+
+
 def test_overlapping_members_are_damage(tmp_path: Path) -> None:
     """A better zip bomb (Fifield 2019): many entries of the directory point to the same data."""
     data = zipped({"0.txt": b"\0" * 4_000_000})

@@ -88,6 +88,8 @@ def test_blank_lines_and_a_last_line_without_its_end_are_fine() -> None:
         (record("a", labels=["!"]), "labels.0: "),
         (record("a", label=["hr"]), "label: "),
         (record("a", metadata={"x": [1]}), "metadata.x"),
+        (record("a", metadata={"x": float("nan")}), "metadata.x"),
+        (b'{"id": "a", "text": "x", "metadata": {"x": -1e999}}', "metadata.x"),
         (record("a", metadata={"labels": "hr"}), "'labels' is a field of its own"),
         (record("a", title="\ud800"), "Invalid JSON"),
         (b"[" * 100_000, "Invalid JSON"),
