@@ -30,6 +30,7 @@ from indexer import archive
 from indexer.load_text import Plain, parse_text
 from indexer.outline import Markup
 from indexer.parsed import FILE_BYTES, Parsed, checked
+from indexer.scratch import scratch
 from indexer.worker import ALIVE
 from rag.datatypes import Document
 from rag.errors import Unavailable, UnreadableDocument, UnsupportedFormat
@@ -209,23 +210,24 @@ class Loader:
             self._forget_archive()
             try:
                 _check_file(path, archive.TOTAL_BYTES)
-                folder = tempfile.TemporaryDirectory(prefix="smallhold-")
             except OSError as error:
                 raise UnreadableDocument(f"cannot be read: {error.strerror or error}", passing=True) from error
-            self._archive = _OpenArchive(path, folder)
+            self._archive = _OpenArchive(path)
             try:
-                answer = self._ask({"path": str(path.absolute()), "into": folder.name, "suffixes": sorted(_DOCUMENTS)})
+                # What a killed run has left there, as much as an archive unpacks to, goes with the next one.
+                folder = self._archive.opened.enter_context(scratch(Path(tempfile.gettempdir())))
+                answer = self._ask({"path": str(path.absolute()), "into": str(folder), "suffixes": sorted(_DOCUMENTS)})
             except BaseException:
                 self._forget_archive()
                 raise
-            self._archive.files = {name: Path(folder.name, file) for name, file in answer["members"]}
+            self._archive.files = {name: folder / file for name, file in answer["members"]}
             self._archive.skipped = [(name, reason) for name, reason in answer["skipped"]]
         return self._archive.files, self._archive.skipped
 
     def _forget_archive(self) -> None:
         open_archive, self._archive = self._archive, None
         if open_archive:
-            open_archive.folder.cleanup()
+            open_archive.opened.close()
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         answer = self._worker.ask(request)
@@ -239,7 +241,7 @@ class Loader:
 @dataclass(slots=True)
 class _OpenArchive:
     path: Path
-    folder: tempfile.TemporaryDirectory[str]
+    opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     files: dict[str, Path] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
 

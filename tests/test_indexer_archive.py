@@ -4,7 +4,10 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import stat
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -288,3 +291,20 @@ def test_what_was_unpacked_is_deleted(tmp_path: Path, monkeypatch: pytest.Monkey
         assert not list(away.iterdir())
         contents(loader, tmp_path / "good.zip")
     assert not list(away.iterdir())
+
+
+def test_what_a_killed_run_unpacked_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = tmp_path / "temporary"
+    away.mkdir()
+    (tmp_path / "good.zip").write_bytes(zipped(FILES))
+    script = "import os, sys, pathlib, indexer.load as l; "
+    script += "loader = l.Loader(); loader.unpack(pathlib.Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    command = [sys.executable, "-c", script, str(tmp_path / "good.zip")]
+    environment = {**os.environ, "TMPDIR": str(away), "PYTHONPATH": str(Path(archive.__file__).parent.parent)}
+    assert subprocess.run(command, check=False, env=environment).returncode == -9
+    (left,) = away.iterdir()
+    assert len(list(left.iterdir())) == 3  # two documents, and the lock that its death has opened
+    monkeypatch.setattr("tempfile.tempdir", str(away))
+    with Loader() as loader:
+        contents(loader, tmp_path / "good.zip")
+        assert left not in away.iterdir()
