@@ -301,8 +301,8 @@ def test_a_folder_that_may_not_be_listed_is_reported(
     write("docs/secret/b.txt", "mine")
     scandir = os.scandir
 
-    def guarded(path: str | int) -> object:
-        if isinstance(path, str) and Path(path).name == "secret":
+    def guarded(path: Path | int) -> object:
+        if isinstance(path, Path) and path.name == "secret":
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 
