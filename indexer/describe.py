@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from indexer.outline import front_matter
+from indexer.outline import FRONT_MATTER_CHARACTERS, front_matter
 from rag.datatypes import Document
 
 # Raise it with every change here that changes what is known of a document: files are then read again.
@@ -28,6 +28,8 @@ _LONGEST = 200  # characters of one
 _UNCLEAR = "(unclear)"
 # Where front matter that cannot be read speaks of labels: at the beginning of a line, or of a field within braces.
 _NAMES_LABELS = re.compile(r"""^[\s"'?]*labels|[{,][\s"'?]*labels["']?\s*[:=]""", re.IGNORECASE | re.MULTILINE)
+_OPENING = re.compile(r"(---|\+\+\+)[ \t]*\r?\n")
+_CLOSING = {mark: re.compile(rf"^(?:{re.escape(mark)}|\.\.\.)[ \t]*\r?$", re.MULTILINE) for mark in ("---", "+++")}
 _MOST_MERGED = 10_000  # fields; there are 20,000 characters of front matter at most
 
 
@@ -51,12 +53,20 @@ def _front_matter(document: Document) -> Mapping[str, Any]:
     """Return the fields of a Markdown file's front matter, names in lower case; none where it cannot be read."""
     block, _ = front_matter(document.text)
     if not block:
-        return {}
+        return {"labels": None} if _is_too_long(document.text) else {}
     try:
         fields = tomllib.loads(block) if document.text.startswith("+++") else _yaml(block)
         return {str(name).lower(): value for name, value in fields.items()} if isinstance(fields, dict) else {}
     except Exception:  # PyYAML lets through what its constructors raise: `!!bool maybe` is a KeyError, and so on
         return {"labels": None} if _NAMES_LABELS.search(block) else {}
+
+
+def _is_too_long(text: str) -> bool:
+    """Whether there is more front matter than is looked at, and labels in it, which must not be open for that."""
+    begun = _OPENING.match(text)
+    if not begun or not _CLOSING[begun[1]].search(text, begun.end()):
+        return False
+    return _NAMES_LABELS.search(text, begun.end(), FRONT_MATTER_CHARACTERS) is not None
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML comes without types

@@ -48,6 +48,7 @@ def metadata(tmp_path: Path, text: str, **known: str) -> Metadata:
         (f"+++\ntags = ['a', 0x{'f' * 5000}]\n+++\n", {"tags": "a", "date": "2023-11-14"}),
         (f"---\n? 0x{'f' * 5000}\n: 1\n---\n", {"date": "2023-11-14"}),
         ("---\na: &a {tags: [b]}\n<<: *a\n---\n", {"tags": "b", "date": "2023-11-14"}),
+        (f"---\nlabels of old maps\n{'x' * 20_000}\n", {"date": "2023-11-14"}),  # a line across, and no end
         ("# Plain\n", {"date": "2023-11-14"}),
     ],
 )
@@ -66,6 +67,7 @@ def test_merges_of_merges_are_no_bomb(tmp_path: Path) -> None:
     "front",
     [
         *("labels: {hr: 1}", "labels:", "labels: []", "labels: [hr\ntags: x", "Labels: [a: b"),
+        f"labels: [hr]\nimage: {'x' * 20_000}",
         *("labels: hr\na: !!bool maybe", "{a: !!bool maybe, 'labels': [hr]}", "{labels: [hr], a: [", "? labels\n: [hr"),
     ],
 )
