@@ -29,7 +29,7 @@ from urllib.parse import quote
 from indexer import archive
 from indexer.load_text import Plain, parse_text
 from indexer.outline import Markup
-from indexer.parsed import FILE_BYTES, Parsed, checked
+from indexer.parsed import FILE_BYTES, Parsed, checked, excess
 from indexer.scratch import scratch
 from indexer.worker import ALIVE
 from rag.datatypes import Document
@@ -197,7 +197,11 @@ class Loader:
 
     def _parse(self, path: Path, name: str, suffix: str) -> Parsed:
         if suffix in _PLAIN:
-            return checked(parse_text(path.read_bytes(), name, _PLAIN[suffix]))
+            with path.open("rb") as file:
+                content = file.read(FILE_BYTES + 1)
+            if len(content) > FILE_BYTES:  # a log that grows, or a file system that tells no size
+                raise UnreadableDocument("too large: it grew while it was read")
+            return checked(parse_text(content, name, _PLAIN[suffix]))
         request = {"path": str(path.absolute()), "name": name, "format": _PARSED[suffix]}
         if self._ocr and _PARSED[suffix] in _PICTURED:
             request["ocr"] = self._ocr.languages
@@ -254,8 +258,8 @@ def _check_file(path: Path, limit: int) -> None:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
         raise UnreadableDocument("not a regular file")
-    if status.st_size > limit:
-        raise UnreadableDocument(f"too large: {status.st_size / 1e6:.0f} MB, the limit is {limit // 1_000_000} MB")
+    if reason := excess(status.st_size, limit):
+        raise UnreadableDocument(reason)
 
 
 class _Worker:

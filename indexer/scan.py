@@ -7,7 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from indexer.archive import SUFFIXES as ARCHIVES
+from indexer.archive import TOTAL_BYTES
 from indexer.ignore import Ignore
+from indexer.parsed import FILE_BYTES, excess
 from rag.errors import InvalidRequest
 from rag.manifest import Patterns
 
@@ -147,15 +150,19 @@ def find_files(plan: RootPlan, suffixes: frozenset[str], exclude: Path, owners: 
     for root in filter(is_path, plan.sync):
         for path in _walk(Path(root), exclude, plan.patterns.get(root, Patterns()), scan):
             try:
-                reason = _unsuitable(path, suffixes)
+                status = path.lstat()
+            except FileNotFoundError:
+                continue  # it went away after its folder was listed
             except OSError as error:
                 scan.failed.append((printable(path), error.strerror or "it cannot be looked at"))
                 continue
-            if reason:
+            if reason := _unsuitable(path, status, suffixes):
                 scan.skipped.append((printable(path), reason))
                 continue
             document_id = _document_id(path, Path(root), plan.labels[root])
-            if not _is_utf8(document_id):
+            if reason := excess(status.st_size, TOTAL_BYTES if path.suffix.lower() in ARCHIVES else FILE_BYTES):
+                scan.failed.append((printable(path), reason))  # told before the whole of it is hashed
+            elif not _is_utf8(document_id):
                 scan.failed.append((printable(path), "its name is not valid UTF-8; rename it"))
             elif document_id in owner:
                 reason = f"its id {document_id!r} belongs to {owner[document_id]}; rename one of them"
@@ -256,12 +263,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _unsuitable(path: Path, suffixes: frozenset[str]) -> str:
-    """Say why a path is no document, empty where it may be one. Raises `OSError` where it cannot be looked at."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return "it went away while it was looked at"
+def _unsuitable(path: Path, status: os.stat_result, suffixes: frozenset[str]) -> str:
+    """Say why a path is no document, empty where it may be one."""
+    mode = status.st_mode
     if stat.S_ISLNK(mode):
         return "it is a symbolic link; index what it points to by its own path"
     if not stat.S_ISREG(mode):

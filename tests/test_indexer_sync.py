@@ -357,6 +357,16 @@ def test_a_suffix_that_is_no_text_can_be_told(tmp_path: Path, write: Write) -> N
     assert report.added == ["a.txt"]
 
 
+def test_what_is_too_large_is_told_before_it_is_read(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    for name in ("big.txt", "huge.md"):
+        os.truncate(write(f"docs/{name}", ""), 2_000_000_000_000)  # a hole: to hash it would take an hour
+    report = Run(tmp_path, "docs").report
+    reason = "too large: 2000000 MB, the limit is 100 MB"
+    assert report.failed == [(f"{tmp_path}/docs/big.txt", reason), (f"{tmp_path}/docs/huge.md", reason)]
+    assert report.added == ["a.txt"]
+
+
 def test_a_root_that_is_no_text_is_refused(tmp_path: Path, write: Write) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")).mkdir()
     with pytest.raises(InvalidRequest, match=r"caf\\xe9 is not valid UTF-8"):
