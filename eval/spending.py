@@ -57,8 +57,7 @@ class Spending:
 
     def begin(self, row: SystemRow, settings: Settings, questions: Sequence[Question]) -> None:
         """Take in a system that is to be asked some questions."""
-        second = row.apply(settings).cascade
-        billed = isinstance(row.generator, Endpoint) or bool(second.generator and second.endpoint)
+        billed = bool(row.endpoints(settings))
         self._accounts[row.name] = _Account(first=_most(row, settings, questions), billed=billed)
 
     def add(self, answered: Row) -> None:

@@ -68,6 +68,17 @@ def test_a_question_may_cost_what_the_token_budgets_allow() -> None:
     begun(together, limit=(512 + 2 + 1536) / 1000 + 96 / 500 + 1e-9).check(together)
 
 
+def test_a_cascade_of_the_configuration_is_billed_like_one_of_the_row() -> None:
+    cascade = {"generator": "large", "endpoint": "https://host/v1", "threshold": 0.5}
+    row = SystemRow.model_validate({"name": "small", "generator": "small", "retrieval": True})
+    settings = Settings.model_validate({"cascade": cascade})
+    assert row.endpoints(settings) == {"large"}
+    assert row.endpoints(Settings()) == frozenset()
+    assert remote().endpoints(settings) == {"m", "large"}
+    own = row.model_copy(update={"settings": {"cascade": {"generator": "other", "endpoint": ""}}})
+    assert own.endpoints(settings) == frozenset()
+
+
 def test_a_cascades_endpoint_without_prices_keeps_no_limit() -> None:
     cascade = {"generator": "large", "endpoint": "https://host/v1", "threshold": 0.5}
     row = SystemRow.model_validate(
