@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.recording import Recording, SavedAnswer, decode, encode
+from eval.recording import Recording, SavedAnswer, decode, encode, goes_on
 from rag.datatypes import Message, Sampling
 from rag.errors import Unavailable
 
@@ -79,7 +79,8 @@ class AnswerCache:
         return decode(row[1]) if row and row[0] == _checksum(key, row[1]) else None
 
     def put(self, key: str, recording: Recording) -> None:
-        """Save an answer. A complete one stays as it is: its seconds are those of the first time.
+        """Save an answer. A complete one stays as it is: its seconds are those of the first time. One that does not go
+        on where an earlier one was left takes its place.
 
         A full disk is logged, not raised: the answer was given, only a repetition will cost again.
         """
@@ -87,7 +88,8 @@ class AnswerCache:
             with self._lock:
                 saved = self.get(key)
                 if saved is None or (recording.complete and not saved.complete):
-                    answer = encode(SavedAnswer(recording) if saved is None else SavedAnswer(saved.first, recording))
+                    goes = saved is not None and goes_on(saved.first.pieces, recording.pieces)
+                    answer = encode(SavedAnswer(saved.first, recording) if saved and goes else SavedAnswer(recording))
                     if len(answer) > MAX_ANSWER:
                         return
                     row = (key, _checksum(key, answer), answer)

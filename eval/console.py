@@ -22,7 +22,7 @@ class Bars:
     """A bar for each system with the time left and how it does so far."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._scores: list[float] = []
@@ -108,9 +108,9 @@ def comparison_table(comparisons: list[Comparison]) -> Table:
 
 def print_table(table: Table) -> None:
     """Write a table to stdout."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=_PIPE_WIDTH)
+        console = Console(highlight=False, emoji=False, width=_PIPE_WIDTH)
     console.print(table)
 
 

@@ -95,8 +95,12 @@ def quoted(text: str) -> str:
 
 
 def dump_line(value: JsonObject) -> bytes:
-    """Return one JSON line; NaN is refused, half surrogates become `?`."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
+    """Return one JSON line; half surrogates become `?`. Raises `DataError` for NaN and infinity, which Python reads."""
+    try:
+        line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise DataError(f"a number is NaN or infinite: {str(value)[:200]}", hint="JSON has no such number.") from error
+    return line.encode("utf-8", "replace") + b"\n"
 
 
 def _umask() -> int:

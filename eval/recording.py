@@ -64,6 +64,16 @@ class SavedAnswer(NamedTuple):
         return Recording(pieces, seconds, complete=True, cpu=cpu)
 
 
+def goes_on(first: Sequence[Piece], whole: Sequence[Piece]) -> bool:
+    """Whether a whole answer begins with the pieces that were written before.
+
+    Endpoints answer otherwise from time to time, or in other pieces; a local model does where two tokens are all but
+    equally likely.
+    """
+    passed = _place(whole, sum(piece.tokens for piece in first))
+    return "".join(piece.text for piece in first) == "".join(piece.text for piece in whole[:passed])
+
+
 def _continued(first: tuple[float, ...], whole: tuple[float, ...], place: int) -> tuple[float, ...]:
     """Return one clock, and after it the other from `place` on, as if they were the same."""
     offset = first[-1] - whole[place - 1]

@@ -16,6 +16,10 @@ from rag.protocols import LanguageModel
 Asked = Literal["read", "replayed"]
 
 
+class AnswerChanged(Exception):
+    """The model does not go on as it had begun: what was replayed and what it writes now are of two answers."""
+
+
 class CachedGenerator:
     """A language model that writes to an `AnswerCache` and reads from it. Implements `Generator` and `TokenCounter`.
 
@@ -23,7 +27,7 @@ class CachedGenerator:
     tells the seconds that the model has so far spent, in this thread, on keeping to a rate limit, which are not the
     answer's; `here` is false of an endpoint's. `cpu` tells the processor seconds of this process, which are kept too
     where it is given. An answer that its reader cut short is kept as far as it goes; who reads
-    on has it written anew from there.
+    on has it written anew from there, or `AnswerChanged` where it is written otherwise up to there.
     """
 
     def __init__(
@@ -65,6 +69,8 @@ class CachedGenerator:
         began = time.perf_counter()
         key = request_key(self._identity, messages, sampling)
         saved = self._cache.get(key)
+        if saved is not None and not saved.complete and not self.clock.continues:
+            saved = None
         before = self.clock.asked.get(key)
         self.clock.asked[key] = "replayed" if saved is not None else "read"
         try:
@@ -73,7 +79,10 @@ class CachedGenerator:
             if saved is None or not saved.complete:
                 began = began if saved is None else time.perf_counter()
                 pieces = self._record(key, messages, sampling, began, before)
-                yield from _after(pieces, sum(piece.tokens for piece in saved.first.pieces) if saved else 0)
+                yield from _after(pieces, saved.first.pieces if saved else ())
+        except AnswerChanged:
+            self._cache.drop(key)
+            raise
         finally:
             self.clock.end()
 
@@ -131,6 +140,7 @@ class Correction:
     `read` is for the time to the first token, `generate` for all of it, `after` for what follows until the generator is
     closed; `replayed` is how many seconds were not spent, and `replayed_cpu` how many of the processor, None where
     nobody knows. `here` is false of an endpoint's model, and `replayed_here` sums up those of the models that are none.
+    `continues` is whether an answer that was cut short is gone on with, or asked for from its beginning.
     `asked` tells of the requests of this question so far whether the model has read their prompts or was spared that.
     """
 
@@ -141,6 +151,7 @@ class Correction:
     replayed_cpu: float | None = 0.0
     asked: dict[str, Asked] = field(default_factory=dict)
     here: bool = True
+    continues: bool = field(default=True, compare=False)
     replayed_here: float = 0.0
     _before: float = 0.0
     _replayed_before: float = 0.0
@@ -200,9 +211,15 @@ class CachedPipeline:
         self._generators = generators
 
     def answer(self, question: str, history: Sequence[Message] = ()) -> Answer:
-        """Answer one question, from the cache as far as it goes."""
+        """Answer one question, from the cache as far as it goes; anew where a model does not go on as it had begun."""
+        try:
+            return self._answer(question, history, continues=True)
+        except AnswerChanged:
+            return self._answer(question, history, continues=False)
+
+    def _answer(self, question: str, history: Sequence[Message], *, continues: bool) -> Answer:
         for generator in self._generators:
-            generator.clock = Correction(here=generator.here)
+            generator.clock = Correction(here=generator.here, continues=continues)
         answer = self._pipeline.answer(question, history)
         clock = Correction()
         for generator in self._generators:
@@ -218,11 +235,23 @@ def _both(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else one + other
 
 
-def _after(pieces: Generator[Piece, None, None], tokens: int) -> Generator[Piece, None, None]:
-    """Pass over the pieces of the first `tokens` tokens, and what comes before them; yield the rest."""
+def _after(pieces: Generator[Piece, None, None], known: Sequence[Piece]) -> Generator[Piece, None, None]:
+    """Pass over the pieces that are `known`, and what comes before them; yield the rest.
+
+    Raises `AnswerChanged` where there is no such beginning.
+    """
+    tokens, passed = sum(piece.tokens for piece in known), 0
+    left = "".join(piece.text for piece in known)
     with closing(pieces):
-        passed = 0
         for piece in pieces:
+            if passed >= tokens and left:
+                raise AnswerChanged
             if passed >= tokens:
                 yield piece
+            elif left.startswith(piece.text):
+                left = left.removeprefix(piece.text)
+            else:
+                raise AnswerChanged
             passed += piece.tokens
+    if passed < tokens:
+        raise AnswerChanged

@@ -193,7 +193,10 @@ def _run_system(
             try:
                 with ResultsWriter(out) as writer:
                     keeper = Keeper(writer, progress, spending)
-                    ask_all(pending, row, lambda asked, meter: ask(asked, row, fingerprint, system, meter), keeper)
+                    billed = row.endpoints(settings)
+                    ask_all(
+                        pending, row, lambda asked, meter: ask(asked, row, fingerprint, system, meter, billed), keeper
+                    )
             finally:
                 progress.finish()
     except (Unavailable, LimitReached) as error:
@@ -225,10 +228,13 @@ def _pending(qaset: QASet, system: str, out: Path, state: Run, spending: Spendin
     return [question for question in qaset.questions if question.id not in done]
 
 
-def ask(question: Question, row: SystemRow, fingerprint: str, system: System, meter: Meter) -> Row | None:
+def ask(
+    question: Question, row: SystemRow, fingerprint: str, system: System, meter: Meter, billed: frozenset[str]
+) -> Row | None:
     """Put one question to a system and judge what comes; an error of the system becomes a row as well.
 
-    `meter` reads what the machine spends. None where the system has nothing to say of this question.
+    `meter` reads what the machine spends, endpoints bill what the models `billed` read. None where the system has
+    nothing to say of this question.
     """
     fingerprints = (fingerprint, row_fingerprint(fingerprint, question.digest))
     result = empty_row(question, row.name, generates=row.generates, retrieves=row.retrieval, fingerprints=fingerprints)
@@ -240,7 +246,7 @@ def ask(question: Question, row: SystemRow, fingerprint: str, system: System, me
             return None
         # A replayed answer has its seconds with it: those of the first time.
         seconds = 0.0 if reply.recorded else reply.answer.timings.get("total", seconds)
-        result = result.with_answer(reply.answer, row.endpoints).model_copy(
+        result = result.with_answer(reply.answer, billed).model_copy(
             update={
                 "human_right": reply.human_right,
                 "usage_estimated": reply.usage_estimated,

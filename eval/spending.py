@@ -26,10 +26,14 @@ class LimitReached(Exception):
 
 @dataclass
 class _Account:
-    """US dollars of one system: spent so far, and what the next question may cost by prices and settings (`first`)."""
+    """US dollars of one system: spent so far, and what the next question may cost by prices and settings (`first`).
+
+    `billed` is whether an endpoint answers, or the large model of a cascade is one's.
+    """
 
     spent: float = 0.0
     first: float = 0.0
+    billed: bool = False
     dearest: float | None = None
     unknown: bool = False
 
@@ -53,7 +57,8 @@ class Spending:
 
     def begin(self, row: SystemRow, settings: Settings, questions: Sequence[Question]) -> None:
         """Take in a system that is to be asked some questions."""
-        self._accounts[row.name] = _Account(first=_most(row, settings, questions))
+        billed = bool(row.endpoints(settings))
+        self._accounts[row.name] = _Account(first=_most(row, settings, questions), billed=billed)
 
     def add(self, answered: Row) -> None:
         """Take note of an answer, of now or of an earlier run."""
@@ -93,9 +98,9 @@ class Spending:
         if limit is None:
             return ""
         account = self._accounts[row.name]
-        if isinstance(row.generator, Endpoint) and not row.prices.by_token:
+        if account.billed and not row.prices.by_token:
             return f"{row.name} states no prices per million tokens, so that no {word} can be kept"
-        if isinstance(row.generator, Endpoint) and account.unknown:
+        if account.billed and account.unknown:
             return f"the endpoint of {row.name} tells no tokens, so that no {word} can be kept"
         if spent + account.next * ((1 + under_way) * _RESERVE if under_way else 1) > limit:
             return (

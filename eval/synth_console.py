@@ -23,7 +23,7 @@ class Bar:
     """Counts the questions kept; beside it the attempts, and the last question kept."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._last = ""

@@ -170,12 +170,11 @@ class SystemRow(BaseModel):
             return 1
         return self.concurrency or ENDPOINT_CONCURRENCY
 
-    @property
-    def endpoints(self) -> frozenset[str]:
-        """The models of this row that an endpoint serves, whose tokens are billed."""
+    def endpoints(self, settings: Settings) -> frozenset[str]:
+        """The models of this row that an endpoint serves, whose tokens are billed: a cascade of `settings` counts."""
         own = {self.generator.model} if isinstance(self.generator, Endpoint) else set()
-        second = self.settings.get("cascade", {})
-        return frozenset(own | ({str(second.get("generator"))} if second.get("endpoint") else set()))
+        second = self.apply(settings).cascade
+        return frozenset(own | ({second.generator} if second.generator and second.endpoint else set()))
 
     @property
     def listed(self) -> TablePrices | None:

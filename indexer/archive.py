@@ -123,7 +123,8 @@ class _Unpacking:
                 elif not info.isreg():
                     self._skip(prefix + info.name, "it is a link" if info.issym() or info.islnk() else "it is no file")
                 elif member := archive.extractfile(info):
-                    self._take(member, info.name, prefix, depth, counted=True)
+                    # The holes of a sparse file are in no stream: what comes out of it is all that can be counted.
+                    self._take(member, info.name, prefix, depth, counted=not info.issparse())
 
     def _unsuitable(self, name: str, prefix: str, size: int) -> str | None:
         """Say why a member is no document, None where it may be one. Counts the member."""

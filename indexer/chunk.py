@@ -89,7 +89,7 @@ class Chunker:
         headings = find_headings(text, markup) if markup else []
         spans = self._spans(text, headings)
         paths = heading_paths(headings, document.title)
-        pages = [int(start) for start in str(document.metadata.get("pages", "")).split(",") if start]
+        pages = _page_starts(document)
         chunks = []
         for number, span in enumerate(spans):
             metadata: dict[str, MetadataValue] = {"title": document.title, "uri": document.uri}
@@ -238,6 +238,18 @@ def _markup(document: Document) -> Markup | None:
     """The notation of a document's headings, from the loader's `format` or else from the suffix of its id."""
     name = document.metadata.get("format") or document.id.rpartition(".")[2].lower()
     return _MARKUP.get(str(name))
+
+
+def _page_starts(document: Document) -> list[int]:
+    """Where the pages begin that the loader counted; none where `pages` is what a record says of itself in other words.
+
+    The loader's first page begins at 0, and none before the one that comes before it.
+    """
+    starts = str(document.metadata.get("pages", "")).split(",")
+    if starts[0] != "0" or not all(start.isascii() and start.isdecimal() and len(start) < 10 for start in starts):
+        return []
+    pages = list(map(int, starts))
+    return pages if pages == sorted(pages) else []
 
 
 def _pieces(text: str, headings: Sequence[Heading]) -> Iterator[tuple[Span, Joint]]:

@@ -6,6 +6,7 @@ tags    one a line, from the front matter
 labels  one a line, likewise: access labels, for documents that no label rule speaks of (`rag.labels`)
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from indexer.outline import front_matter
+from indexer.outline import FRONT_MATTER_CHARACTERS, front_matter
 from rag.datatypes import Document
 
 # Raise it with every change here that changes what is known of a document: files are then read again.
@@ -25,6 +26,11 @@ _MOST = 64  # tags, or labels
 _LONGEST = 200  # characters of one
 # What shuts a document away that names labels nobody can make out. No key can hold it: it is no label.
 _UNCLEAR = "(unclear)"
+# Where front matter that cannot be read speaks of labels: at the beginning of a line, or of a field within braces.
+_NAMES_LABELS = re.compile(r"""^[\s"'?]*labels|[{,][\s"'?]*labels["']?\s*[:=]""", re.IGNORECASE | re.MULTILINE)
+_OPENING = re.compile(r"(---|\+\+\+)[ \t]*\r?\n")
+_CLOSING = {mark: re.compile(rf"^(?:{re.escape(mark)}|\.\.\.)[ \t]*\r?$", re.MULTILINE) for mark in ("---", "+++")}
+_MOST_MERGED = 10_000  # fields; there are 20,000 characters of front matter at most
 
 
 def described(document: Document, path: Path) -> Document:
@@ -47,25 +53,51 @@ def _front_matter(document: Document) -> Mapping[str, Any]:
     """Return the fields of a Markdown file's front matter, names in lower case; none where it cannot be read."""
     block, _ = front_matter(document.text)
     if not block:
-        return {}
+        return {"labels": None} if _is_too_long(document.text) else {}
     try:
-        fields = tomllib.loads(block) if document.text.startswith("+++") else yaml.safe_load(block)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, ValueError, OverflowError, RecursionError):
-        return {"labels": None} if _names_labels(block) else {}
-    if not isinstance(fields, dict):
-        return {}
-    return {str(name).lower(): value for name, value in fields.items()}
+        fields = tomllib.loads(block) if document.text.startswith("+++") else _yaml(block)
+        return {str(name).lower(): value for name, value in fields.items()} if isinstance(fields, dict) else {}
+    except Exception:  # PyYAML lets through what its constructors raise: `!!bool maybe` is a KeyError, and so on
+        return {"labels": None} if _NAMES_LABELS.search(block) else {}
 
 
-def _names_labels(block: str) -> bool:
-    return any(line.lstrip("\"' ").lower().startswith("labels") for line in block.splitlines())
+def _is_too_long(text: str) -> bool:
+    """Whether there is more front matter than is looked at, and labels in it, which must not be open for that."""
+    begun = _OPENING.match(text)
+    if not begun or not _CLOSING[begun[1]].search(text, begun.end()):
+        return False
+    return _NAMES_LABELS.search(text, begun.end(), FRONT_MATTER_CHARACTERS) is not None
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML comes without types
+    """YAML's plain values, merge keys within bounds: thirty lines of merged merges make a thousand million fields."""
+
+    merged = 0
+
+    def flatten_mapping(self, node: Any) -> None:
+        """Put in what is merged. Raises `yaml.YAMLError` where that is too much."""
+        super().flatten_mapping(node)
+        self.merged += len(node.value)
+        if self.merged > _MOST_MERGED:
+            raise yaml.constructor.ConstructorError(None, None, "too many merged keys", node.start_mark)
+
+
+def _yaml(block: str) -> Any:
+    return yaml.load(block, _Loader)  # noqa: S506 - a safe loader, by inheritance
 
 
 def _words(value: object) -> list[str]:
     """Return the texts of a list, or of one text with commas."""
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
-    texts = (" ".join(str(part).split()) for part in parts if isinstance(part, str | int | float | date))
+    texts = (" ".join(_text(part).split()) for part in parts if isinstance(part, str | int | float | date))
     return list(dict.fromkeys(text[:_LONGEST] for text in texts if text))
+
+
+def _text(part: str | float | date) -> str:
+    try:
+        return str(part)
+    except ValueError:  # a number of more digits than Python spells
+        return ""
 
 
 def _day(value: object) -> date | None:

@@ -37,6 +37,7 @@ TOTAL_BYTES = 5_000_000_000  # of all pages of a run
 _AT_ONCE = 4
 _MOST_ADDRESSES = 4  # of a name that are tried: the first may be one of IPv6 where there is none
 _DEAD_AFTER = 3  # pages of a host in a row that it did not answer for: its others are not tried
+_NAME_BYTES = 200  # systems take 255 for a file's name, and a server decides to which address it leads
 _MOVED = (301, 302, 303, 307, 308)
 
 Resolver = Callable[[str, int], Sequence[str]]
@@ -343,7 +344,7 @@ def _is_pdf(file: Path) -> bool:
 def _named(part: Path, name: str, modified: str) -> Path:
     """Give a page a name of its own, and the time of its last change where that is known."""
     file = part.rename(part.with_name(name))
-    with suppress(ValueError, TypeError, OverflowError):
+    with suppress(ValueError, TypeError, OverflowError, OSError):
         when = parsedate_to_datetime(modified).timestamp()
         os.utime(file, (when, when))
     return file
@@ -352,7 +353,8 @@ def _named(part: Path, name: str, modified: str) -> Path:
 def _name(url: httpx.URL, suffix: str) -> str:
     """A file name for a page, of which a title can be made: the last part of its address, or its host."""
     last = PurePosixPath(unquote(url.path)).name.removesuffix(suffix) or url.host
-    return (re.sub(r"[^\w.-]+", "-", last).strip(".-")[:80] or "page") + suffix
+    kept = re.sub(r"[^\w.-]+", "-", last).strip(".-")[:80].encode()[:_NAME_BYTES].decode("utf-8", "ignore")
+    return (kept or "page") + suffix
 
 
 def _transport(tls: ssl.SSLContext) -> httpx.AsyncBaseTransport:

@@ -15,6 +15,7 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from rag.errors import DataError
+from rag.glob import composed
 from rag.manifest import Patterns
 
 IGNORE_FILE = ".smallholdignore"
@@ -39,7 +40,7 @@ class Rules:
 
     def decide(self, path: str, *, folder: bool) -> bool | None:
         """Say whether a path with `/` is matched, False where a `!` takes that back, None where nothing is said."""
-        text = f"{path}/" if folder else path
+        text = composed(f"{path}/" if folder else path)
         return next((matches for matches, regex in self._rules if regex.fullmatch(text)), None)
 
 
@@ -91,7 +92,7 @@ def _compiled(line: str, where: str) -> list[tuple[bool, re.Pattern[str]]]:
     if line.rstrip().endswith("/**/"):  # the folders beneath; pathspec takes in the folder itself
         line = f"{line.rstrip()}*/"
     try:
-        found = GitIgnoreSpec.from_lines([line]).patterns
+        found = GitIgnoreSpec.from_lines([composed(line)]).patterns
         return [(bool(p.include), _whole(p.regex.pattern)) for p in found if p.regex is not None]
     except (ValueError, re.error):
         raise DataError(f"{where}: {line!r} is no pattern", hint=_HINT) from None

@@ -29,7 +29,8 @@ from urllib.parse import quote
 from indexer import archive
 from indexer.load_text import Plain, parse_text
 from indexer.outline import Markup
-from indexer.parsed import FILE_BYTES, Parsed, checked
+from indexer.parsed import FILE_BYTES, Parsed, checked, excess
+from indexer.scratch import scratch
 from indexer.worker import ALIVE
 from rag.datatypes import Document
 from rag.errors import Unavailable, UnreadableDocument, UnsupportedFormat
@@ -196,7 +197,11 @@ class Loader:
 
     def _parse(self, path: Path, name: str, suffix: str) -> Parsed:
         if suffix in _PLAIN:
-            return checked(parse_text(path.read_bytes(), name, _PLAIN[suffix]))
+            with path.open("rb") as file:
+                content = file.read(FILE_BYTES + 1)
+            if len(content) > FILE_BYTES:  # a log that grows, or a file system that tells no size
+                raise UnreadableDocument("too large: it grew while it was read")
+            return checked(parse_text(content, name, _PLAIN[suffix]))
         request = {"path": str(path.absolute()), "name": name, "format": _PARSED[suffix]}
         if self._ocr and _PARSED[suffix] in _PICTURED:
             request["ocr"] = self._ocr.languages
@@ -209,23 +214,24 @@ class Loader:
             self._forget_archive()
             try:
                 _check_file(path, archive.TOTAL_BYTES)
-                folder = tempfile.TemporaryDirectory(prefix="smallhold-")
             except OSError as error:
                 raise UnreadableDocument(f"cannot be read: {error.strerror or error}", passing=True) from error
-            self._archive = _OpenArchive(path, folder)
+            self._archive = _OpenArchive(path)
             try:
-                answer = self._ask({"path": str(path.absolute()), "into": folder.name, "suffixes": sorted(_DOCUMENTS)})
+                # What a killed run has left there, as much as an archive unpacks to, goes with the next one.
+                folder = self._archive.opened.enter_context(scratch(Path(tempfile.gettempdir())))
+                answer = self._ask({"path": str(path.absolute()), "into": str(folder), "suffixes": sorted(_DOCUMENTS)})
             except BaseException:
                 self._forget_archive()
                 raise
-            self._archive.files = {name: Path(folder.name, file) for name, file in answer["members"]}
+            self._archive.files = {name: folder / file for name, file in answer["members"]}
             self._archive.skipped = [(name, reason) for name, reason in answer["skipped"]]
         return self._archive.files, self._archive.skipped
 
     def _forget_archive(self) -> None:
         open_archive, self._archive = self._archive, None
         if open_archive:
-            open_archive.folder.cleanup()
+            open_archive.opened.close()
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         answer = self._worker.ask(request)
@@ -239,7 +245,7 @@ class Loader:
 @dataclass(slots=True)
 class _OpenArchive:
     path: Path
-    folder: tempfile.TemporaryDirectory[str]
+    opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     files: dict[str, Path] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
@@ -252,8 +258,8 @@ def _check_file(path: Path, limit: int) -> None:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
         raise UnreadableDocument("not a regular file")
-    if status.st_size > limit:
-        raise UnreadableDocument(f"too large: {status.st_size / 1e6:.0f} MB, the limit is {limit // 1_000_000} MB")
+    if reason := excess(status.st_size, limit):
+        raise UnreadableDocument(reason)
 
 
 class _Worker:

@@ -33,7 +33,7 @@ _DEFINITION = re.compile(
     re.IGNORECASE,
 )
 _FRONT_MATTER = re.compile(r"(---|\+\+\+)[ \t]*\r?\n(.*?)^(?:\1|\.\.\.)[ \t]*\r?$", re.DOTALL | re.MULTILINE)
-_FRONT_MATTER_CHARACTERS = 20_000
+FRONT_MATTER_CHARACTERS = 20_000
 _PATH_CHARACTERS = 200
 _INLINE = (
     (re.compile(r"!?\[([^\[\]]*)\]\([^()\s]*(?:\s\"[^\"]*\")?\)"), r"\1"),  # [text](target)
@@ -105,7 +105,7 @@ def path_above(span: Span, headings: Sequence[Heading], paths: Sequence[tuple[st
 
 def front_matter(text: str) -> tuple[str, int]:
     """Return the YAML or TOML block that opens a Markdown file, and where it ends: `("", 0)` where there is none."""
-    found = _FRONT_MATTER.match(text, 0, _FRONT_MATTER_CHARACTERS)
+    found = _FRONT_MATTER.match(text, 0, FRONT_MATTER_CHARACTERS)
     return (found.group(2), found.end()) if found else ("", 0)
 
 

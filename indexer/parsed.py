@@ -33,6 +33,11 @@ class Parsed:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
+def excess(size: int, limit: int) -> str:
+    """Say that a file of so many bytes is too large, "" where it is not."""
+    return f"too large: {size / 1e6:.0f} MB, the limit is {limit // 1_000_000} MB" if size > limit else ""
+
+
 def checked(parsed: Parsed) -> Parsed:
     """Return `parsed`; raise `UnreadableDocument` where there is no text in it or more than `TEXT_CHARACTERS`."""
     if not parsed.text or parsed.text.isspace():

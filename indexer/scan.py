@@ -7,7 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from indexer.archive import SUFFIXES as ARCHIVES
+from indexer.archive import TOTAL_BYTES
 from indexer.ignore import Ignore
+from indexer.parsed import FILE_BYTES, excess
 from rag.errors import InvalidRequest
 from rag.manifest import Patterns
 
@@ -146,12 +149,20 @@ def find_files(plan: RootPlan, suffixes: frozenset[str], exclude: Path, owners: 
     owner = dict(owners)
     for root in filter(is_path, plan.sync):
         for path in _walk(Path(root), exclude, plan.patterns.get(root, Patterns()), scan):
-            reason = _unsuitable(path, suffixes)
-            if reason:
+            try:
+                status = path.lstat()
+            except FileNotFoundError:
+                continue  # it went away after its folder was listed
+            except OSError as error:
+                scan.failed.append((printable(path), error.strerror or "it cannot be looked at"))
+                continue
+            if reason := _unsuitable(path, status, suffixes):
                 scan.skipped.append((printable(path), reason))
                 continue
             document_id = _document_id(path, Path(root), plan.labels[root])
-            if not _is_utf8(document_id):
+            if reason := excess(status.st_size, TOTAL_BYTES if path.suffix.lower() in ARCHIVES else FILE_BYTES):
+                scan.failed.append((printable(path), reason))  # told before the whole of it is hashed
+            elif not _is_utf8(document_id):
                 scan.failed.append((printable(path), "its name is not valid UTF-8; rename it"))
             elif document_id in owner:
                 reason = f"its id {document_id!r} belongs to {owner[document_id]}; rename one of them"
@@ -162,8 +173,8 @@ def find_files(plan: RootPlan, suffixes: frozenset[str], exclude: Path, owners: 
     return scan
 
 
-def printable(path: Path) -> str:
-    """Return a path as text that can be printed and stored, whatever bytes its name has."""
+def printable(path: Path | str) -> str:
+    """Return a path, or a part of one, as text that can be printed and stored, whatever bytes its name has."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -183,12 +194,18 @@ def _forget(labels: dict[str, str], path: Path | str) -> None:
 
 def _existing(path: Path) -> Path:
     try:
-        return path.resolve(strict=True)
+        found = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:
         raise InvalidRequest(
-            f"there is no file or folder {path}",
+            f"there is no file or folder {printable(path)}",
             hint="If it was indexed before and is gone for good: smallhold index --remove PATH",
         ) from error
+    if not _is_utf8(str(found)):
+        raise InvalidRequest(
+            f"the path {printable(found)} is not valid UTF-8, and no index can hold it",
+            hint="Rename the file or folder that has these bytes in its name.",
+        )
+    return found
 
 
 def _label(path: Path, labels: Mapping[str, str], taken: Iterable[str]) -> str:
@@ -223,34 +240,39 @@ def _walk(root: Path, exclude: Path, patterns: Patterns, scan: Scan) -> Iterator
             scan.excluded.append(printable(path) + "/" * folder)
         return out
 
-    def refused(error: OSError) -> None:
-        scan.failed.append((printable(Path(error.filename)), error.strerror or "it cannot be listed"))
+    # A list instead of `os.walk`, which calls itself once a level and ends with `RecursionError` in a deep tree.
+    waiting = [root]
+    while waiting:
+        here = waiting.pop()
+        try:
+            with os.scandir(here) as entries:
+                found = sorted((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith("."))
+        except OSError as error:
+            scan.failed.append((printable(here), error.strerror or "it cannot be listed"))
+            continue
+        yield from (here / name for name, folder in found if not folder and not left_out(here / name, False))
+        folders = [here / name for name, folder in found if folder and here / name != exclude]
+        waiting += [path for path in folders if not left_out(path, True)][::-1]
 
-    for folder, folders, files in os.walk(root, onerror=refused):
-        here = Path(folder)
-        links = [name for name in folders if (here / name).is_symlink()]
-        for name in sorted([*files, *links]):
-            if not name.startswith(".") and not left_out(here / name, False):
-                yield here / name
-        folders[:] = [
-            name
-            for name in sorted(set(folders).difference(links))
-            if not name.startswith(".") and here / name != exclude and not left_out(here / name, True)
-        ]
 
-
-def _unsuitable(path: Path, suffixes: frozenset[str]) -> str:
-    """Say why a path is no document, empty where it may be one."""
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, and no link to one."""
     try:
-        mode = path.lstat().st_mode
-    except OSError as error:
-        return error.strerror or "it cannot be looked at"
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
+
+
+def _unsuitable(path: Path, status: os.stat_result, suffixes: frozenset[str]) -> str:
+    """Say why a path is no document, empty where it may be one."""
+    mode = status.st_mode
     if stat.S_ISLNK(mode):
         return "it is a symbolic link; index what it points to by its own path"
     if not stat.S_ISREG(mode):
         return "it is not a regular file"
     if path.suffix.lower() not in suffixes:
-        return f"no loader for files named *{path.suffix}" if path.suffix else "no loader for files without a suffix"
+        suffix = printable(path.suffix)
+        return f"no loader for files named *{suffix}" if suffix else "no loader for files without a suffix"
     return ""
 
 

@@ -66,7 +66,7 @@ def _day(value: str) -> str:
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     id: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_path)]
     text: str
@@ -205,19 +205,20 @@ def _bounded(lines: BinaryIO) -> Iterator[tuple[bytes, int]]:
         size, end = len(line), line
         while size > LINE_BYTES and not end.endswith(b"\n") and (end := lines.readline(_PIECE)):
             size += len(end)
-        if not line.endswith(b"\n") and size <= LINE_BYTES:
-            _refuse_cut(line)
+        if not end.endswith(b"\n") and not (size <= LINE_BYTES and _is_json(line)):
+            raise InvalidRequest(
+                "the stream ends in the middle of a line; the index was left as it is",
+                hint="Did the program that writes it fail? A stream takes the place of all that its source had before.",
+            )
         yield line, size
 
 
-def _refuse_cut(line: bytes) -> None:
+def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
     except (ValueError, RecursionError):
-        raise InvalidRequest(
-            "the stream ends in the middle of a line; the index was left as it is",
-            hint="Did the program that writes it fail? A stream takes the place of all that its source had before.",
-        ) from None
+        return False
+    return True
 
 
 def _parsed(line: bytes) -> _Record:

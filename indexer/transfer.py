@@ -6,6 +6,7 @@ chunks with its vector. docs/format.md specifies both.
 
 import base64
 import json
+import re
 import shutil
 import sqlite3
 import zipfile
@@ -19,6 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from indexer.compact import counts, infos
+from indexer.scratch import scratch
 from indexer.segment import Part, StoreWriter, finish_segment
 from indexer.store import IndexWriter
 from rag.catalog import Original
@@ -37,13 +39,14 @@ _MAX_HEAD = 16_000_000
 _MAX_LINE = 256_000_000  # bytes of one document's text as JSON; loaders take far smaller files
 _SEGMENT = 50_000  # chunks held in memory before a segment is written: 77 MB of 384 dimensions
 _UNIT = 1e-3
+_OFFSETS = re.compile(r"(?:[0-9]{1,9}(?:,[0-9]{1,9})*)?")
 
 _Line = TypeVar("_Line", bound=BaseModel)
 MetadataValues = dict[str, str | int | float | bool]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class _Head(_Record):
@@ -86,21 +89,20 @@ class _ChunkLine(_Record):
 def export_index(directory: Path, archive: Path) -> Counts:
     """Write the live documents of an index to a zip archive, and return how much it holds.
 
-    Written beside its place first, so that an archive of that name is whole or not there. Raises `InvalidRequest`
-    where the file exists, `IndexMissing`, `IndexDamaged`, and `Unavailable` where the disk refuses.
+    Written beside its place first, so that an archive of that name is whole or not there; what a killed export leaves,
+    the next one removes. Raises `InvalidRequest` where the file exists, `IndexMissing`, `IndexDamaged`, and
+    `Unavailable` where the disk refuses.
     """
     if archive.exists():
         raise InvalidRequest(f"{archive} is there already", hint="Name a new file, or remove that one first.")
-    beside = archive.with_name(f".{archive.name}.part")
     try:
-        with Index.open(directory) as index:
+        with Index.open(directory) as index, scratch(archive.absolute().parent) as folder:
+            beside = folder / _LINES
             _write(index, beside)
             beside.replace(archive)
             return index.manifest.counts
     except OSError as error:
         raise Unavailable(f"cannot write {archive}: {error.strerror or error}", hint="Make room for it.") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _write(index: Index, path: Path) -> None:
@@ -262,8 +264,16 @@ def _chunk(line: _ChunkLine, document: _DocumentLine, dimension: int, archive: P
         raise _malformed(archive, f"chunk {line.id!r} has no vector of length 1 in {dimension} dimensions")
     if not line.start <= line.end <= len(document.text):
         raise _malformed(archive, f"chunk {line.id!r} is no part of its document")
+    if not _has_pages(line.metadata):
+        raise _malformed(archive, f"chunk {line.id!r} has pages that are no numbers")
     text = document.text[line.start : line.end]
     return Chunk(line.id, document.id, text, Span(line.start, line.end), line.metadata), vector_d
+
+
+def _has_pages(metadata: MetadataValues) -> bool:
+    """Whether the page of a chunk, and where further ones start in it, are numbers, if they are there."""
+    page, breaks = metadata.get("page", 1), metadata.get("page_breaks", "")
+    return type(page) is int and isinstance(breaks, str) and _OFFSETS.fullmatch(breaks) is not None
 
 
 def _add(incoming: StoreWriter, line: _DocumentLine, chunks: Sequence[Chunk], archive: Path) -> None:

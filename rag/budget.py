@@ -50,6 +50,7 @@ class Ledger:
         self._now = now
         self._lock = threading.Lock()
         self._open: sqlite3.Connection | None = None
+        self._file = 0  # its inode
 
     def spent(self, key: Key) -> int:
         """Return what a key has spent today. Raises `KeysDamaged`."""
@@ -96,8 +97,12 @@ class Ledger:
     def _connection(self) -> Iterator[sqlite3.Connection]:
         try:
             with self._lock:
+                if self._open is not None and not self._is_there():
+                    self._open.close()
+                    self._open = None
                 if self._open is None:
                     self._open = self._connect()
+                    self._file = self._path.stat().st_ino
                 yield self._open
         except (sqlite3.Error, OSError) as error:
             # Not to count would be to give without limit. The path stays in the log: clients are told the rest.
@@ -105,6 +110,13 @@ class Ledger:
             raise KeysDamaged(
                 "the tokens that this key has spent cannot be kept", hint="The server's log says why."
             ) from error
+
+    def _is_there(self) -> bool:
+        """Whether the open file is still the one of that name: whoever deletes it begins to count anew, not never."""
+        try:
+            return self._path.stat().st_ino == self._file
+        except FileNotFoundError:
+            return False
 
     def _connect(self) -> sqlite3.Connection:
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite itself would let everybody read

@@ -4,14 +4,13 @@ import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
 from rag.cli_index import IndexRuns, plain, show_problems, summary
-from rag.console import err, out, print_error
+from rag.console import err, json_text, out, print_error
 from rag.errors import IndexLocked, InvalidRequest, SmallholdError, SourceEmptied
 from rag.manifest import read_patterns, read_roots
 
@@ -165,7 +164,7 @@ def _show(report: "SyncReport", directory: Path, as_json: bool) -> None:
     """Write a report: an object a line for programs, else a line with the time, and what could not be read."""
     if as_json:
         line = {"time": datetime.now().astimezone().isoformat(timespec="seconds"), **plain(report, directory)}
-        sys.stdout.write(dumps(line, ensure_ascii=False) + "\n")
+        sys.stdout.write(json_text(line) + "\n")
         sys.stdout.flush()
         return
     show_problems(report)

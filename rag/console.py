@@ -1,6 +1,7 @@
 """What the command line shows: progress bars and messages on stderr, results on stdout."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,14 +33,41 @@ from rag.pipeline import said
 if TYPE_CHECKING:
     from rag.doctor import Finding
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# What no terminal should be sent, and no UTF-8 holds: control characters but tab and newline, and half surrogates, both
+# of which file names may have.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class _Console(Console):
+    """Shows control characters instead of obeying them: names of files and titles of documents come from anywhere."""
+
+    def render_str(self, text: str, *args: Any, **options: Any) -> Text:
+        """Return text, in whose markup no control character has a meaning."""
+        return super().render_str(_visible(text), *args, **options)
+
+
+out = _Console(highlight=False, emoji=False, soft_wrap=True)
+err = _Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def print_json(value: object) -> None:
     """Write one JSON value to stdout, for programs."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    sys.stdout.write(json_text(value, indent=2) + "\n")
     sys.stdout.flush()
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """Return a value as JSON that UTF-8 can hold: half surrogates stand in it as JSON spells them."""
+    return re.sub("[\ud800-\udfff]", _escaped, json.dumps(value, ensure_ascii=False, indent=indent))
+
+
+def _visible(text: str) -> str:
+    return _CONTROL.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\u{code:04x}" if code > 0xFF else f"\\x{code:02x}"
 
 
 def print_error(error: SmallholdError) -> None:

@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from rag.errors import InvalidRequest
-from rag.glob import LONGEST, compile_glob
+from rag.glob import LONGEST, compile_glob, composed
 
 MOST_PARTS = 32  # filters in one, those within others counted
 MOST_VALUES = 64  # in one list
@@ -39,7 +39,7 @@ EXAMPLE: dict[str, Any] = {"path": {"glob": "hr/**"}, "type": ["pdf", "docx"], "
 class Facts(NamedTuple):
     """What is known of a document. `types` are its format and its file's suffix, `day` is None where there is none.
 
-    Types and tags are casefolded, and so is the title.
+    The path is `rag.glob.composed`; types, tags and title are `folded`.
     """
 
     path: str
@@ -50,6 +50,11 @@ class Facts(NamedTuple):
 
 
 Predicate = Callable[[Facts], bool]
+
+
+def folded(text: str) -> str:
+    """Return a text as it is compared: upper and lower case are the same, and so are two spellings of an accent."""
+    return composed(text.casefold())
 
 
 def _glob(pattern: str) -> str:
@@ -144,7 +149,7 @@ class TitleIs(_Part):
 
     def predicate(self) -> Predicate:
         """Return the test."""
-        wanted = self.contains.casefold()
+        wanted = folded(self.contains)
         return lambda facts: wanted in facts.title
 
 
@@ -196,7 +201,7 @@ class Filter(_Part):
 
 
 def _folded(words: tuple[str, ...] | None) -> frozenset[str]:
-    return frozenset(word.casefold() for word in words or ())
+    return frozenset(folded(word) for word in words or ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ Told from the English words that ask, never from what is asked about. Questions 
 
 import re
 
-# What people put before the question itself.
+# What people put before the question itself; no more of it, or "ok, ok, ok, ..." would take seconds.
 _POLITE = (
     r"(?:(?:and|but|so|then|ok|okay|well|also|please|kindly|can|could|would|will|you|i|we|us|me|to|need|want|like|d"
-    r"|love|help|understand|know|tell|let|show|briefly|exactly|just)\W+)*"
+    r"|love|help|understand|know|tell|let|show|briefly|exactly|just)\W+){0,20}"
 )
 # "how many", "how similar" and "how often" ask for a measure; a way or an account is asked for with a verb.
 _VERB = (
@@ -30,18 +30,19 @@ _KINDS = (
 )
 _SEVERAL = rf"(?:what|which)\s+(?:are|were)\s+(?:\w+\s+){{0,4}}{_KINDS}\b"
 _BETWEEN = r"(?:what|which|is|are)\b.*\b(?:differences?|similarit(?:y|ies)|comparison)\b"
-_PROS = r".*\bpros\s+and\s+cons\b"
 _HAPPENS = r"what\s+(?:happens|would\s+happen|should\s+(?:i|we|you|one)\s+do|can\s+(?:i|we|you|one)\s+do)\b"
 
 # A question may follow another sentence or clause: "According to the report, why ...".
 _LONG = re.compile(
     rf"(?:^|[,;:.!?]\s+){_POLITE}"
-    rf"(?:why\b|(?!{_NAME}){_MANNER}|{_ORDER}|{_SEVERAL}|{_BETWEEN}|{_PROS}|{_HAPPENS})",
+    rf"(?:why\b|(?!{_NAME}){_MANNER}|{_ORDER}|{_SEVERAL}|{_BETWEEN}|{_HAPPENS})",
     re.IGNORECASE,
 )
+_PROS = re.compile(r"\bpros\s+and\s+cons\b", re.IGNORECASE)  # anywhere
 _READ = 2_000  # characters of a question that are looked at
 
 
 def asks_at_length(question: str) -> bool:
     """Whether the question asks why or how, or to explain, describe, compare or list."""
-    return _LONG.search(" ".join(question[:_READ].split())) is not None
+    read = " ".join(question[:_READ].split())
+    return _PROS.search(read) is not None or _LONG.search(read) is not None

@@ -3,16 +3,27 @@
 `*` stands for any characters but `/`, `?` for one, and a whole part `**` for any number of folders. A pattern with a
 `/` at its beginning or in it is a whole path; one without is the name of a file or folder at any depth. What names a
 folder without wildcards, or ends with `/`, takes in everything beneath it.
+
+A letter with an accent can be spelt as one character or as two: macOS writes file names in the second way, keyboards in
+the first. Nobody sees the difference, so that there is none here.
 """
 
 import re
+import unicodedata
 from itertools import groupby
 
 LONGEST = 200
 
 
+def composed(text: str) -> str:
+    """Return a text with its accents and letters as one character each (NFC), where Unicode has one."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
 def compile_glob(pattern: str) -> re.Pattern[str]:
-    """Return the regular expression whose `match` decides on a path with `/`. Raises `ValueError` for a bad pattern.
+    """Return the regular expression whose `match` decides on a `composed` path with `/`.
+
+    Raises `ValueError` for a bad pattern.
 
     Time is bounded by the path's length, not by its power of the number of wildcards: the text between two `*`, and the
     parts between two `**`, are taken where they come first and never tried again (atomic groups). That loses nothing,
@@ -20,6 +31,7 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
     """
     if not pattern or len(pattern) > LONGEST:
         raise ValueError(f"a path pattern has 1 to {LONGEST} characters")
+    pattern = composed(pattern)
     parts = pattern.removeprefix("/").removesuffix("/").split("/")
     scheme = 2 if parts[:2] in (["http:", ""], ["https:", ""]) else 0  # addresses of pages are ids too
     if any(part in ("", ".", "..") for part in parts[scheme:]):

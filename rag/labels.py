@@ -15,7 +15,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from rag.errors import InvalidRequest
-from rag.glob import compile_glob
+from rag.glob import compile_glob, composed
 from rag.toml import read_toml
 
 MOST_RULES = 1000
@@ -79,8 +79,9 @@ class Labeller:
 
     def labels(self, document_id: str, own: str = "") -> frozenset[str]:
         """Return a document's labels; `own` are those that it names itself, one a line."""
+        spelt = composed(document_id)
         for pattern, labels, path in self._rules:
-            if pattern.match(document_id):
+            if pattern.match(spelt):
                 self._unused.discard(path)
                 return labels
         return frozenset(filter(None, map(str.strip, own.splitlines())))

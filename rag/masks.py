@@ -14,7 +14,8 @@ import numpy as np
 
 from rag.datatypes import Metadata
 from rag.docstore import DocumentStore, SegmentedStore
-from rag.filter import Facts, Filter, View
+from rag.filter import Facts, Filter, View, folded
+from rag.glob import composed
 from rag.labels import Labeller, LabelRule, may_see
 from rag.protocols import BoolArray, IntArray
 
@@ -131,10 +132,10 @@ def _facts(document_id: str, title: str, metadata: Metadata) -> Facts:
     _, dot, suffix = document_id.rpartition("/")[2].rpartition(".")
     kinds = (str(metadata.get("format", "")), suffix if dot else "")
     return Facts(
-        path=document_id,
-        title=title.casefold(),
-        types=frozenset(kind.casefold() for kind in kinds if kind),
-        tags=frozenset(str(metadata.get("tags", "")).casefold().splitlines()),
+        path=composed(document_id),
+        title=folded(title),
+        types=frozenset(folded(kind) for kind in kinds if kind),
+        tags=frozenset(folded(str(metadata.get("tags", ""))).splitlines()),
         day=_day(str(metadata.get("date", ""))),
     )
 

@@ -48,6 +48,7 @@ _CHATTER = frozenset(
 )
 FUNCTION_WORDS = PRONOUNS | AUXILIARIES | PREPOSITIONS | QUESTION_WORDS | _SMALL
 EMPTY_WORDS = FUNCTION_WORDS | _CHATTER
+_SMALL_IN_NAMES = FUNCTION_WORDS - {"i"}  # they have a capital only where every word has one
 _INSIDE_NAMES = frozenset("of the and for de la le du des da di del van von der den al el &".split())
 # Words that end a noun phrase or begin one without being of it, beside those in -ly and -ed.
 _VERBS = frozenset(
@@ -107,7 +108,8 @@ def phrases(text: str) -> list[Phrase]:
 
 def _phrases(sentence: str, offset: int) -> Iterator[Phrase]:
     words = tokens(sentence)
-    capitals = [_is_capital(words, i) for i in range(len(words))]
+    title_case = _title_case(words)
+    capitals = [_is_capital(words, i, title_case) for i in range(len(words))]
     i = 0
     while i < len(words):
         degree = i > 0 and words[i - 1].low == "how"  # "how deep"
@@ -186,7 +188,7 @@ def _adjoin(sentence: str, words: list[Token], i: int) -> bool:
     return not sentence[words[i - 1].end : words[i].start].strip()
 
 
-def _is_capital(words: list[Token], i: int) -> bool:
+def _is_capital(words: list[Token], i: int, title_case: bool) -> bool:
     """Whether a word's capital tells of a name: not a sentence's first, nor one where every word has one."""
     word = words[i]
     if not any(letter.isupper() for letter in word.text):
@@ -195,8 +197,8 @@ def _is_capital(words: list[Token], i: int) -> bool:
         return False
     if i == 0 and not any(letter.isupper() for letter in word.text[1:]):
         return len(words) > 1 and words[1].text[0].isupper() and words[1].low not in EMPTY_WORDS
-    return not _title_case(words)
+    return not title_case
 
 
 def _title_case(words: list[Token]) -> bool:
-    return any(w.text[0].isupper() and w.low in FUNCTION_WORDS - {"i"} and not w.text.isupper() for w in words[1:])
+    return any(w.text[0].isupper() and w.low in _SMALL_IN_NAMES and not w.text.isupper() for w in words[1:])

@@ -204,6 +204,8 @@ class RagPipeline:
             raise InvalidRequest("the question is empty")
         if len(question) > MAX_QUESTION_CHARACTERS:
             raise InvalidRequest(f"the question is longer than {MAX_QUESTION_CHARACTERS} characters")
+        if any("\ud800" <= character <= "\udfff" for character in question):  # no tokenizer takes them
+            raise InvalidRequest("the question holds bytes that are no UTF-8", hint="Is the terminal set to UTF-8?")
         if self._retriever is None:
             return FollowUp(question, turns=len(history)), Usage()
         asked = follow_up(question, history)

@@ -49,7 +49,9 @@ class Prompt(BaseModel):
     ) -> list[Message]:
         """Return the chat that asks `question` over `passages`, or from memory where there are none.
 
-        Earlier turns come after the worked examples, so that those stay one prefix for every conversation.
+        Earlier turns come after the worked examples, so that those stay one prefix for every conversation. One that
+        begins as a passage does is marked as a quotation: what has been read of a passage is known by its tokens, and
+        nobody is to find out by guesses, from `cached_tokens`, what stands in one that is hidden from them.
         """
         if not passages:
             return [Message("system", self.closed_book), *history, Message("user", question)]
@@ -59,7 +61,12 @@ class Prompt(BaseModel):
             chat.append(Message("user", self._user(text, example.question)))
             chat.append(Message("assistant", example.answer))
         text = "\n\n".join(self.passage_text(p) for p in passages)
-        return [*chat, *history, Message("user", self._user(text, question))]
+        return [*chat, *map(self._quoted, history), Message("user", self._user(text, question))]
+
+    def _quoted(self, turn: Message) -> Message:
+        """Return a turn that begins like no passage."""
+        head = self._user(self.passage, "").partition("{")[0]
+        return Message(turn.role, f"> {turn.content}") if turn.content.startswith(head) else turn
 
     def passage_text(self, passage: ScoredChunk) -> str:
         """Return a passage as it stands in the prompt, for counting its tokens too."""

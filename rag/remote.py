@@ -22,6 +22,7 @@ from rag.remote_stream import BadAnswer, StreamedAnswer, error_message
 # Bounds on what an endpoint may send; answers here are a few kilobytes.
 MAX_ANSWER_BYTES = 50_000_000
 MAX_ERROR_BYTES = 64_000
+MAX_ERROR_SECONDS = 10.0  # a body that drips would hold a lane of the server for good
 
 # Beyond the common core. An endpoint that answers 400 naming some of these is asked again without them; one that names
 # none is asked without those that change no answer.
@@ -115,10 +116,11 @@ class EndpointGenerator:
         """Send the request until it is accepted. Raises what the last attempt failed with."""
         failed = 0
         while True:
-            failure, retry_after = None, ""
+            failure, retry_after, left_out = None, "", self._refused
             self._pace.wait()
             try:
-                response = self._client.send(self._request(messages, sampling), stream=True, auth=self._key)
+                request = self._request(messages, sampling, left_out)
+                response = self._client.send(request, stream=True, auth=self._key)
             except _MAY_PASS as error:
                 failure = EndpointFailed(f"{self._where} cannot be reached: {_describe(error)}")
                 failure.__cause__ = error
@@ -127,7 +129,7 @@ class EndpointGenerator:
             else:
                 if response.status_code == 200:
                     return response
-                failure = self._refusal(response)
+                failure = self._refusal(response, left_out)
                 retry_after = response.headers.get("Retry-After", "")
             if failure is None:
                 continue
@@ -136,7 +138,7 @@ class EndpointGenerator:
             self._sleep(pause(failed, retry_after))
             failed += 1
 
-    def _request(self, messages: Sequence[Message], sampling: Sampling) -> httpx.Request:
+    def _request(self, messages: Sequence[Message], sampling: Sampling, left_out: frozenset[str]) -> httpx.Request:
         if sampling.grammar:
             raise InvalidRequest("a grammar cannot be sent to an endpoint", hint="Use a local model.")
         body: dict[str, Any] = {
@@ -150,19 +152,22 @@ class EndpointGenerator:
             "seed": sampling.seed,
         }
         # Newer models of OpenAI know only the second name, most other servers only the first.
-        body["max_completion_tokens" if "max_tokens" in self._refused else "max_tokens"] = sampling.max_tokens
+        body["max_completion_tokens" if "max_tokens" in left_out else "max_tokens"] = sampling.max_tokens
         if sampling.stop:
             body["stop"] = list(sampling.stop)
-        accepted = {key: value for key, value in body.items() if key not in self._refused}
+        accepted = {key: value for key, value in body.items() if key not in left_out}
         return self._client.build_request("POST", self._url, json=accepted)
 
-    def _refusal(self, response: httpx.Response) -> EndpointFailed | None:
-        """Judge a status other than 200: return what may pass, None for "ask again without that", raise the rest."""
+    def _refusal(self, response: httpx.Response, left_out: frozenset[str]) -> EndpointFailed | None:
+        """Judge a status other than 200: return what may pass, None for "ask again without that", raise the rest.
+
+        The request that was refused had left out `left_out`.
+        """
         with closing(response):
             status, text = response.status_code, self._error_text(response)
         if status in (400, 413, 422) and _exceeds_context(text):
             raise PromptTooLong(f"the prompt does not fit {self._model}: {text}")
-        if status in (400, 422) and self._leave_out(text):
+        if status in (400, 422) and self._leave_out(text, left_out):
             return None
         failure = EndpointFailed(
             f"{self._where} answered {status}: {text}", hint=self._key.hint if status in (401, 403) else ""
@@ -171,10 +176,13 @@ class EndpointGenerator:
             return failure
         raise failure
 
-    def _leave_out(self, error: str) -> bool:
-        """Note the parameters that a 400 is about; False where there is nothing left to leave out."""
+    def _leave_out(self, error: str, left_out: frozenset[str]) -> bool:
+        """Note the parameters that a 400 is about; False where there is nothing left to leave out.
+
+        What counts is what this very request had in it: another thread may have noted the same meanwhile.
+        """
         named = {"max_tokens"} if "max_completion_tokens" in error else {name for name in _DROPPABLE if name in error}
-        new = (named or set(_WITHOUT_EFFECT)) - self._refused
+        new = (named or set(_WITHOUT_EFFECT)) - left_out
         self._refused |= new
         return bool(new)
 
@@ -190,11 +198,11 @@ class EndpointGenerator:
 
     def _error_text(self, response: httpx.Response) -> str:
         """Return what an error response says, in one line, without the key."""
-        body = b""
+        body, began = b"", time.monotonic()
         try:
             for chunk in response.iter_bytes():
                 body += chunk
-                if len(body) > MAX_ERROR_BYTES:
+                if len(body) > MAX_ERROR_BYTES or time.monotonic() - began > MAX_ERROR_SECONDS:
                     break
         except httpx.HTTPError:
             pass  # the status is known; a body that breaks off only says less

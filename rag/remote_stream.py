@@ -29,6 +29,7 @@ class StreamedAnswer:
     usage: Usage = field(default_factory=Usage)
     events: int = 0
     done: bool = False
+    _half: str = ""  # the first half of a character that the last text ended in
 
     def read_stream(self, chunks: Iterator[bytes]) -> Iterator[Piece]:
         """Yield the text of a stream of server-sent events."""
@@ -50,7 +51,7 @@ class StreamedAnswer:
             message = choice.get("delta") or choice.get("message")
             text = message.get("content") if isinstance(message, dict) else None
             if isinstance(text, str) and text:
-                yield _piece(text, choice.get("logprobs"))
+                yield _piece(self._whole(text), choice.get("logprobs"))
             if choice.get("finish_reason"):
                 self.finish_reason = _FINISH_REASONS.get(str(choice["finish_reason"]), "stop")
 
@@ -60,7 +61,16 @@ class StreamedAnswer:
             raise BadAnswer("sent neither a stream of events nor JSON")
         if self.finish_reason is None:
             raise BadAnswer("broke off its answer")
-        return Piece("", finish_reason=self.finish_reason, usage=self.usage)
+        return Piece("\ufffd" if self._half else "", finish_reason=self.finish_reason, usage=self.usage)
+
+    def _whole(self, text: str) -> str:
+        """Return text of whole characters: servers that count in UTF-16 cut emoji in two, a half in each of two events.
+
+        A half that the other one does not follow becomes U+FFFD, since UTF-8 cannot hold it.
+        """
+        text = self._half + text
+        self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        return _joined(text[: len(text) - len(self._half)])
 
 
 def split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -83,7 +93,12 @@ def error_message(body: bytes) -> str:
         error = text
     if isinstance(error, dict):
         error = f"{error.get('message')} ({error['code']})" if error.get("code") else error.get("message")
-    return " ".join(str(error).split())[:500] or "nothing further"
+    return " ".join(_joined(str(error)).split())[:500] or "nothing further"
+
+
+def _joined(text: str) -> str:
+    """Put halves of characters together; one that is alone becomes U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _parse_event(data: bytes) -> dict[str, Any]:

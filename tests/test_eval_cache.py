@@ -3,6 +3,8 @@
 import multiprocessing
 import sqlite3
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from threading import Thread
 
@@ -148,6 +150,67 @@ def test_a_reader_that_has_enough_leaves_a_beginning_that_another_one_may_want_t
     assert model.asked == 2
     assert read(2) == read(3)[:2] == list(PIECES[:2])  # a whole answer serves all
     assert model.asked == 2 and len(cache) == 1
+
+
+class Fickle(Model):
+    """Writes its answers in turn, the last one for ever."""
+
+    def __init__(self, *answers: str) -> None:
+        super().__init__()
+        self._answers = list(answers)
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        yield from (Piece(word + " ", -0.1, 1) for word in answer.split())
+        yield Piece("", finish_reason="stop", usage=Usage(20, 8, 3))
+
+
+class Reader:
+    """A pipeline that reads as many pieces as it is told."""
+
+    def __init__(self, generator: CachedGenerator) -> None:
+        self._generator = generator
+        self.pieces = 100
+
+    def answer(self, question: str, history: Sequence[Message] = ()) -> Answer:
+        text = ""
+        with closing(self._generator.stream(ASK, Sampling())) as stream:
+            for piece in islice(stream, self.pieces):
+                text += piece.text
+        return Answer(text.strip())
+
+    def retrieve(self, question: str, history: Sequence[Message] = ()) -> list[ScoredChunk]:
+        return []
+
+
+@pytest.mark.parametrize("second", ["In the north", "By", "Bythe river"])
+def test_an_answer_is_never_put_together_of_two(cache: AnswerCache, second: str) -> None:
+    """Endpoints do not answer alike each time, nor in the same pieces: what another run cut short may not go on."""
+    generator = CachedGenerator(Fickle("By the river", second), cache, "endpoint")
+    reader = Reader(generator)
+    pipeline = CachedPipeline(reader, generator)
+    reader.pieces = 2
+    assert pipeline.answer("Where?").text == "By the"
+    reader.pieces = 100
+    for _ in range(2):
+        assert pipeline.answer("Where?").text == second
+    saved = cache.get(request_key("endpoint", ASK, Sampling()))
+    assert saved is not None and saved.complete
+
+
+def test_a_model_that_begins_otherwise_each_time_is_read_from_the_beginning(cache: AnswerCache) -> None:
+    """A passage that is given up and chosen after all is asked for twice, and the second time counts whole."""
+    generator = CachedGenerator(Fickle("A a", "B b", "C c", "D d"), cache, "weights")
+
+    class Twice(Reader):
+        def answer(self, question: str, history: Sequence[Message] = ()) -> Answer:
+            self.pieces = 1
+            super().answer(question)
+            self.pieces = 100
+            return super().answer(question)
+
+    pipeline = CachedPipeline(Twice(generator), generator)
+    assert [pipeline.answer("Where?").text for _ in range(2)] == ["D d"] * 2
 
 
 def test_how_likely_declining_was_is_kept_and_asked_for_by_the_key(cache: AnswerCache) -> None:

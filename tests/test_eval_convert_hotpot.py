@@ -64,6 +64,7 @@ def test_paragraphs_become_documents_once(tmp_path: Path, monkeypatch: pytest.Mo
         ([ITEMS[0], {**ITEMS[1], "context": [["T", "no list"]]}], r"item 1.context\[0\]: \[title, \[sentences\]\]"),
         ([item("a", [MILL], [["Tolmen Mill"]])], r"item 0.supporting_facts\[0\]"),
         ([{**ITEMS[0], "answer": None}], "item 0: 'answer' must be a str"),
+        ([{**ITEMS[0], "level": float("nan")}], "a number is NaN or infinite"),
         ([{k: v for k, v in ITEMS[0].items() if k != "supporting_facts"}], "The test files have no answers"),
     ],
 )

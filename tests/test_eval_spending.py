@@ -68,6 +68,33 @@ def test_a_question_may_cost_what_the_token_budgets_allow() -> None:
     begun(together, limit=(512 + 2 + 1536) / 1000 + 96 / 500 + 1e-9).check(together)
 
 
+def test_a_cascade_of_the_configuration_is_billed_like_one_of_the_row() -> None:
+    cascade = {"generator": "large", "endpoint": "https://host/v1", "threshold": 0.5}
+    row = SystemRow.model_validate({"name": "small", "generator": "small", "retrieval": True})
+    settings = Settings.model_validate({"cascade": cascade})
+    assert row.endpoints(settings) == {"large"}
+    assert row.endpoints(Settings()) == frozenset()
+    assert remote().endpoints(settings) == {"m", "large"}
+    own = row.model_copy(update={"settings": {"cascade": {"generator": "other", "endpoint": ""}}})
+    assert own.endpoints(settings) == frozenset()
+
+
+def test_a_cascades_endpoint_without_prices_keeps_no_limit() -> None:
+    cascade = {"generator": "large", "endpoint": "https://host/v1", "threshold": 0.5}
+    row = SystemRow.model_validate(
+        {"name": "both", "generator": "small", "retrieval": True, "settings": {"cascade": cascade}}
+    )
+    with pytest.raises(LimitReached, match="both states no prices per million tokens, so that no limit can be kept"):
+        begun(row, limit=1.0).check(row)
+    begun(row).check(row)
+    priced = row.model_copy(update=PRICES)
+    spending = begun(priced, limit=100.0)
+    spending.check(priced)
+    spending.add(answered("both", None))
+    with pytest.raises(LimitReached, match="the endpoint of both tells no tokens"):
+        spending.check(priced)
+
+
 def test_cheap_answers_so_far_do_not_make_the_next_one_cheap() -> None:
     spending = begun(remote(), limit=0.25)
     spending.add(answered("gpt", 0.001))

@@ -4,7 +4,10 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import stat
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -179,6 +182,29 @@ def test_a_head_that_is_a_bomb(tmp_path: Path) -> None:
         unpacked(tmp_path, "x.tar.gz", gzip.compress(head))
 
 
+def sparse(name: str, size: int) -> bytes:
+    """A tar archive of one GNU sparse file that is nothing but a hole."""
+    info = tarfile.TarInfo(name)
+    info.type = tarfile.GNUTYPE_SPARSE
+    head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    head[386:410] = b"%011o\0%011o\0" % (size, 0)  # the one run of data: at the end, and empty
+    head[483:495] = b"%011o\0" % size
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head) + bytes(20 * 512 - len(head))
+
+
+def test_holes_are_counted(tmp_path: Path) -> None:
+    """A sparse file's zeros come out of no stream, and would fill the disk all the same."""
+    (tmp_path / "x").mkdir()
+    members, _ = unpacked(tmp_path / "x", "x.tar", sparse("a.txt", 4_000_000))
+    assert members == {"a.txt": bytes(4_000_000)}
+    with pytest.raises(UnreadableDocument, match=r"^refused"):
+        unpacked(tmp_path, "x.tar", sparse("a.txt", 30_000_000))
+    written = sum(file.stat().st_size for file in (tmp_path / "away").rglob("*") if file.is_file())
+    assert written < 12_000_000
+
+
 def test_overlapping_members_are_damage(tmp_path: Path) -> None:
     """A better zip bomb (Fifield 2019): many entries of the directory point to the same data."""
     data = zipped({"0.txt": b"\0" * 4_000_000})
@@ -265,3 +291,20 @@ def test_what_was_unpacked_is_deleted(tmp_path: Path, monkeypatch: pytest.Monkey
         assert not list(away.iterdir())
         contents(loader, tmp_path / "good.zip")
     assert not list(away.iterdir())
+
+
+def test_what_a_killed_run_unpacked_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = tmp_path / "temporary"
+    away.mkdir()
+    (tmp_path / "good.zip").write_bytes(zipped(FILES))
+    script = "import os, sys, pathlib, indexer.load as l; "
+    script += "loader = l.Loader(); loader.unpack(pathlib.Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    command = [sys.executable, "-c", script, str(tmp_path / "good.zip")]
+    environment = {**os.environ, "TMPDIR": str(away), "PYTHONPATH": str(Path(archive.__file__).parent.parent)}
+    assert subprocess.run(command, check=False, env=environment).returncode == -9
+    (left,) = away.iterdir()
+    assert len(list(left.iterdir())) == 3  # two documents, and the lock that its death has opened
+    monkeypatch.setattr("tempfile.tempdir", str(away))
+    with Loader() as loader:
+        contents(loader, tmp_path / "good.zip")
+        assert left not in away.iterdir()

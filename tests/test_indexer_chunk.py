@@ -49,7 +49,7 @@ def counter(file: Path) -> Tokenizer:
     return tokenizer
 
 
-def document(text: str, name: str = "a.txt", title: str = "Title", **metadata: str) -> Document:
+def document(text: str, name: str = "a.txt", title: str = "Title", **metadata: str | float) -> Document:
     return Document(name, f"file:///{name}", title, text, metadata)
 
 
@@ -167,6 +167,12 @@ def test_overlap_stays_within_a_section(words_file: Path) -> None:
     text = f"# A\n\n{sentence('S', 20)}\n\n{sentence('T', 5)}\n\n# B\n\n{sentence('U', 20)}"
     chunks = Chunker(words_file, 40, 10).chunk(document(text, "a.md"))
     assert [chunk.text[:3] for chunk in chunks] == ["# A", "# B"]
+
+
+@pytest.mark.parametrize("pages", ["twelve", 12, 3.5, "", "1-4", "0,9,4", "0,\u0664", "0," + "9" * 5000])
+def test_what_a_record_says_of_its_pages_is_no_offset(words_file: Path, pages: str | float) -> None:
+    (chunk,) = Chunker(words_file, 100, 0).chunk(document("One two.", "a.txt", format="text", pages=pages))
+    assert chunk.metadata.keys() == {"title", "uri"}
 
 
 def test_pages_are_those_where_chunks_start(words_file: Path) -> None:

@@ -1,6 +1,7 @@
 """Date, tags and labels of a document, from its front matter and its file."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,14 @@ def metadata(tmp_path: Path, text: str, **known: str) -> Metadata:
         ("---\ntags: [a\n---\n", {"date": "2023-11-14"}),
         ("---\na: " + "[" * 5000 + "\n---\n", {"date": "2023-11-14"}),
         ("---\na: !!python/object/apply:os.system [ls]\n---\n", {"date": "2023-11-14"}),
+        ("---\na: !!bool maybe\n---\n", {"date": "2023-11-14"}),  # a KeyError of PyYAML
+        ('---\na: !!int ""\n---\n', {"date": "2023-11-14"}),  # an IndexError
+        ("---\na: !!timestamp now\n---\n", {"date": "2023-11-14"}),  # an AttributeError
+        (f"---\ntags: [a, 0x{'f' * 5000}]\n---\n", {"tags": "a", "date": "2023-11-14"}),
+        (f"+++\ntags = ['a', 0x{'f' * 5000}]\n+++\n", {"tags": "a", "date": "2023-11-14"}),
+        (f"---\n? 0x{'f' * 5000}\n: 1\n---\n", {"date": "2023-11-14"}),
+        ("---\na: &a {tags: [b]}\n<<: *a\n---\n", {"tags": "b", "date": "2023-11-14"}),
+        (f"---\nlabels of old maps\n{'x' * 20_000}\n", {"date": "2023-11-14"}),  # a line across, and no end
         ("# Plain\n", {"date": "2023-11-14"}),
     ],
 )
@@ -47,7 +56,21 @@ def test_what_is_known_of_a_file(tmp_path: Path, front: str, expected: Metadata)
     assert metadata(tmp_path, front + "Text.") == expected
 
 
-@pytest.mark.parametrize("front", ["labels: {hr: 1}", "labels:", "labels: []", "labels: [hr\ntags: x", "Labels: [a: b"])
+def test_merges_of_merges_are_no_bomb(tmp_path: Path) -> None:
+    merges = "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 100))
+    began = time.monotonic()
+    assert metadata(tmp_path, f"---\na0: &a0 {{x: 1}}\n{merges}---\nText.") == {"date": "2023-11-14"}
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        *("labels: {hr: 1}", "labels:", "labels: []", "labels: [hr\ntags: x", "Labels: [a: b"),
+        f"labels: [hr]\nimage: {'x' * 20_000}",
+        *("labels: hr\na: !!bool maybe", "{a: !!bool maybe, 'labels': [hr]}", "{labels: [hr], a: [", "? labels\n: [hr"),
+    ],
+)
 def test_labels_that_nobody_can_make_out_shut_the_document_away(tmp_path: Path, front: str) -> None:
     assert metadata(tmp_path, f"---\n{front}\n---\nText.")["labels"] == "(unclear)"
 

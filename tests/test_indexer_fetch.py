@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -257,6 +258,14 @@ def test_a_redirect_that_is_fine_is_followed(tmp_path: Path) -> None:
     (reply,) = Net({"example.org": [PUBLIC]}, answer).fetch(tmp_path, "https://example.org/old")
     assert (reply.kind, reply.file.name) == ("content", "page.html")
     assert reply.validators.address == "https://example.org/new/page"
+
+
+def test_a_long_name_costs_no_more_than_its_length(tmp_path: Path) -> None:
+    """A server leads to which address it likes; a file's name has 255 bytes, and some letters four."""
+    net = Net({"a.example": [PUBLIC]}, lambda _: page(Last_Modified="Mon, 01 Jan 0001 00:00:00 GMT"))
+    (reply,) = net.fetch(tmp_path, f"https://a.example/{quote(chr(0x20000) * 90)}.html")
+    assert (reply.kind, reply.file.read_text()) == ("content", "<p>hello</p>")
+    assert reply.file.name == f"{chr(0x20000) * 50}.html"
 
 
 def test_the_next_address_is_tried_where_the_first_takes_no_connection(tmp_path: Path) -> None:

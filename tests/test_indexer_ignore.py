@@ -196,3 +196,12 @@ def test_patterns_that_leave_nothing_are_refused_like_an_empty_folder(tmp_path: 
     with pytest.raises(InvalidRequest, match="had documents and now has none"):
         Run(tmp_path, patterns=Patterns(include=("*.md",)))
     assert contents(tmp_path) == {"a.txt": "alpha"}
+
+
+def test_two_spellings_of_an_accent_are_the_same(tmp_path: Path, write: Write) -> None:
+    """A folder from a Mac is left out by a pattern from a keyboard."""
+    write("tree/gehu\u0308tet/a.txt", "secret")
+    write("tree/b.txt", "b")
+    assert found(tmp_path / "tree", Patterns(exclude=("geh\u00fctet/",))) == ["b.txt"]
+    (tmp_path / "tree" / IGNORE_FILE).write_text("geh\u00fctet/\n", encoding="utf-8")
+    assert found(tmp_path / "tree") == ["b.txt"]

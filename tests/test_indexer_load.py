@@ -149,6 +149,10 @@ def test_sizes_are_bounded(loader: Loader, tmp_path: Path, monkeypatch: pytest.M
             file.truncate(312_000_000)
         with pytest.raises(UnreadableDocument, match=r"^too large: 312 MB, the limit is 100 MB$"):
             loader.load_file(tmp_path / name, name, "")
+    with monkeypatch.context() as growing:  # between the look at it and the reading
+        growing.setattr(indexer.load, "_check_file", lambda path, limit: None)
+        with pytest.raises(UnreadableDocument, match=r"^too large: it grew while it was read$"):
+            loader.load_file(tmp_path / "big.txt", "big.txt", "")
     monkeypatch.setattr(indexer.parsed, "TEXT_CHARACTERS", 1_000_000)
     assert reason(loader, tmp_path, "a.txt", "a " * 600_000) == (
         "too long: 1.2 million characters of text, the limit is 1 million"

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import indexer.transfer
 from indexer.repair import repair
 from indexer.stats import stats
 from indexer.store import IndexWriter
@@ -21,7 +23,7 @@ from rag.cli import app
 from rag.datatypes import Document
 from rag.errors import DataError, IndexDamaged, IndexIncompatible, IndexMissing, InvalidRequest, Unavailable
 from rag.index import Index
-from rag.manifest import CURRENT, GENERATIONS, MANIFEST, MANIFEST_SUM, SEGMENTS, manifest_sum
+from rag.manifest import CURRENT, GENERATIONS, MANIFEST, MANIFEST_SUM, SEGMENTS, Counts, manifest_sum
 from tests.conftest import WordEmbedder
 from tests.test_indexer_segments import LineChunker, make, segments
 
@@ -309,6 +311,36 @@ def test_an_index_or_a_file_that_is_there_is_not_overwritten(directory: Path, tm
     assert contents(directory) == TEXTS
 
 
+def test_two_exports_of_one_name_leave_a_whole_archive(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that ends first must not take away what the other one is writing; nor must one that was killed."""
+    (tmp_path / ".index.zip.part").write_bytes(b"half")
+    killed = tmp_path / ".smallhold-pages-killed"
+    killed.mkdir()
+    (killed / "documents.jsonl").write_bytes(b"half")
+    written, go_on, write = threading.Event(), threading.Event(), indexer.transfer._write
+
+    def slow(index: Index, path: Path) -> None:
+        write(index, path)
+        if threading.current_thread() is first:
+            written.set()
+            assert go_on.wait(10)
+
+    monkeypatch.setattr(indexer.transfer, "_write", slow)
+    found: list[Counts] = []
+    first = threading.Thread(target=lambda: found.append(export_index(directory, tmp_path / "index.zip")))
+    first.start()
+    assert written.wait(10)
+    export_index(directory, tmp_path / "index.zip")
+    go_on.set()
+    first.join()
+    assert [counts.documents for counts in found] == [len(TEXTS)]
+    import_index(tmp_path / "index.zip", tmp_path / "copy")
+    assert contents(tmp_path / "copy") == TEXTS
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".index.zip.part", "copy", "index", "index.zip"]
+
+
 def repacked(archive: Path, target: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
     with zipfile.ZipFile(archive) as opened:
         files = {name: opened.read(name) for name in opened.namelist()}
@@ -357,6 +389,9 @@ def replaced(name: str, old: bytes, new: bytes) -> Callable[[dict[str, bytes]], 
         (altered(1, vector="AAAA"), "no vector of length 1"),
         (altered(1, vector="nonsense!"), "no vector of length 1"),
         (altered(1, metadata={"x": [1]}), "line 2: metadata.x"),
+        (altered(1, metadata={"page": "iv"}), "pages that are no numbers"),
+        (altered(1, metadata={"page": 1, "page_breaks": "4,five"}), "pages that are no numbers"),
+        (altered(1, metadata={"x": float("nan")}), "line 2: metadata.x"),
         (altered(2, id="a#0"), "id is there already"),
         (altered(0, id="d"), "'d' is there twice"),
         (altered(0, more=1), "line 1: more"),

@@ -88,6 +88,8 @@ def test_blank_lines_and_a_last_line_without_its_end_are_fine() -> None:
         (record("a", labels=["!"]), "labels.0: "),
         (record("a", label=["hr"]), "label: "),
         (record("a", metadata={"x": [1]}), "metadata.x"),
+        (record("a", metadata={"x": float("nan")}), "metadata.x"),
+        (b'{"id": "a", "text": "x", "metadata": {"x": -1e999}}', "metadata.x"),
         (record("a", metadata={"labels": "hr"}), "'labels' is a field of its own"),
         (record("a", title="\ud800"), "Invalid JSON"),
         (b"[" * 100_000, "Invalid JSON"),
@@ -119,10 +121,15 @@ def test_names_of_sources_are_plain(name: str) -> None:
         stream_root(name)
 
 
-def test_a_stream_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+def test_a_stream_that_is_cut_off_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = lines(record("a"), record("b"))
     with pytest.raises(InvalidRequest, match="ends in the middle of a line"):
         Stream.read(io.BytesIO(whole[:-10]), "s")
+    monkeypatch.setattr(indexer.stream, "LINE_BYTES", 100)  # also in the middle of one that is too long anyway
+    monkeypatch.setattr(indexer.stream, "_PIECE", 10)
+    for cut in (102, 150, 155):
+        with pytest.raises(InvalidRequest, match="ends in the middle of a line"):
+            Stream.read(io.BytesIO(lines(record("a")) + lines(record("b", "x" * 200))[:cut]), "s")
 
 
 def test_a_stream_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -301,8 +301,8 @@ def test_a_folder_that_may_not_be_listed_is_reported(
     write("docs/secret/b.txt", "mine")
     scandir = os.scandir
 
-    def guarded(path: str | int) -> object:
-        if isinstance(path, str) and Path(path).name == "secret":
+    def guarded(path: Path | int) -> object:
+        if isinstance(path, Path) and path.name == "secret":
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 
@@ -347,6 +347,68 @@ def test_names_that_are_no_text_are_reported(tmp_path: Path, write: Write) -> No
     run = Run(tmp_path, "docs")
     assert run.report.failed == [(f"{tmp_path}/docs/caf\\xe9.txt", "its name is not valid UTF-8; rename it")]
     assert contents(tmp_path) == {"a.txt": "alpha"}
+
+
+def test_a_suffix_that_is_no_text_can_be_told(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/docs/b.\xff")).write_text("text")
+    report = Run(tmp_path, "docs").report
+    assert report.skipped == [(f"{tmp_path}/docs/b.\\xff", "no loader for files named *.\\xff")]
+    assert report.added == ["a.txt"]
+
+
+def test_what_is_too_large_is_told_before_it_is_read(tmp_path: Path, write: Write) -> None:
+    write("docs/a.txt", "alpha")
+    for name in ("big.txt", "huge.md"):
+        os.truncate(write(f"docs/{name}", ""), 2_000_000_000_000)  # a hole: to hash it would take an hour
+    report = Run(tmp_path, "docs").report
+    reason = "too large: 2000000 MB, the limit is 100 MB"
+    assert report.failed == [(f"{tmp_path}/docs/big.txt", reason), (f"{tmp_path}/docs/huge.md", reason)]
+    assert report.added == ["a.txt"]
+
+
+def test_a_root_that_is_no_text_is_refused(tmp_path: Path, write: Write) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")).mkdir()
+    with pytest.raises(InvalidRequest, match=r"caf\\xe9 is not valid UTF-8"):
+        Run(tmp_path, os.fsdecode(b"caf\xe9"))
+    with pytest.raises(InvalidRequest, match=r"no file or folder .*/\\xe9"):
+        Run(tmp_path, os.fsdecode(b"\xe9"))
+
+
+def test_a_tree_may_be_deeper_than_calls_may_nest(tmp_path: Path, write: Write) -> None:
+    write("docs/z.txt", "omega")
+    here = os.open(tmp_path / "docs", os.O_RDONLY)
+    for _ in range(1200):  # 2,400 characters: the system takes paths of 4,095
+        os.mkdir("d", dir_fd=here)
+        here, above = os.open("d", os.O_RDONLY, dir_fd=here), here
+        os.close(above)
+    with os.fdopen(os.open("a.txt", os.O_WRONLY | os.O_CREAT, dir_fd=here), "w") as file:
+        file.write("alpha")
+    os.close(here)
+    assert Run(tmp_path, "docs").report.added == ["d/" * 1200 + "a.txt", "z.txt"]
+    top = tmp_path / "docs/d"  # `shutil.rmtree` of pytest's own cleaning nests calls as well
+    while (top / "d").exists():
+        (top / "d").rename(tmp_path / "below")
+        top.rmdir()
+        (tmp_path / "below").rename(top)
+
+
+def test_a_file_that_may_not_be_looked_at_is_no_file_without_a_loader(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that may be listed and not entered: its documents are lost to the index, and the run must say so."""
+    write("docs/a.txt", "alpha")
+    write("docs/b.txt", "beta")
+    look = Path.lstat
+
+    def lstat(self: Path) -> os.stat_result:
+        if self.name == "b.txt":
+            raise PermissionError(13, "Permission denied")
+        return look(self)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    report = Run(tmp_path, "docs").report
+    assert (report.failed, report.skipped) == ([(f"{tmp_path}/docs/b.txt", "Permission denied")], [])
 
 
 def test_another_root_gets_a_label_and_leaves_the_first_alone(tmp_path: Path, write: Write) -> None:

@@ -51,6 +51,19 @@ def ledger(path: Path, watch: Watch) -> Iterator[Ledger]:
     made.close()
 
 
+def test_a_file_that_is_deleted_is_begun_anew(ledger: Ledger, path: Path) -> None:
+    """Deleting it is how tokens are given back; what was spent since must count all the same."""
+    ledger.charge(key(), 60)
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+    assert ledger.spent(key()) == 0
+    ledger.charge(key(), 70)
+    assert ledger.spent(key()) == 70
+    ledger.charge(key(), 70)
+    with pytest.raises(BudgetSpent):
+        ledger.check(key())
+
+
 def test_a_key_may_spend_its_budget_and_no_more_that_day(ledger: Ledger, watch: Watch) -> None:
     ledger.check(key())
     ledger.charge(key(), 60)

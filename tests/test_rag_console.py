@@ -139,3 +139,18 @@ def test_the_bars_are_drawn_with_their_units(monkeypatch: pytest.MonkeyPatch) ->
         tell("embed", 128, 300)
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written.getvalue())
     assert re.search(r"embed \S+ 128/300 [\d,.]+ chunks/s, 0:00:0\d left", shown)
+
+
+def test_text_is_shown_as_it_is_and_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    """Documents hold what looks like rich's emoji, and names of files hold anything."""
+    citation = Citation(1, "\x1b[2Jetc\udcff.txt", "a\x07", "", "c", Span(0, 9), "root:x:0:0 \x9b31m\r\tend")
+    console.print_answer(Answer("root:x:0:0", (citation,)))
+    shown = capsys.readouterr().out.splitlines()
+    assert shown == ["root:x:0:0 [1]", r"  [1] a\x07 \x1b[2Jetc\udcff.txt", "      “root:x:0:0 \\x9b31m end”"]
+
+
+def test_json_is_valid_whatever_a_name_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_json({"path": "a\udcff\x1b"})
+    shown = capsys.readouterr().out
+    shown.encode()
+    assert json.loads(shown) == {"path": "a\udcff\x1b"}

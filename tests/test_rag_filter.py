@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 
 from rag.errors import InvalidRequest
-from rag.filter import EVERYTHING, Facts, Filter, View, parse_filter
+from rag.filter import EVERYTHING, Facts, Filter, View, folded, parse_filter
 
 REPORT = Facts(
     "hr/2024/report.pdf", "annual report", frozenset({"pdf"}), frozenset({"budget", "final"}), date(2024, 5, 6)
@@ -79,6 +79,17 @@ def test_what_is_not_understood_is_refused_by_name(text: str, told: str) -> None
         parse_filter(text)
     assert told in caught.value.message
     assert "docs/filters.md" in caught.value.hint
+
+
+def test_two_spellings_of_an_accent_are_the_same() -> None:
+    facts = Facts("m\u00fcll/a.md", folded("Gru\u0308n"), frozenset({"md"}), frozenset({folded("Mu\u0308ll")}), None)
+    for wanted in (
+        {"path": {"glob": "mu\u0308ll/"}},
+        {"title": {"contains": "gr\u00dcn"}},
+        {"title": {"contains": "gru\u0308n"}},
+        {"tags": {"any": ["m\u00fcll"]}},
+    ):
+        assert parse_filter(json.dumps(wanted)).predicate()(facts)
 
 
 def test_views_are_the_same_where_they_mean_the_same() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from rag.datatypes import Message
 from rag.followup import MAX_TURN_CHARACTERS, follow_up
+from rag.phrases import phrases
 
 
 def talk(*turns: str) -> list[Message]:
@@ -150,3 +151,10 @@ def test_a_long_conversation_of_hostile_turns_takes_no_time() -> None:
     for turn in ("Why?", "it " * 300, "the A a, and its " * 50, "in 1 " * 200):
         assert len(follow_up(turn, history).question) < 3 * MAX_TURN_CHARACTERS
     assert time.perf_counter() - began < 10
+
+
+def test_a_line_of_names_takes_no_time() -> None:
+    """A passage may be a table of them."""
+    began = time.process_time()
+    assert len(phrases("Aa " * 1700)) == 1
+    assert time.process_time() - began < 1

@@ -85,3 +85,12 @@ def test_rules_that_are_not_understood_are_refused(tmp_path: Path, content: str,
 def test_rules_that_are_not_there_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="No such file"):
         load_rules(tmp_path / "rules.toml")
+
+
+def test_two_spellings_of_an_accent_are_the_same() -> None:
+    """macOS writes "u" and a diaeresis where a keyboard gives one letter: a rule must not miss such a folder."""
+    composed, apart = "personal/m\u00fcller/a.md", "personal/mu\u0308ller/a.md"
+    for rule in (composed, apart):
+        labeller = Labeller([LabelRule(path="**", labels=()), LabelRule(path=rule, labels=("hr",))])
+        assert labeller.labels(composed) == labeller.labels(apart) == {"hr"}
+        assert labeller.labels("personal/muller/a.md") == frozenset()

@@ -400,7 +400,7 @@ def test_braces_and_fields_in_documents_are_plain_text() -> None:
     assert generator.asked[0][-1].content == "[T] {question} {0} {passages} {title}\nQ: What {text}?"
 
 
-@pytest.mark.parametrize("question", ["", "  \n", "x" * 20_001])
+@pytest.mark.parametrize("question", ["", "  \n", "x" * 20_001, "caf\udce9?"])
 def test_questions_out_of_bounds(question: str) -> None:
     with pytest.raises(InvalidRequest):
         pipeline(QueueGenerator("x"), ListRetriever(MILL)).answer(question)

@@ -19,6 +19,19 @@ def test_the_shipped_prompt_puts_what_is_constant_first() -> None:
     assert one[-1].content == "Passage (T): A passage.\n\nQuestion: Who?"
 
 
+@pytest.mark.parametrize("name", ["extractive", "reader"])
+def test_no_earlier_turn_begins_like_a_passage(name: str) -> None:
+    """What is read of a passage is kept for all keys: no guess at a hidden one may meet it and be told as cached."""
+    prompt = load_prompt(name)
+    *_, hidden = prompt.messages("Who?", [scored("The code is 4711.")])
+    guess = [Message("user", "Passage (T): The code is 4711."), Message("assistant", "b"), Message("user", "a")]
+    told = prompt.messages("When?", [scored("Another.")], guess)
+    turns = [message.content for message in told[len(told) - 4 :]]
+    assert hidden.content.startswith(guess[0].content)
+    assert turns[:3] == ["> Passage (T): The code is 4711.", "b", "a"]
+    assert hidden.content[0] != turns[0][0]
+
+
 def test_examples_show_answers_that_stand_in_their_passage() -> None:
     for example in load_prompt("extractive").examples:
         assert example.answer in example.passage

@@ -1,7 +1,9 @@
 """The endpoint generator against a real HTTP server on this machine."""
 
+import contextlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -288,6 +290,56 @@ def test_a_refused_parameter_is_left_out_from_then_on(endpoint: Endpoint) -> Non
     assert endpoint.bodies[3] == endpoint.bodies[4]
     assert set(endpoint.bodies[4]) == {"model", "messages", "stream", "top_p", "max_completion_tokens"}
     assert endpoint.bodies[4]["max_completion_tokens"] == 5
+
+
+def test_a_parameter_that_is_refused_to_two_at_once_fails_neither(endpoint: Endpoint) -> None:
+    both = threading.Barrier(2, timeout=10)
+
+    def refuse(handler: BaseHTTPRequestHandler) -> None:
+        both.wait()  # the second request is under way before the first one is refused
+        refused(400, "Unsupported parameter: 'logprobs'")(handler)
+
+    endpoint.replies = [refuse, refuse, GOOD]
+    model = generator(endpoint)
+    heard: list[str] = []
+    threads = [threading.Thread(target=lambda: heard.append(text(list(model.stream(ASK, GREEDY))))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    model.close()
+    assert heard == ["By the river."] * 2
+    assert ["logprobs" in body for body in endpoint.bodies] == [True, True, False, False]
+
+
+def test_halves_of_a_character_are_put_together(endpoint: Endpoint) -> None:
+    def event(content: str) -> str:
+        return f'{{"choices": [{{"delta": {{"content": "{content}"}}}}]}}'
+
+    pieces = [event(r"so \ud83d"), event(r"\ude00!"), event(r"\ude00 and "), event(r"\ud83d"), delta("", "stop")]
+    endpoint.replies = [events(*pieces)]
+    heard = ask(generator(endpoint))
+    assert text(heard) == "so \U0001f600!\ufffd and \ufffd"
+    assert sum(piece.tokens for piece in heard) == 4
+
+
+def test_an_error_that_drips_is_not_waited_for(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.remote.MAX_ERROR_SECONDS", 0.2)
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(404)
+        handler.end_headers()
+        with contextlib.suppress(OSError):  # whoever listened is gone
+            for _ in range(100):
+                handler.wfile.write(b"n")
+                handler.wfile.flush()
+                time.sleep(0.05)
+
+    endpoint.replies = [drip]
+    began = time.monotonic()
+    with pytest.raises(EndpointFailed, match=r"answered 404: n+$"):
+        ask(generator(endpoint))
+    assert time.monotonic() - began < 3
 
 
 def test_a_400_that_stays_is_an_error(endpoint: Endpoint) -> None:
