@@ -97,6 +97,17 @@ def test_a_file_cut_short_is_deleted(tmp_path: Path, length: int) -> None:
     assert found.tobytes() == b"again"
 
 
+def test_a_file_that_another_process_deletes_at_once_is_counted_and_missed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rag.engine.files._write", lambda path, blocks: None)
+    files, key = PrefixFiles(tmp_path, "model", 100_000), key_of(some(100))
+    files.put(key, state(b"gone"))
+    assert files.bytes == files.expected_size(100, 4)
+    assert files.get(key) is None
+    assert files.longest(tokens_of(key)).shared == 0
+
+
 def test_a_file_damaged_while_it_is_known_is_deleted(tmp_path: Path) -> None:
     key, path = one_file(tmp_path)
     files = PrefixFiles(tmp_path, "model", 100_000)

@@ -7,6 +7,7 @@ import pytest
 
 from rag.datatypes import Sampling
 from rag.engine import watch
+from rag.engine.batch import AnyTask, plan
 from rag.engine.context import Part
 from rag.engine.sampling import Writer
 from rag.engine.task import Scoring, Writing
@@ -394,6 +395,21 @@ def test_scores_are_those_of_the_given_tokens() -> None:
     assert mixed[1] < -4
     read = sum(len(part.tokens_n) for batch in context.batches for part in batch if part.position < 199)
     assert read == 202, "the prompt was read once, with the first continuation"
+
+
+def test_scorings_and_a_long_prompt_fit_into_one_batch_together() -> None:
+    """Eight scorings at their last token come on top of the answers that the batch has room for."""
+    context = FakeContext(batch=UNTUNED.batch + 2)
+    scorings: list[AnyTask] = []
+    for number in range(8):
+        task = Scoring(prompt(20 + number), [1], inner=True)
+        task.sequence, task.read = number, task.length - 1
+        scorings.append(task)
+    long = writing(prompt(1000))
+    long.sequence = 8
+    turns = plan([*scorings, long], context, UNTUNED.batch)
+    assert sum(turn.tokens for turn in turns) == context.batch
+    assert [turn.tokens for turn in turns] == [1] * 8 + [UNTUNED.batch - 6]
 
 
 @pytest.mark.parametrize("fickle", [0, 0.2])

@@ -42,11 +42,12 @@ class Turn(NamedTuple):
 
 def plan(tasks: Sequence[AnyTask], context: ContextLike, read_tokens: int) -> list[Turn]:
     """Share out a batch among tasks in their order. Prompts get up to `read_tokens` together."""
-    outputs, budget = context.outputs, read_tokens
+    outputs = context.outputs
     turns = []
     for task in [task for task in tasks if not task.held and task.unread == 1]:
         turns.append(Turn(task, 1, task.outputs(1)))
         outputs -= turns[-1].outputs
+    budget = min(read_tokens, context.batch - len(turns))  # scorings come on top of the answers that there is room for
     for task in [task for task in tasks if not task.held and task.unread > 1]:
         silent = max(0, task.first_output - task.read)  # tokens whose logits nobody wants
         count = min(task.unread, budget, silent + outputs)
