@@ -31,7 +31,6 @@ from rag.engine.frames import (
     unpack_options,
     unpack_sampling,
 )
-from rag.engine.generator import LlamaGenerator
 from rag.errors import SmallholdError
 from rag.protocols import LanguageModel
 
@@ -183,7 +182,9 @@ class Worker:
 
 
 def load_llama(options: Mapping[str, Any]) -> ServedModel:
-    """Load the model that the options of the command line describe."""
+    """Load the model that the options of the command line describe, and the libraries that it runs on."""
+    from rag.engine.generator import LlamaGenerator
+
     return LlamaGenerator(**unpack_options(options))
 
 
