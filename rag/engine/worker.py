@@ -31,6 +31,7 @@ from rag.engine.frames import (
     unpack_options,
     unpack_sampling,
 )
+from rag.engine.generator import LlamaGenerator
 from rag.errors import SmallholdError
 from rag.protocols import LanguageModel
 
@@ -182,9 +183,7 @@ class Worker:
 
 
 def load_llama(options: Mapping[str, Any]) -> ServedModel:
-    """Load the model that the options of the command line describe, and the libraries that it runs on."""
-    from rag.engine.generator import LlamaGenerator
-
+    """Load the model that the options of the command line describe."""
     return LlamaGenerator(**unpack_options(options))
 
 
