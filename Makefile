@@ -33,8 +33,7 @@ NQ_SYSTEMS := benchmarks/nq-recorded.toml
 REPORT_MODELS := qwen2.5-coder-0.5b-instruct qwen2.5-coder-1.5b-instruct smollm2-135m-instruct
 
 # Tests that share something lie together in their file and are dealt out in runs, the rest of a long run to whoever is
-# done first. There is one process a core: the threads that numpy and faiss would start in each wait for one another, and
-# on two cores such a test took ten times as long. Real models take all cores, so theirs follow one another.
+# done first. Real models take all cores, so theirs follow one another.
 PARALLEL := --numprocesses auto --dist worksteal
 # Tests start processes by the dozen: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -61,11 +60,11 @@ serve: install ## Serve the chat page on http://127.0.0.1:8080, over the example
 
 test: dev ## Run all tests: those without real models, then those with them
 	@$(SMALLHOLD) models pull $(TEST_MODELS)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not model" $(PARALLEL) $(ARGS)
+	@$(BIN)/python -m pytest -m "not model" $(PARALLEL) $(ARGS)
 	@$(BIN)/python -m pytest -m model $(ARGS)
 
 test-quick: dev ## Run the tests that need no weights and no browser and are not slow
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not model and not browser and not slow" $(PARALLEL) $(ARGS)
+	@$(BIN)/python -m pytest -m "not model and not browser and not slow" $(PARALLEL) $(ARGS)
 
 check: lint types test-quick ## What to run before a commit
 

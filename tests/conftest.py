@@ -11,6 +11,12 @@ from pathlib import Path
 
 import pytest
 
+# Before numpy is loaded: threads that share a small problem, or a core, mostly wait for one another. Fits of five
+# weights took ten times as long with two of OpenBLAS's; and where tests run side by side, each process has one core.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from benchmarks import standin
 from rag import cli
 from rag.build import model_store
