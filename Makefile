@@ -32,8 +32,11 @@ BENCH := retrieval window long_answers embedding drift poisoning llama_speed eng
 NQ_SYSTEMS := benchmarks/nq-recorded.toml
 REPORT_MODELS := qwen2.5-coder-0.5b-instruct qwen2.5-coder-1.5b-instruct smollm2-135m-instruct
 
-# A file's tests stay in one process, with what they share; real models take all cores, so theirs follow one another.
-PARALLEL := --numprocesses auto --dist loadfile
+# Tests that share something lie together in their file and are dealt out in runs, the rest of a long run to whoever is
+# done first. Real models take all cores, so theirs follow one another.
+PARALLEL := --numprocesses auto --dist worksteal
+# Tests start processes by the dozen: each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 TEST_MODELS := all-MiniLM-L6-v2 qwen2.5-coder-0.5b-reader smollm2-135m-instruct
 
@@ -55,13 +58,13 @@ serve: install ## Serve the chat page on http://127.0.0.1:8080, over the example
 	@$(if $(filter $(EXAMPLE_INDEX),$(INDEX)),$(SMALLHOLD) index examples/corpus --index $(INDEX))
 	@exec $(SMALLHOLD) serve --index $(INDEX) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(ARGS)
 
-test: dev ## Run all tests: the quick ones, then those with real models
+test: dev ## Run all tests: those without real models, then those with them
 	@$(SMALLHOLD) models pull $(TEST_MODELS)
 	@$(BIN)/python -m pytest -m "not model" $(PARALLEL) $(ARGS)
 	@$(BIN)/python -m pytest -m model $(ARGS)
 
-test-quick: dev ## Run the tests that need no weights
-	@$(BIN)/python -m pytest -m "not model and not browser" $(PARALLEL) $(ARGS)
+test-quick: dev ## Run the tests that need no weights and no browser and are not slow
+	@$(BIN)/python -m pytest -m "not model and not browser and not slow" $(PARALLEL) $(ARGS)
 
 check: lint types test-quick ## What to run before a commit
 

@@ -6,12 +6,19 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+# Before numpy is loaded: threads that share a small problem, or a core, mostly wait for one another. Fits of five
+# weights took ten times as long with two of OpenBLAS's; and where tests run side by side, each process has one core.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from benchmarks import standin
+from rag import cli
 from rag.build import model_store
 from rag.config import load_settings
 from rag.datatypes import Chunk, Message, Piece, Sampling, ScoredChunk, Span, Usage
@@ -133,6 +140,27 @@ def smallhold(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess
     command = [sys.executable, "-c", "from rag.cli import main; main()", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "120", **variables}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """`smallhold` in `tmp_path` without a process of its own, for what needs none: its exit code and what it prints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(cli.app, "registered_groups", [*cli.app.registered_groups])  # `main` adds to them
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["smallhold", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        code = ended.value.code
+        assert code is None or isinstance(code, int)
+        return subprocess.CompletedProcess(arguments, code or 0, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -2,18 +2,28 @@
 
 from contextlib import closing
 from pathlib import Path
+from types import ModuleType
 
+import pytest
 from fastapi import FastAPI
 from starlette.responses import JSONResponse
 
-from benchmarks.contract import check, make_app
 from rag.replies import Health
 
 
-def test_the_server_keeps_the_contract_of_its_openapi_document(tmp_path: Path) -> None:
-    app, index, key = make_app(tmp_path)
+@pytest.fixture(scope="module")
+def contract() -> ModuleType:
+    """Imported here, for schemathesis takes seconds, which each process of a run would spend while it collects."""
+    from benchmarks import contract
+
+    return contract
+
+
+@pytest.mark.slow
+def test_the_server_keeps_the_contract_of_its_openapi_document(contract: ModuleType, tmp_path: Path) -> None:
+    app, index, key = contract.make_app(tmp_path)
     with closing(index):
-        tally = check(app, key, examples=15, chains=15, phases=("fuzzing", "stateful"))
+        tally = contract.check(app, key, examples=15, chains=15, phases=("fuzzing", "stateful"))
     assert "\n\n".join(tally.breaches.values()) == ""
     document = app.openapi()
     operations = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
@@ -27,7 +37,7 @@ def test_the_server_keeps_the_contract_of_its_openapi_document(tmp_path: Path) -
     assert tally.statuses["GET /v1/documents/text"][200] > 0
 
 
-def test_a_server_that_breaks_its_contract_is_caught() -> None:
+def test_a_server_that_breaks_its_contract_is_caught(contract: ModuleType) -> None:
     app = FastAPI()
 
     @app.get("/crash", response_model=Health)
@@ -42,5 +52,5 @@ def test_a_server_that_breaks_its_contract_is_caught() -> None:
     def status() -> JSONResponse:
         return JSONResponse({"status": "ok"}, status_code=202)
 
-    breaches = check(app, "unused", examples=10, chains=1, phases=("fuzzing",)).breaches
+    breaches = contract.check(app, "unused", examples=10, chains=1, phases=("fuzzing",)).breaches
     assert {name.split(":")[0] for name in breaches} == {"GET /crash", "GET /shape", "GET /status"}

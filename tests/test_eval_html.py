@@ -370,7 +370,7 @@ def test_the_most_telling_questions_split_the_systems_evenly() -> None:
 
 
 def test_the_digest_keeps_texts_of_few_questions_and_cuts_them(tmp_path: Path) -> None:
-    out = made_up_run(tmp_path, 200, word="long " * 300)
+    out = made_up_run(tmp_path, 200, word="long " * 130)
     found = digest(out)
     assert len(found.disagreements) == 50
     assert all(len(one.question) <= 600 and len(one.said) == 6 for one in found.disagreements)

@@ -94,6 +94,19 @@ def test_holm_by_hand() -> None:
     assert holm([None]) == [None] and holm([]) == []
 
 
+def test_the_tests_agree_with_statsmodels() -> None:
+    from statsmodels.stats.contingency_tables import mcnemar
+    from statsmodels.stats.multitest import multipletests
+
+    draw = np.random.default_rng(5)
+    for only_a, only_b in draw.integers(0, 40, size=(30, 2)).tolist():
+        expected = mcnemar([[0, only_a], [only_b, 0]], exact=True).pvalue if only_a + only_b else 1.0
+        assert mcnemar_p(only_a, only_b) == pytest.approx(min(1.0, expected), rel=1e-9)
+    for count in (2, 5, 40):
+        ps = [*draw.random(count).tolist(), 0.01, 0.01, 0.0]
+        assert holm(ps) == pytest.approx(multipletests(ps, method="holm")[1].tolist(), rel=1e-12)
+
+
 def test_each_metric_is_corrected_by_itself() -> None:
     figure = Estimate(0.1, 0.0, 0.2, 9)
     one = Difference("f1", "a", "b", figure, 0.03, None)

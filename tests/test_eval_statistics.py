@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 
 from eval.statistics import (
     NOTHING,
@@ -192,11 +191,13 @@ def test_bootstrap_p_agrees_with_the_t_test() -> None:
 
 
 def test_scores_that_are_all_alike_leave_room_for_others() -> None:
+    from scipy import stats
+
     alone = np.arange(9)
     # 0.025^(1/9) = 0.663732, as Clopper and Pearson have it for 9 of 9.
     right = with_width(Estimate(1.0, 1.0, 1.0, 9), np.ones(9), alone, (0.0, 1.0))
     assert (right.low, right.high) == (pytest.approx(0.663732, abs=1e-6), 1.0)
-    assert right.low == pytest.approx(binomtest(9, 9).proportion_ci(0.95).low)
+    assert right.low == pytest.approx(stats.binomtest(9, 9).proportion_ci(0.95).low)
     worse = with_width(Estimate(-1.0, -1.0, -1.0, 9), -np.ones(9), alone, (-1.0, 1.0))
     assert (worse.low, worse.high) == (-1.0, pytest.approx(-1 + 2 * 0.336267, abs=1e-6))
     # Nine questions about three documents are three; 0.025^(1/3) = 0.292402.

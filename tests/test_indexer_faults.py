@@ -34,6 +34,7 @@ def failed(found: dict) -> list[object]:
     return [found["wrong"], [what for what, holds in found["checks"].items() if not holds]]
 
 
+@pytest.mark.slow
 def test_every_call_that_may_fail_leaves_the_old_or_the_new_state(stage: Stage) -> None:
     """Each fsync, rename, replacement and mkdir, and each writing of a file, fails in its turn: here every eighth."""
     found = failing_calls(stage, 0.03).report()
@@ -42,6 +43,7 @@ def test_every_call_that_may_fail_leaves_the_old_or_the_new_state(stage: Stage) 
     assert found["counts"]["EIO"] > 4
 
 
+@pytest.mark.slow
 def test_kills_leave_one_whole_state_and_what_was_acknowledged(tmp_path: Path) -> None:
     """A child is killed before calls that change the disk, and at random moments; or no file may grow."""
     written = tmp_path / "found.json"

@@ -625,6 +625,7 @@ def test_the_version_names_the_parsers(loader: Loader) -> None:
 
 
 @pytest.mark.shared
+@pytest.mark.slow
 def test_real_files_are_loaded_or_refused_with_a_reason(loader: Loader) -> None:
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is not there")

@@ -536,6 +536,7 @@ BODY = [
 SECOND = ["Dredging began on the fourth of March and ended late in April,", "when the last barge left."]
 
 
+@pytest.mark.slow
 def test_a_scan_is_read(program: Tesseract, tmp_path: Path) -> None:
     title = show((50, 740, "The Harbour Report"), size=24)
     body = show(*((50, 700 - 16 * n, text) for n, text in enumerate(BODY)), size=12)

@@ -231,7 +231,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path.cwd() / "tests"))
 from test_indexer_store import files_in, holds, publish, texts_in
 
-base, copies = Path(sys.argv[1]), Path(sys.argv[2])
+base, copies, every = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 
 def kill_at(step):
     calls = [0]
@@ -245,9 +245,9 @@ def kill_at(step):
     for name in ("fsync", "rename", "replace", "unlink", "rmdir", "mkdir"):
         setattr(os, name, wrap(getattr(os, name)))
 
-step, killed = 0, True
+step, killed = 1 - every, True
 while killed:
-    step += 1
+    step += every
     directory = copies / str(step)
     shutil.copytree(base, directory)
     child = os.fork()
@@ -265,17 +265,19 @@ while killed:
 """
 
 
-def test_kill_at_any_moment_leaves_one_whole_generation(tmp_path: Path) -> None:
-    """A child is killed before each of its system calls that change the directory, one after another."""
+@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)])
+def test_kill_at_any_moment_leaves_one_whole_generation(tmp_path: Path, every: int) -> None:
+    """A child is killed before each (or every sixth) of its system calls that change the directory."""
     publish(tmp_path / "base", a="old aardvark", c="same")
-    runs = [json.loads(line) for line in run_python(_KILLED, str(tmp_path / "base"), str(tmp_path)).splitlines()]
+    said = run_python(_KILLED, str(tmp_path / "base"), str(tmp_path), str(every))
+    runs = [json.loads(line) for line in said.splitlines()]
     old, new = {"a": "old aardvark", "c": "same"}, {"b": "new zebra", "c": "same"}
     found = [run["found"] for run in runs]
-    assert len(runs) > 20
+    assert len(runs) > 20 // every
     assert [run["killed"] for run in runs] == [True] * (len(runs) - 1) + [False]
     switch = found.index(new)
     assert found == [old] * switch + [new] * (len(runs) - switch)
-    assert switch > 10
+    assert switch > 10 // every
     for run in runs:  # the files of one generation; those that hold the words of b and of a
         assert run["reverted"] == ([13, 2, 0] if run["found"] == new else [13, 0, 2])
         assert run["cleared"] == [13, 0, 0]

@@ -3,6 +3,7 @@
 import ast
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import click
@@ -79,6 +80,7 @@ def test_heavy_libraries_are_imported_where_they_are_used() -> None:
     assert found <= {"indexer/load_docx.py imports mammoth", "indexer/load_pdf.py imports pypdfium2"}
 
 
+@cache
 def commands() -> dict[str, click.Command]:
     """Every command of the command line by its full name."""
     from rag.cli import app, mount_eval

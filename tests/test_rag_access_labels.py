@@ -202,9 +202,10 @@ def test_no_route_shows_another_keys_documents(client, people, method, path) -> 
     assert "board" not in shown(response.text + str(response.headers))
 
 
-def test_random_keys_and_filters_over_http(client, people) -> None:
+@pytest.mark.parametrize("times", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_random_keys_and_filters_over_http(client, people, times) -> None:
     chance = random.Random(5)
-    for _ in range(1000):
+    for _ in range(times):
         who = people[chance.choice(list(people))]
         kind, month = chance.choice(["pdf", "markdown"]), chance.randint(1, 12)
         wanted = {"type": kind, "date": {"from": f"2024-{month:02d}-01"}}

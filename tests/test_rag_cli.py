@@ -15,14 +15,14 @@ from rag.filter import View, parse_filter
 from rag.index import Index
 from rag.pipeline import RagPipeline
 from rag.prompt import Prompt
-from tests.conftest import CORPUS, REPOSITORY, ListRetriever, QueueGenerator, located, scored, smallhold
+from tests.conftest import CORPUS, REPOSITORY, Command, ListRetriever, QueueGenerator, located, scored, smallhold
 
 
 @pytest.mark.parametrize(
-    "command", ["index", "warm", "ask", "chat", "serve", "top", "keys", "calibrate", "eval", "models", "doctor"]
+    "name", ["index", "warm", "ask", "chat", "serve", "top", "keys", "calibrate", "eval", "models", "doctor"]
 )
-def test_help_teaches_every_command(tmp_path: Path, command: str) -> None:
-    done = smallhold(command, "--help", cwd=tmp_path)
+def test_help_teaches_every_command(command: Command, name: str) -> None:
+    done = command(name, "--help")
     assert done.returncode == 0
     assert "Usage: smallhold" in done.stdout
     assert done.stderr == ""
@@ -58,8 +58,8 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
         (("calibrate", "--data", "none", "--out", "a.toml"), 2, "there is no QA-set folder none"),
     ],
 )
-def test_bad_usage_is_exit_2_and_says_why(tmp_path: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
-    done = smallhold(*arguments, cwd=tmp_path)
+def test_bad_usage_is_exit_2_and_says_why(command: Command, arguments: tuple[str, ...], code: int, said: str) -> None:
+    done = command(*arguments)
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -68,7 +68,7 @@ def test_bad_usage_is_exit_2_and_says_why(tmp_path: Path, arguments: tuple[str, 
 def test_a_promise_that_nobody_tested_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('fitted_on = "hand"\nthreshold = 0.5\nintercept = 0.0\n[signals]\n')
     done = smallhold("ask", "why?", "--risk", "0.2", cwd=tmp_path, SMALLHOLD_ABSTENTION__FILE="a.toml")
-    assert done.returncode == 2
+    assert (done.returncode, done.stdout) == (2, "")
     assert "a risk of 0.2 cannot be promised: the estimate a.toml was fitted without a test" in done.stderr
     assert "smallhold calibrate --data QA_SET --out abstention.toml" in done.stderr
 
@@ -113,6 +113,7 @@ def test_label_rules_are_kept_and_slips_in_them_told(tmp_path: Path) -> None:
         assert index.document("open.md").metadata == {"format": "markdown", "tags": "a\nb", "date": "2024-03-01"}
 
 
+@pytest.mark.model
 def test_an_answer_with_its_source(example_index: Path, tmp_path: Path) -> None:
     model = located("qwen2.5-coder-0.5b-reader").spec.name
     question = "How much money did the Moot approve in 2023 for clearing the sand off Norrin Slip?"

@@ -324,6 +324,7 @@ def test_nothing_to_export_is_an_error_and_a_full_folder_is_left_alone(tmp_path)
     assert [f.name for f in (tmp_path / "full").iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.model
 def test_the_commands_list_and_export_what_was_said(example_index, tmp_path) -> None:
     id_ = "council/minutes-2023-03-16.txt"
     book = FeedbackBook(tmp_path / ".smallhold" / "feedback.sqlite", 90)
@@ -343,6 +344,7 @@ def test_the_commands_list_and_export_what_was_said(example_index, tmp_path) -> 
     assert "not an empty folder" in again.stderr
 
 
+@pytest.mark.model
 @pytest.mark.usefixtures("tiny_model")
 def test_the_evaluation_takes_the_set(example_index, tmp_path) -> None:
     book = FeedbackBook(tmp_path / ".smallhold" / "feedback.sqlite", 90)

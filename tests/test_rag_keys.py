@@ -8,7 +8,7 @@ import pytest
 
 from rag.errors import InvalidRequest, KeysDamaged, Unauthorized, Unavailable
 from rag.keys import Key, Keyring, create_key, load_keys, revoke_key
-from tests.conftest import smallhold
+from tests.conftest import Command, smallhold
 
 
 @pytest.fixture
@@ -174,34 +174,34 @@ def test_a_key_may_hold_all_labels_and_none_is_called_so(path: Path) -> None:
 # The command line
 
 
-def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
+def test_keys_are_made_listed_and_revoked(tmp_path: Path, command: Command) -> None:
     made = smallhold("keys", "create", "--label", "laptop", "--budget-tokens-per-day", "500", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     text = made.stdout.strip()  # the key alone, for a script to take
     assert re.fullmatch(r"shk-[0-9a-f]{8}-[\w-]{43}", text)
     assert text not in made.stderr
     assert "not shown again" in made.stderr
-    other = smallhold("keys", "create", "--label", "b", "--allow", "x", "--allow", "y", "--json", cwd=tmp_path)
+    other = command("keys", "create", "--label", "b", "--allow", "x", "--allow", "y", "--json")
     row = json.loads(other.stdout)
     assert (row["label"], row["allow"], row["tokens_per_day"]) == ("b", ["x", "y"], None)
     assert "sha256" not in row
 
-    listed = json.loads(smallhold("keys", "list", "--json", cwd=tmp_path).stdout)
+    listed = json.loads(command("keys", "list", "--json").stdout)
     assert [(k["label"], k["tokens_per_day"], k["tokens_today"]) for k in listed] == [
         ("laptop", 500, 0),
         ("b", None, None),
     ]
-    shown = smallhold("keys", "list", cwd=tmp_path).stdout
+    shown = command("keys", "list").stdout
     assert "laptop" in shown and "x, y" in shown and "500" in shown
     for out in (json.dumps(listed), shown):
         assert text.split("-", 2)[2] not in out
 
     path = tmp_path / ".smallhold" / "keys.json"
     assert Keyring(path).identify(text).label == "laptop"
-    gone = smallhold("keys", "revoke", "laptop", cwd=tmp_path)
+    gone = command("keys", "revoke", "laptop")
     assert gone.returncode == 0
     with pytest.raises(Unauthorized, match="revoked"):
         Keyring(path).identify(text)
-    again = smallhold("keys", "revoke", "laptop", cwd=tmp_path)
+    again = command("keys", "revoke", "laptop")
     assert again.returncode == 2
     assert "smallhold keys list" in again.stderr

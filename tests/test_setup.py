@@ -200,7 +200,7 @@ def test_an_installed_wheel_carries_code_configs_and_page(tmp_path: Path) -> Non
         if (ROOT / name).is_file():
             shutil.copy(ROOT / name, source)
     site = tmp_path / "site"
-    options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
+    options = "--quiet --no-compile --no-deps --no-index --no-build-isolation --disable-pip-version-check".split()
     command = [sys.executable, "-m", "pip", "install", *options, "--target", str(site), str(source)]
     subprocess.run(command, check=True, capture_output=True)
 

@@ -41,6 +41,7 @@ def test_a_finished_environment_is_left_alone(tmp_path: Path) -> None:
     assert not (env.path / "pyvenv.cfg").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_step_has_the_environment_started_over(tmp_path: Path) -> None:
     env = made(tmp_path)
     half_copied = env.path / "lib" / "half-copied"

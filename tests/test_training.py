@@ -2,18 +2,19 @@
 
 import random
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 from gguf import GGUFWriter
 
 from rag.adapter import read_pairs
 from training.examples import Example
-from training.lora import AdaptedModel, write_adapter
-from training.reader import Lesson, Page, _loss
 from training.sheets import Sheet, harder, sheets
-from training.soup import combine
+
+# What needs PyTorch is imported by its tests: it takes seconds, which each process of a run would spend to collect.
+if TYPE_CHECKING:
+    from training.lora import AdaptedModel
 
 TITLE = "Bridges"
 TEXT = (
@@ -67,7 +68,11 @@ WIDTH, HEADS, KV_HEADS, INNER, WORDS = 16, 4, 2, 24, 40
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> AdaptedModel:
+def model(tmp_path: Path) -> "AdaptedModel":
+    import torch
+
+    from training.lora import AdaptedModel
+
     rng = np.random.default_rng(0)
     writer = GGUFWriter(tmp_path / "tiny.gguf", "qwen2")
     writer.add_block_count(2)
@@ -106,7 +111,9 @@ def model(tmp_path: Path) -> AdaptedModel:
     return AdaptedModel(tmp_path / "tiny.gguf", rank=2, first=1)
 
 
-def test_lessons_on_one_page_are_learnt_as_if_each_stood_alone(model: AdaptedModel) -> None:
+def test_lessons_on_one_page_are_learnt_as_if_each_stood_alone(model: "AdaptedModel") -> None:
+    from training.reader import Lesson, Page, _loss
+
     start = [1, 2, 3, 4, 5]
     lessons = [Lesson([6, 7], [8, 9]), Lesson([10], [11]), Lesson([12, 13, 14], [15, 16, 17])]
     alone = [_loss(model, [Page(start, [lesson])]).item() for lesson in lessons]
@@ -119,7 +126,11 @@ def test_lessons_on_one_page_are_learnt_as_if_each_stood_alone(model: AdaptedMod
     assert beside == pytest.approx((sum(alone) + other) / 4, rel=1e-3)
 
 
-def test_learning_lowers_the_loss_of_what_is_learnt(model: AdaptedModel) -> None:
+def test_learning_lowers_the_loss_of_what_is_learnt(model: "AdaptedModel") -> None:
+    import torch
+
+    from training.reader import Lesson, Page, _loss
+
     page = Page([1, 2, 3], [Lesson([4], [5, 6]), Lesson([7], [8])])
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
     before = _loss(model, [page]).item()
@@ -131,6 +142,9 @@ def test_learning_lowers_the_loss_of_what_is_learnt(model: AdaptedModel) -> None
 
 
 def test_adapters_are_summed_with_weights_and_thinned_to_the_nearest_of_a_rank(tmp_path: Path) -> None:
+    from training.lora import write_adapter
+    from training.soup import combine
+
     rng = np.random.default_rng(1)
     name = "blk.0.attn_q.weight"
     deltas = []
