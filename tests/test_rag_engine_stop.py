@@ -16,7 +16,7 @@ from rag.engine.scheduler import Scheduler
 from rag.engine.task import Writing
 from rag.errors import DeadlinePassed, Unavailable
 from rag.protocols import FloatArray
-from rag.tuning import Tuning
+from rag.tuning import UNTUNED, Tuning
 from tests.engine_fakes import pieces
 
 pytestmark = pytest.mark.model
@@ -115,7 +115,7 @@ def test_a_step_ends_with_the_only_one_who_wants_it(
     read, stopped = context.read, []
 
     def reading(parts: Sequence[Part]) -> None:
-        if parts[0].position == 128 and not task.done:
+        if parts[0].position == UNTUNED.alone and not task.done:
             end(engine, task)
         try:
             read(parts)
@@ -127,10 +127,10 @@ def test_a_step_ends_with_the_only_one_who_wants_it(
     engine.submit(task)
     with pytest.raises(error):
         pieces(task)
-    assert stopped == [128]
+    assert stopped == [UNTUNED.alone]
     again = list(generator.stream(LONG, sampling))
     assert again[-1].usage is not None
-    assert again[-1].usage.cached == 128
+    assert again[-1].usage.cached == UNTUNED.alone
     generator.close()
     fresh = LlamaGenerator(tiny_model, context=1024)
     assert [piece.text for piece in again if piece.tokens] == [
