@@ -292,19 +292,19 @@ def test_a_model_that_cannot_forget_is_not_guessed_for() -> None:
 
 
 def test_a_guess_takes_only_what_is_left_of_the_batch() -> None:
-    """The answer's token, 128 of the prompt, and room for two more."""
-    with scheduler(context := FakeContext(follows=repeating, batch=131)) as engine:
+    """The answer's token, 41 of the prompt, and room for two more."""
+    with scheduler(context := FakeContext(follows=repeating, batch=44)) as engine:
         context.gate.clear()
         answer = writing(LOOP, Sampling(max_tokens=40), lookup=4)
         engine.submit(answer)
-        long = writing([60, *LOOP * 20], Sampling(max_tokens=4), lookup=4)
-        engine.submit(long)
+        other = writing([60, *LOOP], Sampling(max_tokens=4), lookup=4)
+        engine.submit(other)
         context.gate.set()
         text(answer)
-        text(long)
+        text(other)
     both = [sorted(len(part.tokens_n) for part in batch) for batch in context.batches if len(batch) > 1]
-    assert [3, 128] in both
-    assert max(sum(sizes) for sizes in both) == 131
+    assert [3, 41] in both
+    assert max(sum(sizes) for sizes in both) == 44
 
 
 def test_guesses_share_the_rows_of_logits() -> None:

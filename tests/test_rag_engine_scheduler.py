@@ -2,6 +2,7 @@ import math
 import random
 import threading
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 
@@ -93,14 +94,66 @@ def test_what_another_one_is_just_reading_is_taken_over_too() -> None:
         context.gate.set()
         assert text(first) == spelt(written([*passage, 1, 2], 8))
         assert text(second) == spelt(written([*passage, 3, 4], 8))
-    assert second.cached == UNTUNED.batch
+    assert second.cached == 2 * UNTUNED.batch  # it waited for all but the last 44, which are read anew as fast
+
+
+def test_a_passage_that_a_crowd_asks_about_is_read_once() -> None:
+    context = FakeContext()
+    passage = prompt(2 * UNTUNED.batch)
+    asks = [[*passage, *prompt(10, 2 + i)] for i in range(8)]
+    with scheduler(context, sequences=8) as engine:
+        context.gate.clear()
+        tasks = [writing(ask, Sampling(max_tokens=1)) for ask in asks]
+        for task in tasks:
+            engine.submit(task)
+        context.gate.set()
+        for ask, task in zip(asks, tasks, strict=True):
+            assert text(task) == spelt(written(ask, 1))
+    assert sum(len(part.tokens_n) for batch in context.batches for part in batch) == len(passage) + 8 * 10
+
+
+def test_prompts_are_read_one_after_the_other_and_a_short_one_passes() -> None:
+    context = FakeContext()
+    with scheduler(context, sequences=6) as engine:
+        context.gate.clear()
+        long = [writing(prompt(600, i)) for i in range(1, 4)]
+        for task in long:
+            engine.submit(task)
+        assert context.reading.wait(20)
+        short = writing(prompt(40, 9))
+        engine.submit(short)
+        context.gate.set()
+        for task in (*long, short):
+            pieces(task)
+    begun = {part.tokens_n[0]: at for at, batch in enumerate(context.batches) for part in batch if not part.position}
+    assert begun[9] <= 2
+    assert begun[2] >= begun[1] + 600 // UNTUNED.batch
+    assert begun[3] >= begun[2] + 600 // UNTUNED.batch
+
+
+def test_an_old_prompt_is_not_passed_for_ever() -> None:
+    context = FakeContext()
+    with scheduler(context, sequences=4) as engine:
+        context.gate.clear()
+        long = writing(prompt(2000), Sampling(max_tokens=1))
+        engine.submit(long)
+        assert context.reading.wait(20)
+        crowd = [writing(prompt(100, 2 + i % 60), Sampling(max_tokens=1)) for i in range(60)]
+        for task in crowd:
+            engine.submit(task)
+        context.gate.set()
+        for task in (long, *crowd):
+            pieces(task)
+    ends = [at for at, batch in enumerate(context.batches) for p in batch if p.position + len(p.tokens_n) == 2000]
+    later = sum(p.position == 0 for batch in context.batches[ends[0] + 1 :] for p in batch)
+    assert later > 30, "half of the steps were its own"
 
 
 def test_a_long_prompt_stalls_neither_an_answer_nor_a_short_prompt() -> None:
     context = FakeContext()
     with scheduler(context) as engine:
         context.gate.clear()
-        running, long, short = writing(prompt(5), Sampling(max_tokens=60)), writing(prompt(1500)), writing(prompt(30))
+        running, long, short = writing(prompt(5), Sampling(max_tokens=900)), writing(prompt(1500)), writing(prompt(30))
         for task in (running, long, short):
             engine.submit(task)
         context.gate.set()
@@ -109,7 +162,8 @@ def test_a_long_prompt_stalls_neither_an_answer_nor_a_short_prompt() -> None:
     sizes = [sorted(len(part.tokens_n) for part in batch) for batch in context.batches]
     reading = [batch for batch in sizes if batch[-1] > 100]
     assert len(reading) >= 1500 // UNTUNED.batch
-    assert all(1 in batch for batch in reading[2:-1]), "the running answer got its token in each of these steps"
+    at = [i for i, batch in enumerate(sizes) if batch[-1] > 100]
+    assert all(any(set(step) == {1} for step in sizes[a + 1 : b]) for a, b in pairwise(at[1:])), "tokens after each"
     begun = [
         i for i, batch in enumerate(context.batches) if any((p.position, len(p.tokens_n)) == (0, 30) for p in batch)
     ]

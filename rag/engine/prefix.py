@@ -89,6 +89,17 @@ class Prefixes:
             return None
         return self._free.pop()
 
+    def known(self, tokens_n: TokenArray, running: Iterable[tuple[int, TokenArray]]) -> int:
+        """Return how many of these tokens a sequence would begin with; nothing is moved for it."""
+        if not self._context.forgets_parts:
+            return 0
+        here, _ = self._nearest(tokens_n, list(running))
+        return max(here, self._saved.longest(tokens_n).shared)
+
+    def passes_on(self, being_read_n: TokenArray, tokens_n: TokenArray, known: int) -> bool:
+        """Whether a prompt that knows the first `known` of its tokens has as good as a passage to gain by waiting."""
+        return self._context.forgets_parts and shared_length(being_read_n, tokens_n) - known >= WORTH_SAVING
+
     def begin(self, sequence: int, tokens_n: TokenArray, running: Iterable[tuple[int, TokenArray]]) -> int:
         """Fill an empty sequence with what is known of these tokens; return how many that are.
 

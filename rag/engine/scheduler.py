@@ -1,9 +1,12 @@
 """The one thread that owns the context: it reads and writes for all requests at once, step by step.
 
-A step is one batch: the next token of every answer being written, and up to `read_tokens` tokens of prompts, or
-`alone_tokens` where no answer is being written. The prompts take turns by chunk, so that neither a long one nor a crowd
-of them stalls an answer or a short prompt. A step
-with a task that has ended meanwhile is given up (`rag.engine.watch`) and done again for the others.
+A step is one batch: the next token of every answer being written, or up to `read_tokens` tokens of prompts, or both
+where that is little; `alone_tokens` of prompts where no answer is being written. While there are both, answers get a
+step after each of prompts, more where these took long. Prompts are read one after the other, by turns the oldest and
+the shortest (by powers of two) first: so few stand half read in the context, where each makes attention wider, and yet
+neither a long one nor a crowd of them stalls a short one. Who could take over what another prompt is being read for
+waits for that. A step with a task that has ended meanwhile is given up (`rag.engine.watch`) and done again for the
+others.
 """
 
 import logging
@@ -17,7 +20,7 @@ import numpy as np
 
 from rag.datatypes import PrefixCounters
 from rag.engine.batch import AnyTask, Turn, plan, without_drafts
-from rag.engine.context import ContextFull, ContextLike, DecodeFailed, Stopped
+from rag.engine.context import ContextFull, ContextLike, DecodeFailed, Stopped, TokenArray
 from rag.engine.lookup import LookupCounters
 from rag.engine.prefix import Prefixes
 from rag.engine.watch import Watch
@@ -31,6 +34,13 @@ logger = logging.getLogger(__name__)
 FORESEEN = 128
 # Continuations that are scored at once, beside the answers being written.
 SCORED_AT_ONCE = 8
+# llama.cpp attends to blocks of 64 cells for 64 rows of a batch at once, and skips a block that none of the 64 may see.
+# So an answer's token among a prompt's makes 64 rows attend to all cells of that answer: six answers of 512 tokens
+# beside 122 tokens of a prompt took 1.33 s, apart from 128 of them 0.19 and 0.90. Fewer than 64 rows go one by one.
+ATTENTION_ROWS = 64
+# Seconds of answers for each second of prompts. With more, fewer answers are written at once, which costs each of them
+# more: a step of one takes 40 ms, of four 80, of eight 150.
+ANSWERS_TIME = 0.25
 
 
 class Scheduler:
@@ -60,8 +70,9 @@ class Scheduler:
         lock = threading.RLock()
         self._wake = threading.Condition(lock)
         self._queue: deque[AnyTask] = deque()
-        self._active: list[AnyTask] = []  # in the order in which they take turns at reading
-        self._changed = self._closing = self._crowded = False
+        self._active: list[AnyTask] = []
+        self._changed = self._closing = self._crowded = self._shortest_first = False
+        self._owed = 0.0  # seconds that are due to answers for those that they have waited for prompts
         self._arrived = self._drafted = self._accepted = 0
         self._pulses: list[threading.Event] = []
         self._scratch_v: FloatArray = np.empty(0, np.float32)
@@ -74,7 +85,8 @@ class Scheduler:
         with self._wake:
             if self._closing:
                 raise ModelLoadFailed("the model has been closed")
-            if not task.inner and len(self._queue) >= self._waiting:
+            places = sum(not other.inner for other in [*self._queue, *self._active])
+            if not task.inner and places >= self._sequences + self._waiting:
                 raise Overloaded(f"{len(self._queue)} requests wait for the model already", hint="Try again later.")
             self._arrived += 1
             task.number = self._arrived
@@ -158,6 +170,7 @@ class Scheduler:
     def _attempt(self, turns: list[Turn]) -> bool:
         """Read a batch and hand out what came of it; False where it was given up."""
         tasks = [turn.task for turn in turns]
+        began = time.monotonic()
         try:
             with self._watch.step(tasks):
                 turns = self._read(turns)
@@ -168,8 +181,16 @@ class Scheduler:
         except DecodeFailed as error:
             self._recover(tasks, error)
         else:
+            self._account(tasks, time.monotonic() - began)
             self._hand_out(turns)
         return True
+
+    def _account(self, tasks: list[AnyTask], seconds: float) -> None:
+        """Note how long a step took: of answers, or of prompts that answers have waited for."""
+        if any(task.unread == 1 for task in tasks):
+            self._owed -= seconds
+        else:
+            self._owed = max(0.0, self._owed) + ANSWERS_TIME * seconds
 
     def _plan_again(self, turns: list[Turn]) -> list[Turn]:
         """Return what to read after a batch was given up: for the rest of its tasks, without new company.
@@ -209,10 +230,9 @@ class Scheduler:
         task.sequence = None
 
     def _admit(self) -> None:
-        """Start waiting tasks, in their order, while there is a slot and room for them."""
+        """Start waiting tasks while there is a slot and room for them and the batch is not full without them."""
         while not self._crowded:
-            with self._wake:
-                task = next((task for task in self._queue if self._has_slot(task)), None)
+            task = self._next()
             if task is None or not self._fits(task):
                 return
             sequence = self._prefixes.take()
@@ -222,18 +242,34 @@ class Scheduler:
                 self._queue.remove(task)
             self._start(task, sequence)
 
+    def _next(self) -> AnyTask | None:
+        """Return the oldest waiting task that there is a slot for and that would have a part in the next batch."""
+        reading = [task for task in self._active if task.unread > 1 and not task.held]
+        with self._wake:
+            waiting = [task for task in self._queue if self._has_slot(task)]
+        return next((task for task in waiting if not reading or self._has_part(task, reading)), None)
+
     def _has_slot(self, task: AnyTask) -> bool:
         running = sum(other.inner == task.inner for other in self._active)
         return running < (SCORED_AT_ONCE if task.inner else self._sequences)
+
+    def _has_part(self, task: AnyTask, reading: list[AnyTask]) -> bool:
+        """Whether a batch has room for it, by either order, and none of these reads what it could take over."""
+        prompt_n = task.tokens_n[: task.first_output]
+        known = self._prefixes.known(prompt_n, self._running())
+        if any(self._prefixes.passes_on(other.tokens_n[: other.prompt], prompt_n, known) for other in reading):
+            return False
+        unread = task.length - known
+        older = sum(other.unread for other in reading if other.number < task.number)
+        shorter = sum(other.unread for other in reading if other.unread <= unread)
+        return min(older, shorter) < self._alone_tokens
 
     def _fits(self, task: AnyTask) -> bool:
         foreseen = sum(other.length + min(other.room, FORESEEN) for other in [*self._active, task])
         return not self._active or foreseen <= self._context.cells
 
     def _start(self, task: AnyTask, sequence: int) -> None:
-        running = [
-            (other.sequence, other.tokens_n[: other.read]) for other in self._active if other.sequence is not None
-        ]
+        running = self._running()
         task.sequence = sequence
         self._active.append(task)
         # The last tokens are read even where they are known: their logits are wanted.
@@ -241,14 +277,21 @@ class Scheduler:
         if task.cached is None:
             task.cached = task.read
 
+    def _running(self) -> list[tuple[int, TokenArray]]:
+        """Return the sequences in use with what is read of each."""
+        return [(task.sequence, task.tokens_n[: task.read]) for task in self._active if task.sequence is not None]
+
     def _plan(self, tasks: list[AnyTask]) -> list[Turn]:
-        """Share out a batch; prompts that have their turn go to the end of the list."""
-        writing = any(task.unread == 1 and not task.held for task in tasks)
-        turns = plan(tasks, self._context, self._read_tokens if writing else self._alone_tokens)
-        for task in [turn.task for turn in turns if turn.task.unread > 1]:
-            self._active.remove(task)
-            self._active.append(task)
-        return turns
+        """Share out a batch: for answers, or for prompts, by turns the oldest and much shorter ones first."""
+        ready = [task for task in tasks if task.unread and not task.held]
+        answers, prompts = [task for task in ready if task.unread == 1], [task for task in ready if task.unread > 1]
+        if not answers or not prompts:
+            self._owed = 0.0
+        elif sum(task.unread for task in ready) >= ATTENTION_ROWS:
+            ready = answers if self._owed > 0 else prompts
+        self._shortest_first ^= ready is not answers
+        order = sorted(ready, key=_length if self._shortest_first else _age)
+        return plan(order, self._context, self._read_tokens if answers else self._alone_tokens)
 
     def _read(self, turns: list[Turn]) -> list[Turn]:
         """Read a batch; return what was read. Drafts make room before anybody has to make room for them."""
@@ -334,3 +377,11 @@ class Scheduler:
             task.read = 0
         for task in [task for task in self._active if task.done]:
             self._leave(task)
+
+
+def _age(task: AnyTask) -> int:
+    return task.number
+
+
+def _length(task: AnyTask) -> tuple[int, int]:
+    return task.unread.bit_length(), task.number
