@@ -297,6 +297,7 @@ def test_a_guess_takes_only_what_is_left_of_the_batch() -> None:
         context.gate.clear()
         answer = writing(LOOP, Sampling(max_tokens=40), lookup=4)
         engine.submit(answer)
+        assert context.reading.wait(20)
         other = writing([60, *LOOP], Sampling(max_tokens=4), lookup=4)
         engine.submit(other)
         context.gate.set()
