@@ -1,6 +1,7 @@
 """The engine's benchmark: its arithmetic from made-up timings, its judge, and one quick run with a real model."""
 
 import json
+import math
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 
@@ -234,13 +235,14 @@ def test_tokens_lost_doubled_and_crossed(texts: list[str], counted: int | None, 
 def test_two_tokens_of_nearly_the_same_probability_may_change_places() -> None:
     asked: list[tuple[str, str]] = []
 
-    def lead(expected: str, heard: str) -> float:
-        asked.append((expected, heard))
+    def lead(expected: Sequence[Token], heard: Sequence[Token]) -> float:
+        asked.append(("".join(t.text for t in expected), "".join(t.text for t in heard)))
         return 0.4
 
     assert judge(EXPECTED, Heard([Token("a"), Token(" z"), Token(" y")], 3), lead) == "near_tie"
     assert asked == [("a b", "a z")]
     assert judge(EXPECTED, Heard([Token("z")], 1), lead_of(4.0)) == "crossed"
+    assert judge(EXPECTED, Heard([Token("z")], 1), lead_of(math.nan)) == "unclear"
 
 
 def test_several_tokens_in_one_piece_are_the_same_answer() -> None:
@@ -276,9 +278,12 @@ class SpellingEngine:
         for at, letter in enumerate(letters):
             if repeated and self.fault == "lose" and at == 1:
                 continue
-            wrong = repeated and self.fault in ("tie", "cross") and at == 1
+            wrong = repeated and self.fault in ("tie", "cross", "merge") and at == 1
             yield Piece("?" if wrong else letter, -0.1, 1)
         yield Piece("", finish_reason="length", usage=Usage(3, 0, len(letters)))
+
+    def tokens(self, text: str) -> list[int]:
+        return list(text.replace("?", "??").encode() if self.fault == "merge" else text.encode())
 
     def score(self, messages: Sequence[Message], continuations: Sequence[str]) -> list[list[float]]:
         unlikely = -1.0 if self.fault == "tie" else -9.0
@@ -301,7 +306,12 @@ def test_a_soak_sees_what_is_lost_and_waits_where_the_queue_is_full() -> None:
     lost = run_soak("lose")["lost"]
     assert isinstance(lost, int)
     assert 24 <= lost <= 30  # those that hung up before the missing letter heard nothing wrong
-    assert run_soak("cross")["crossed"] == lost
+    crossed = run_soak("cross")
+    assert crossed["crossed"] == lost
+    assert isinstance(crossed["apart"], list)
+    assert len(crossed["apart"]) == lost
+    assert crossed["apart"][0]["lead"] == 9.0
+    assert run_soak("merge")["unclear"] == lost
     assert run_soak("tie")["near_tie"] == lost
     refused = run_soak("refuse")
     assert (refused["refused_first"], refused["right"]) == (3, 30)

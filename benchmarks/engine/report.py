@@ -110,7 +110,10 @@ def _soak(soaked: dict[str, Any]) -> Table:
     table.add_column("")
     table.add_column("", justify="right")
     for name, value in soaked.items():
-        table.add_row(name.replace("_", " "), f"{value:.3f}" if isinstance(value, float) else f"{value}")
+        if name != "apart":
+            table.add_row(name.replace("_", " "), f"{value:.3f}" if isinstance(value, float) else f"{value}")
+    for case in soaked["apart"]:
+        table.add_row(f"{case['end']}: prompt {case['prompt']}, token {case['at']}", f"{case['lead']}")
     return table
 
 

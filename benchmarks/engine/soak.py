@@ -2,9 +2,11 @@
 
 Each prompt's greedy answer is known from a run alone. In company llama.cpp adds up in another order, so that two tokens
 of nearly the same probability may change places: such near-ties are counted apart, and what follows them is not judged.
-An answer that differs is judged at the end, when the engine can be asked alone how likely the token heard was.
+An answer that differs is judged at the end, when the engine can be asked alone how likely the token heard was. It is
+asked by text: where a text is cut into other tokens than were written, nothing can be told of it.
 """
 
+import math
 import random
 import threading
 import time
@@ -23,12 +25,13 @@ from rag.protocols import Generator
 # the logits of the 135M by up to 0.9 (of the 0.5B by 0.3, benchmarks/drift.py), and of two tokens both may move.
 NEAR = 1.5
 
-# By how much a beginning of an answer is likelier, alone, than another one that differs in its last token.
-Lead = Callable[[str, str], float]
-
 
 class Engine(Generator, Protocol):
-    """A generator that tells how likely a given answer is."""
+    """A generator that tells how likely a given answer is, and the tokens of a text."""
+
+    def tokens(self, text: str) -> list[int]:
+        """Return the tokens of a text."""
+        ...
 
     def score(self, messages: Sequence[Message], continuations: Sequence[str]) -> list[list[float]]:
         """Return the natural-log probability of every token of each continuation."""
@@ -40,6 +43,11 @@ class Token(NamedTuple):
 
     text: str
     tokens: int = 1
+
+
+# By how much a beginning of an answer is likelier, alone, than another one that differs in its last token; not a number
+# where that cannot be told.
+Lead = Callable[[Sequence[Token], Sequence[Token]], float]
 
 
 class Job(NamedTuple):
@@ -57,7 +65,7 @@ class Heard(NamedTuple):
 
 
 def judge(expected: Sequence[Token], heard: Heard, lead: Lead) -> str:
-    """Return `right`, `near_tie`, `lost`, `doubled` or `crossed`; `lead` is asked only of answers that differ."""
+    """Return `right`, `near_tie`, `lost`, `doubled`, `crossed` or `unclear`; `lead` is asked of answers that differ."""
     tokens, at = heard.tokens, _agreement(expected, heard.tokens)
     came, text, whole = sum(t.tokens for t in tokens), _text(tokens), _text(expected)
     if heard.counted is not None and heard.counted != came:
@@ -66,14 +74,15 @@ def judge(expected: Sequence[Token], heard: Heard, lead: Lead) -> str:
         return "right"
     if at == len(tokens):
         return "lost"
-    if at < len(expected) and lead(_text(expected[: at + 1]), _text(tokens[: at + 1])) <= NEAR:
+    gap = lead(expected[: at + 1], tokens[: at + 1]) if at < len(expected) else math.inf
+    if gap <= NEAR:
         return "near_tie"
     texts, wanted = [t.text for t in tokens[at:]], [t.text for t in expected]
     if at and _continues(wanted[at:], texts[1:]) and texts[0] == wanted[at - 1]:
         return "doubled"
-    if any(_continues(wanted[at + gap :], texts) for gap in (1, 2, 3)):
+    if any(_continues(wanted[at + lost :], texts) for lost in (1, 2, 3)):
         return "lost"
-    return "crossed"
+    return "unclear" if math.isnan(gap) else "crossed"
 
 
 def _text(tokens: Sequence[Token]) -> str:
@@ -128,7 +137,10 @@ def soak(
     advance: Callable[[], None],
     seed: int = 4,
 ) -> dict[str, Any]:
-    """Run it all; return how many answers came to which end, and the memory after a tenth of them and at the end."""
+    """Run it all; return how many answers came to which end, and the memory after a tenth of them and at the end.
+
+    `apart` tells where those went apart that came to a bad end.
+    """
     expected = []
     for chat in chats:
         expected.append(listen(engine, chat, max_tokens, None).tokens)
@@ -164,15 +176,41 @@ def soak(
     finally:
         _empty(jobs)  # after Ctrl-C the clients end with the answer that each is hearing
     warm, end = memory.get("warm"), resident_bytes()
+    apart = []
     for job, heard in ended:
         lead = _lead_in(engine, chats[job.prompt])
-        counts["failed" if heard is None else judge(expected[job.prompt], heard, lead)] += 1
+        end_ = "failed" if heard is None else judge(expected[job.prompt], heard, lead)
+        counts[end_] += 1
+        if heard is not None and end_ not in ("right", "near_tie"):
+            apart.append(_tell_apart(end_, job, expected[job.prompt], heard, lead))
     growth = None if warm is None or end is None else end / warm - 1
     told = {name: counts[name] for name in (*ENDS, "hung_up", "refused_first")}
-    return {"answers": answers, "clients": clients, **told, "memory_warm": warm, "memory_end": end, "growth": growth}
+    return {
+        "answers": answers,
+        "clients": clients,
+        **told,
+        "memory_warm": warm,
+        "memory_end": end,
+        "growth": growth,
+        "apart": apart,
+    }
 
 
-ENDS = ("right", "near_tie", "lost", "doubled", "crossed", "failed")
+ENDS = ("right", "near_tie", "lost", "doubled", "crossed", "unclear", "failed")
+
+
+def _tell_apart(end: str, job: Job, expected: Sequence[Token], heard: Heard, lead: Lead) -> dict[str, Any]:
+    at = _agreement(expected, heard.tokens)
+    gap = lead(expected[: at + 1], heard.tokens[: at + 1]) if at < min(len(expected), len(heard.tokens)) else math.nan
+    return {
+        "end": end,
+        "prompt": job.prompt,
+        "at": at,
+        "expected": [token.text for token in expected[at : at + 4]],
+        "heard": [token.text for token in heard.tokens[at : at + 4]],
+        "counted": heard.counted,
+        "lead": None if math.isnan(gap) else round(gap, 3),
+    }
 
 
 def _hear(engine: Generator, chat: Sequence[Message], job: Job, max_tokens: int) -> tuple[Heard | None, int]:
@@ -188,16 +226,18 @@ def _hear(engine: Generator, chat: Sequence[Message], job: Job, max_tokens: int)
             return None, refused
 
 
-def _unknown(_expected: str, _heard: str) -> float:
-    return float("inf")
+def _unknown(_expected: Sequence[Token], _heard: Sequence[Token]) -> float:
+    return math.inf
 
 
 def _lead_in(engine: Engine, chat: Sequence[Message]) -> Lead:
-    def lead(expected: str, heard: str) -> float:
-        first, second = (sum(engine.score(chat, [text])[0]) for text in (expected, heard))
-        return first - second
+    def logprob(written: Sequence[Token]) -> float:
+        text = _text(written)
+        if len(engine.tokens(text)) != sum(token.tokens for token in written):
+            return math.nan
+        return sum(engine.score(chat, [text])[0])
 
-    return lead
+    return lambda expected, heard: logprob(expected) - logprob(heard)
 
 
 def _empty(jobs: "SimpleQueue[Job]") -> None:
