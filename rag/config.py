@@ -147,7 +147,7 @@ class GeneratorSettings(_Section):
         "the other commands never do.",
     )
     worker_timeout: float = Field(
-        60.0,
+        120.0,
         ge=5,
         le=3600,
         description="How long that process may make no progress, in seconds, before it is killed and started again.",
