@@ -259,7 +259,7 @@ def test_a_tuned_model_reads_in_its_own_steps_and_keeps_its_states_apart(tiny_mo
     tuning = Tuning(batch=64, micro_batch=32, flash_attention="on", kv_type="q8_0")
     model = Model(tiny_model)
     tuned, plain = (Context(model, cells=256, sequences=4, tuning=t) for t in (tuning, UNTUNED))
-    assert tuned.batch == tuning.alone + 4 == 132
+    assert tuned.batch == tuning.alone + 4 == 260
     assert tuned.identity != plain.identity
     for context in (tuned, plain):
         context.close()
