@@ -3,9 +3,10 @@
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from indexer.archive import SUFFIXES as ARCHIVES
 from indexer.archive import TOTAL_BYTES
@@ -40,15 +41,31 @@ class FoundFile:
         return self.address or self.path.as_uri()
 
 
+class Place(NamedTuple):
+    """A file or folder below a root, by the id that its document has, or that theirs begin with; "" is all of it."""
+
+    root: str
+    id: str
+
+    @classmethod
+    def around(cls, root: str, document_id: str) -> Iterator[Self]:
+        """Yield the places that a document stands in, its own first."""
+        while document_id:
+            yield cls(root, document_id)
+            document_id = document_id.rpartition("/")[0]
+        yield cls(root, "")
+
+
 @dataclass(slots=True)
 class Scan:
     """What a walk over the roots found. `skipped` and `failed` hold paths with the reason.
 
     `excluded` are the files and folders that patterns leave out, folders with a `/` at the end and without what is in
-    them.
+    them. `unseen` are those of the failed that could not be looked at, or into: nobody knows what is there.
     """
 
     files: list[FoundFile] = field(default_factory=list)
+    unseen: list[Place] = field(default_factory=list)
     excluded: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
@@ -148,13 +165,19 @@ def find_files(plan: RootPlan, suffixes: frozenset[str], exclude: Path, owners: 
     scan = Scan()
     owner = dict(owners)
     for root in filter(is_path, plan.sync):
-        for path in _walk(Path(root), exclude, plan.patterns.get(root, Patterns()), scan):
+
+        def unseen(path: Path, error: OSError, root: str = root) -> None:
+            scan.failed.append((printable(path), error.strerror or "it cannot be looked at"))
+            below = "" if str(path) == root else _document_id(path, Path(root), plan.labels[root])
+            scan.unseen.append(Place(root, below))
+
+        for path in _walk(Path(root), exclude, plan.patterns.get(root, Patterns()), scan, unseen):
             try:
                 status = path.lstat()
             except FileNotFoundError:
                 continue  # it went away after its folder was listed
             except OSError as error:
-                scan.failed.append((printable(path), error.strerror or "it cannot be looked at"))
+                unseen(path, error)
                 continue
             if reason := _unsuitable(path, status, suffixes):
                 scan.skipped.append((printable(path), reason))
@@ -195,6 +218,11 @@ def _forget(labels: dict[str, str], path: Path | str) -> None:
 def _existing(path: Path) -> Path:
     try:
         found = path.resolve(strict=True)
+    except PermissionError as error:
+        raise InvalidRequest(
+            f"{printable(path)} cannot be looked at: {error.strerror}; the index was left as it is",
+            hint="May you enter the folders above it? Ask for the permission, or run it as a user who has it.",
+        ) from error
     except (OSError, RuntimeError) as error:
         raise InvalidRequest(
             f"there is no file or folder {printable(path)}",
@@ -228,7 +256,10 @@ def _numbered(base: str) -> Iterator[str]:
         number += 1
 
 
-def _walk(root: Path, exclude: Path, patterns: Patterns, scan: Scan) -> Iterator[Path]:
+def _walk(
+    root: Path, exclude: Path, patterns: Patterns, scan: Scan, unseen: Callable[[Path, OSError], None]
+) -> Iterator[Path]:
+    """Yield the files below a root, or the root that is one; `unseen` is told which folders cannot be listed."""
     if not root.is_dir():
         yield root
         return
@@ -248,7 +279,7 @@ def _walk(root: Path, exclude: Path, patterns: Patterns, scan: Scan) -> Iterator
             with os.scandir(here) as entries:
                 found = sorted((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith("."))
         except OSError as error:
-            scan.failed.append((printable(here), error.strerror or "it cannot be listed"))
+            unseen(here, error)
             continue
         yield from (here / name for name, folder in found if not folder and not left_out(here / name, False))
         folders = [here / name for name, folder in found if folder and here / name != exclude]

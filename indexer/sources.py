@@ -10,7 +10,7 @@ from typing import Protocol
 from indexer import describe
 from indexer.letters import DeadLetters
 from indexer.load import Contents, Member, member_address
-from indexer.scan import FoundFile, Scan
+from indexer.scan import FoundFile, Place, Scan
 from indexer.update import Progress, Source, SyncReport
 from rag.catalog import Original, with_recogniser
 from rag.datatypes import Document
@@ -63,6 +63,7 @@ class FileSources:
         self._letters = letters
         self._report = report
         self.version = source_version(loader)
+        self.unseen: list[Place] = []  # files that may be as they were: nothing could be read of them
 
     def of(self, scan: Scan, progress: Progress) -> list[Source]:
         """Return the sources of all found files."""
@@ -88,9 +89,12 @@ class FileSources:
             contents = self._unpacked(file, name, original)
         except UnreadableDocument as error:
             self._report.failed.append((name, error.message))
+            if error.passing:
+                self.unseen.append(Place(file.root, file.document_id))
             return []
         except OSError as error:
             self._report.failed.append((name, error.strerror or "it cannot be read"))
+            self.unseen.append(Place(file.root, file.document_id))
             return []
         if contents is None:
             read = partial(_read, self._loader, file)

@@ -1,12 +1,15 @@
 """Bringing an index directory up to date with folders of files, or with a set of records.
 
-An index mirrors its sources: after a run it holds what could be read in that run. A file that could not be read is
-reported and is not in the index, also where an earlier version of it was. Documents are recognized by id and checksum,
-vectors by the text that was embedded, so that neither reading nor embedding is done twice.
+An index mirrors its sources: after a run it holds what could be read in that run. A file that no parser can read is
+reported and is not in the index, also where an earlier version of it was. What could not even be looked at, such as a
+folder whose permissions were withdrawn, is reported too, and what the index holds of it stays: it was not deleted.
+Documents are recognized by id and checksum, vectors by the text that was embedded, so that neither reading nor
+embedding is done twice.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -20,7 +23,7 @@ from indexer.scratch import scratch
 from indexer.sources import DocumentLoader, FileSources, record_sources, source_version
 from indexer.stamps import Stamps
 from indexer.store import IndexWriter, refuse_foreign
-from indexer.stored import held_pages, stored_generation, stored_sources
+from indexer.stored import held_below, held_pages, stored_generation, stored_sources
 from indexer.stream import Stream
 from indexer.update import (
     DocumentChunker,
@@ -94,16 +97,20 @@ def sync(
         disks = {root: _disk(root) for root in filter(is_path, plan.sync)}
         with report.timed("scan"):
             scan = find_files(plan, loader.suffixes, index_dir.resolve(), keep)
-            sources = FileSources(loader, stamps.describe, letters, report).of(scan, tell)
+            files = FileSources(loader, stamps.describe, letters, report)
+            sources = files.of(scan, tell)
+            unseen = {*scan.unseen, *files.unseen}
+            stored = old or (stored_generation(index_dir, opened) if unseen or run.lists else None)
+            held = held_below(stored, unseen, {*keep, *(source.id for source in sources)})
+            report.kept += len(held)
+            sources += chain.from_iterable(held.values())
             if stream:
                 sources += _stream_sources(stream, plan.labels[stream.root], {*keep, *(s.id for s in sources)}, report)
         if rebuild and (lasting := [root for root in run.untouched if not is_path(root)]):
             sources += stored_sources(index_dir, lasting, opened)
         answers = Pages(index_dir) if rebuild else Pages.of(index_dir)
         if run.lists:
-            files = FileSources(loader, describe_file, letters, report)
-            pages = UrlSources(fetched, files, answers, letters, report)
-            stored = old or stored_generation(index_dir, opened)
+            pages = UrlSources(fetched, FileSources(loader, describe_file, letters, report), answers, letters, report)
             for listed in run.lists:
                 taken = {*keep, *(source.id for source in sources)}
                 sources += pages.of(listed, held_pages(stored, listed.root), taken)

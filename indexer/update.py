@@ -57,7 +57,8 @@ class Source:
     """A document that should be in the index, not read yet. `name` is what a report calls it.
 
     `read` raises `UnreadableDocument`. It is not called where id, uri and original are those of the old generation.
-    A `lasting` one that cannot be read leaves in the index what is there under its id.
+    A `lasting` one that cannot be read leaves in the index what is there under its id; so does any whose failure may
+    pass by itself, such as a file that may not be opened.
     """
 
     id: str
@@ -275,7 +276,7 @@ def read_sources(
             report.skipped.append((source.name, error.message))
         except UnreadableDocument as error:
             report.failed.append((source.name, error.message))
-            if source.lasting and source.id in before:
+            if (source.lasting or error.passing) and source.id in before:
                 report.unchanged.append(source.id)
                 report.kept += 1
         else:

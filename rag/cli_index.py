@@ -94,8 +94,15 @@ def show_report(report: "SyncReport", directory: Path, *, as_json: bool, dry_run
         out.print(f"{escape(str(directory))}: {summary(report)}")
     if report.failed:
         again = f"; {report.untried} have not changed since and were not tried again" if report.untried else ""
-        kept = f"; of {report.kept} the index keeps what it had, the others" if report.kept else " and"
-        out.print(f"[red]{len(report.failed)} documents could not be read[/]{kept} are not in the index{again}")
+        out.print(f"[red]{len(report.failed)} documents could not be read[/]{_what_is_left(report)}{again}")
+
+
+def _what_is_left(report: "SyncReport") -> str:
+    """Say of what could not be read what the index holds of it."""
+    if report.kept == len(report.failed):
+        return "; the index keeps what it had of them"
+    kept = f"; of {report.kept} the index keeps what it had, the others" if report.kept else " and"
+    return f"{kept} are not in the index"
 
 
 def summary(report: "SyncReport") -> str:

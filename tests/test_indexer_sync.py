@@ -13,6 +13,7 @@ import pytest
 import indexer.stamps
 from indexer.letters import dead_letters
 from indexer.load import Loader
+from indexer.scan import plan_roots
 from indexer.sync import build, sync
 from indexer.update import SyncReport
 from rag.datatypes import Chunk, Document, Span
@@ -312,6 +313,115 @@ def test_a_folder_that_may_not_be_listed_is_reported(
     assert run.report.added == ["a.txt"]
 
 
+@pytest.fixture
+def withdraw(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Withdraw this user's right to read a file, or to list a folder, until the test ends: root has every right."""
+
+    def withdraw(gone: Path) -> None:
+        real_open, real_scandir = Path.open, os.scandir
+
+        def opened(path: Path, *args: object, **kwargs: object) -> object:
+            if path == gone:
+                raise PermissionError(13, "Permission denied", str(path))
+            return real_open(path, *args, **kwargs)  # type: ignore[call-overload]
+
+        def scandir(path: str | Path) -> object:
+            if Path(path) == gone:
+                raise PermissionError(13, "Permission denied", str(path))
+            return real_scandir(path)
+
+        monkeypatch.setattr(Path, "open", opened)
+        monkeypatch.setattr(os, "scandir", scandir)
+
+    return withdraw
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_what_may_not_be_read_any_more_stays_in_the_index(
+    tmp_path: Path, write: Write, withdraw: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch, rebuild: bool
+) -> None:
+    """A right that was withdrawn deletes nothing: neither a file's, touched since, nor a folder's."""
+    secret = write("docs/secret.txt", "mine")
+    write("docs/inner/deep/b.txt", "beta")
+    write("docs/inner.txt", "not in it")
+    write("docs/gone.txt", "gone")
+    Run(tmp_path, "docs")
+    os.utime(secret, (0, 0))
+    (tmp_path / "docs/gone.txt").unlink()
+    withdraw(secret)
+    withdraw(tmp_path / "docs/inner")
+    report = Run(tmp_path, "docs", rebuild=rebuild).report
+    denied = [(str(tmp_path / "docs" / name), "Permission denied") for name in ("inner", "secret.txt")]
+    assert (sorted(report.failed), report.kept) == (denied, 2)
+    assert report.removed == ([] if rebuild else ["gone.txt"])
+    assert contents(tmp_path) == {"secret.txt": "mine", "inner/deep/b.txt": "beta", "inner.txt": "not in it"}
+    assert [letter.root for letter in dead_letters(tmp_path / "index")] == [str(tmp_path / "docs")] * 2
+    monkeypatch.undo()
+    (tmp_path / "docs/inner/deep/b.txt").unlink()
+    again = Run(tmp_path).report
+    assert (again.failed, again.removed) == ([], ["inner/deep/b.txt"])
+
+
+def test_a_root_that_may_not_be_listed_any_more_stops_no_other(
+    tmp_path: Path, write: Write, withdraw: Callable[[Path], None]
+) -> None:
+    write("one/a.txt", "alpha")
+    write("two/b.txt", "beta")
+    Run(tmp_path, "one", "two")
+    write("one/c.txt", "gamma")
+    withdraw(tmp_path / "two")
+    report = Run(tmp_path).report
+    assert (report.failed, report.kept) == ([(str(tmp_path / "two"), "Permission denied")], 1)
+    assert contents(tmp_path) == {"a.txt": "alpha", "c.txt": "gamma", "two/b.txt": "beta"}
+
+
+def test_what_cannot_be_read_for_a_while_stays_as_it_was(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No room for temporary files, too many open files: that says nothing of the document, changed or not."""
+    write("docs/a.txt", "alpha")
+    Run(tmp_path, "docs")
+    write("docs/a.txt", "alpha, changed")
+
+    def crowded(self: TextLoader, path: Path, document_id: str, uri: str) -> Document:
+        raise UnreadableDocument("cannot be read: Too many open files", passing=True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TextLoader, "load_file", crowded)
+        report = Run(tmp_path).report
+    assert (len(report.failed), report.kept, report.published) == (1, 1, False)
+    assert contents(tmp_path) == {"a.txt": "alpha"}
+    assert Run(tmp_path).report.changed == ["a.txt"]
+
+
+def test_the_members_of_an_archive_that_may_not_be_read_stay(tmp_path: Path, withdraw: Callable[[Path], None]) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    with zipfile.ZipFile(docs / "all.zip", "w") as archive:
+        archive.writestr("a.txt", "alpha")
+    with Loader() as loader:
+        given = {"embedder": CountingEmbedder(), "chunker": LineChunker(), "loader": loader}
+        sync(tmp_path / "index", [docs], **given)  # type: ignore[arg-type]
+        os.utime(docs / "all.zip", (0, 0))
+        withdraw(docs / "all.zip")
+        report = sync(tmp_path / "index", [docs], **given)  # type: ignore[arg-type]
+    assert (report.failed, report.kept) == ([(str(docs / "all.zip"), "Permission denied")], 1)
+    assert contents(tmp_path) == {"all.zip/a.txt": "alpha"}
+
+
+def test_a_root_behind_a_folder_that_may_not_be_entered_is_not_called_missing(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("docs/a.txt", "alpha")
+
+    def resolve(self: Path, strict: bool = False) -> Path:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "resolve", resolve)
+    with pytest.raises(InvalidRequest, match="docs cannot be looked at: Permission denied"):
+        plan_roots({}, [tmp_path / "docs"])
+
+
 def test_hidden_linked_and_special_files_are_left_out(tmp_path: Path, write: Write) -> None:
     write("docs/a.txt", "alpha")
     write("docs/.hidden.txt", "secret")
@@ -396,7 +506,7 @@ def test_a_tree_may_be_deeper_than_calls_may_nest(tmp_path: Path, write: Write) 
 def test_a_file_that_may_not_be_looked_at_is_no_file_without_a_loader(
     tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder that may be listed and not entered: its documents are lost to the index, and the run must say so."""
+    """A folder that may be listed and not entered: its documents are unknown to the index, and the run must say so."""
     write("docs/a.txt", "alpha")
     write("docs/b.txt", "beta")
     look = Path.lstat
