@@ -28,7 +28,7 @@ from urllib.parse import quote
 
 from indexer import archive
 from indexer.load_text import Plain, parse_text
-from indexer.outline import Markup
+from indexer.outline import MARKDOWN_SUFFIXES, Markup
 from indexer.parsed import FILE_BYTES, Parsed, checked, excess
 from indexer.scratch import scratch
 from indexer.worker import ALIVE
@@ -47,7 +47,7 @@ _ALIVE = json.dumps(ALIVE).encode() + b"\n"
 _PATIENCE = 5  # times as long by the clock as in the processor: on a busy machine a file must not get lost
 
 _PLAIN: dict[str, Markup | Plain] = {
-    **dict.fromkeys((".md", ".markdown", ".mdown", ".mkd"), "markdown"),
+    **dict.fromkeys(MARKDOWN_SUFFIXES, "markdown"),
     **dict.fromkeys((".rst", ".rest"), "rst"),
     **dict.fromkeys((".adoc", ".asciidoc"), "asciidoc"),
     **dict.fromkeys((".txt", ".text", ".log", ".xml", ".yaml", ".yml", ".toml", ".org", ".tex"), "text"),

@@ -132,8 +132,8 @@ def source_version(loader: DocumentLoader) -> Callable[[str], str]:
 
     The index remembers that of its documents as `loader`, to tell whether they must be read again.
     """
-    version = f"{loader.version}, described {describe.VERSION}"
-    return lambda name: with_recogniser(version, loader.recogniser(name))
+    version = loader.version
+    return lambda name: with_recogniser(f"{version}, described {describe.version(name)}", loader.recogniser(name))
 
 
 def record_sources(documents: Iterable[Document]) -> list[Source]:

@@ -469,7 +469,7 @@ def test_a_page_that_ocr_could_change_is_fetched_anew(
     pages = Pages(tmp_path)
     pages.remember(url, "urls:list", validators, held)
     pages.save(())
-    asked = Pages.of(tmp_path).validators(url, held, with_recogniser("2", wanted))
+    asked = Pages.of(tmp_path).validators(url, held, lambda name: with_recogniser("2", wanted))
     assert asked == (validators if asks_for_news_alone else Validators())
 
 

@@ -872,6 +872,19 @@ def test_a_file_is_described_when_it_is_read(tmp_path: Path, write: Write) -> No
 # --- archives
 
 
+def test_another_reading_of_front_matter_reads_what_may_have_some_again(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that labels that were overlooked shut away what was indexed before, without `--rebuild`."""
+    write("docs/a.md", "alpha")
+    write("docs/b.txt", "beta")
+    Run(tmp_path, "docs")
+    monkeypatch.setattr("indexer.describe._FRONT_MATTER_VERSION", 99)
+    run = Run(tmp_path)
+    assert (run.loader.loaded, run.report.changed, run.embedder.embedded) == (["a.md"], ["a.md"], [])
+    assert Run(tmp_path).loader.loaded == []
+
+
 def test_members_of_an_archive_are_documents(tmp_path: Path) -> None:
     def archive(name: str, **files: str) -> None:
         (tmp_path / "docs").mkdir(exist_ok=True)

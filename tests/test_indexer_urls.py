@@ -268,6 +268,14 @@ def test_an_archive_is_its_members_and_keeps_those_that_break(tmp_path: Path) ->
     assert contents(tmp_path) == {f"{A}/one.txt": "new", f"{A}/two.txt": "second"}
 
 
+def test_what_its_server_alone_calls_markdown_is_not_sent_again(tmp_path: Path) -> None:
+    site = Site(tmp_path, a=("# Alpha", "text/markdown"))
+    site.tags = True
+    site.lists(A)
+    assert site.run().added == [A]
+    assert (site.run().unchanged, site.full) == ([A], [])
+
+
 def test_known_lists_are_fetched_again_only_where_that_is_allowed(tmp_path: Path, write: Write) -> None:
     site = Site(tmp_path, a="alpha")
     site.lists(A)
