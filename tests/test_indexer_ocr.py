@@ -444,6 +444,16 @@ def test_only_what_ocr_could_change_is_read_again(tmp_path: Path, write: Write) 
     assert contents(tmp_path) == {"plain.txt": "alpha", "scan.md": "gamma"}
 
 
+def test_another_version_without_ocr_does_not_lose_what_was_recognised(tmp_path: Path, write: Write) -> None:
+    """A library that was brought up to date, and a run without --ocr: the scan would be refused, and removed."""
+    write("docs/plain.txt", "alpha")
+    write("docs/scan.md", "beta")
+    Run(tmp_path, "docs", ocr="x 1 (eng)")
+    run = Run(tmp_path, "docs", version="2")
+    assert (run.loader.loaded, run.report.unchanged) == (["plain.txt"], ["scan.md"])
+    assert Run(tmp_path, "docs", version="2", ocr="x 1 (eng)").loader.loaded == ["scan.md"]
+
+
 def test_scans_that_were_refused_are_tried_again(tmp_path: Path, write: Write) -> None:
     write("docs/broken.txt", "broken")
     write("docs/scan.md", "broken")
