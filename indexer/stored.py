@@ -17,7 +17,7 @@ def stored_sources(index_dir: Path, roots: Collection[str], opened: ExitStack) -
     """The documents of streams that a rebuild is not given again: their texts are in the index alone."""
     hint = f"Send it again in the same run, or give it up: --remove {min(roots)}"
     try:
-        old = opened.enter_context(Generation.open(index_dir))
+        old = opened.enter_context(Generation.latest(index_dir))
         entries = [(segment, entry) for segment, _, entry in old.entries() if entry.original.root in roots]
         stores = {segment: old.segments[segment].store for segment, _ in entries}
     except Unavailable as error:
@@ -29,7 +29,7 @@ def stored_sources(index_dir: Path, roots: Collection[str], opened: ExitStack) -
 def stored_generation(index_dir: Path, opened: ExitStack) -> Generation | None:
     """What a rebuild can still read of the old index; None where it cannot."""
     with suppress(Unavailable):
-        return opened.enter_context(Generation.open(index_dir))
+        return opened.enter_context(Generation.latest(index_dir))
     return None
 
 

@@ -8,7 +8,7 @@ embedding is done twice.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from itertools import chain
 from pathlib import Path
 from tempfile import gettempdir
@@ -42,7 +42,7 @@ from rag.datatypes import Document
 from rag.errors import IndexMissing, InvalidRequest, SourceEmptied
 from rag.index import Generation
 from rag.labels import LabelRule
-from rag.manifest import Patterns, describe_file, read_label_rules, read_roots
+from rag.manifest import CURRENT, Patterns, describe_file, read_label_rules, read_roots
 
 PATIENCE_SECONDS = 600.0  # for another writer, once pages have been fetched
 
@@ -232,11 +232,15 @@ def _writer(given: Given, fetched: Fetched, tell: Progress) -> AbstractContextMa
 
 @contextmanager
 def _old_generation(index_dir: Path, embedder: IndexEmbedder, rebuild: bool) -> Iterator[Generation | None]:
-    """Open the generation to start from; None for a new index, and for one that is built again whatever its state."""
-    try:
-        old = None if rebuild else Generation.open(index_dir, embedder.fingerprint)
-    except IndexMissing:
-        old = None
+    """Open the generation to start from; None for a new index, and for one that is built again whatever its state.
+
+    Where `CURRENT` is lost it is the newest: without it the run would drop what other roots and streams have.
+    """
+    old = None
+    with suppress(IndexMissing):
+        if not rebuild:
+            opened = Generation.open if (index_dir / CURRENT).exists() else Generation.latest
+            old = opened(index_dir, embedder.fingerprint)
     try:
         yield old
     finally:

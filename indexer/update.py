@@ -181,7 +181,7 @@ class Update:
             if self._old and self._nothing_differs(self._old, terms):
                 report.generation = self._old.name
                 report.chunks = report.reused = self._old.manifest.counts.chunks
-                self._writer.confirm()
+                self._writer.confirm(self._old.name)
             else:
                 kept = wanted.intersection(self._places) - {*report.changed} if self._same_cut else set()
                 self._publish(folder, incoming, kept, terms)

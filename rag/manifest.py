@@ -136,6 +136,22 @@ def read_current(directory: Path) -> str:
     return name
 
 
+def read_latest(directory: Path) -> str:
+    """Return the name of the generation that a writer goes on from: the newest one where nothing names the current one.
+
+    Raises `IndexMissing` and `IndexDamaged` where there is none.
+    """
+    try:
+        return read_current(directory)
+    except (IndexMissing, IndexDamaged):
+        folder = directory / GENERATIONS
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        found = [name for name in names if _GENERATION.fullmatch(name)]
+        if not found:
+            raise
+        return max(found, key=int)
+
+
 def read_synced(directory: Path) -> datetime | None:
     """Return when the index was last compared with its folders: the time of `CURRENT`; None where that is gone."""
     try:
@@ -215,7 +231,7 @@ def read_deleted(generation: Path, manifest: Manifest) -> dict[str, list[int]]:
 def read_roots(directory: Path) -> dict[str, str]:
     """Return the roots of an index that need not be readable otherwise; empty where they cannot be told."""
     try:
-        roots = _read_json(directory / GENERATIONS / read_current(directory) / MANIFEST).get("roots")
+        roots = _read_json(directory / GENERATIONS / read_latest(directory) / MANIFEST).get("roots")
     except (IndexMissing, IndexDamaged):
         return {}
     known = roots if isinstance(roots, dict) else {}
@@ -225,7 +241,7 @@ def read_roots(directory: Path) -> dict[str, str]:
 def read_patterns(directory: Path) -> dict[str, Patterns]:
     """Return the patterns of the roots of `read_roots`; empty where they cannot be told."""
     try:
-        found = _read_json(directory / GENERATIONS / read_current(directory) / MANIFEST).get("patterns", {})
+        found = _read_json(directory / GENERATIONS / read_latest(directory) / MANIFEST).get("patterns", {})
         return TypeAdapter(dict[str, Patterns]).validate_python(found)
     except (IndexMissing, IndexDamaged, ValidationError):
         return {}
@@ -236,18 +252,12 @@ def read_label_rules(directory: Path) -> tuple[LabelRule, ...]:
 
     Raises `InvalidRequest` where they cannot be told: an index made anew without them would show what they hid.
     """
-    folder = directory / GENERATIONS
-    names = (
-        sorted(path.name for path in folder.iterdir() if _GENERATION.fullmatch(path.name)) if folder.is_dir() else []
-    )
     try:
-        name = read_current(directory)
+        name = read_latest(directory)
     except (IndexMissing, IndexDamaged):
-        if not names:
-            return ()
-        name = names[-1]
+        return ()
     try:
-        return TypeAdapter(tuple[LabelRule, ...]).validate_python(_stored_label_rules(folder / name))
+        return TypeAdapter(tuple[LabelRule, ...]).validate_python(_stored_label_rules(directory / GENERATIONS / name))
     except (IndexDamaged, ValidationError) as error:
         raise InvalidRequest(
             f"the index in {directory} is damaged, so that nobody knows what its label rules were",

@@ -1,5 +1,6 @@
 """Keeping an index like its sources: what is read and embedded, what is not, and what is refused."""
 
+import io
 import os
 import sqlite3
 import time
@@ -14,6 +15,7 @@ import indexer.stamps
 from indexer.letters import dead_letters
 from indexer.load import Loader
 from indexer.scan import plan_roots
+from indexer.stream import Stream
 from indexer.sync import build, sync
 from indexer.update import SyncReport
 from rag.datatypes import Chunk, Document, Span
@@ -698,12 +700,35 @@ def test_a_damaged_index_is_built_again_on_demand(tmp_path: Path, write: Write, 
     assert contents(tmp_path) == {"a.txt": "alpha"}
 
 
-def test_a_lost_pointer_is_mended_by_the_next_run(tmp_path: Path, write: Write) -> None:
+@pytest.mark.parametrize("change", ["", "gamma"])
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_a_lost_pointer_is_mended_by_the_next_run(tmp_path: Path, write: Write, change: str, rebuild: bool) -> None:
+    """Without what other roots have being lost, nor for what else lies in the folder of the index."""
     write("docs/a.txt", "alpha")
-    Run(tmp_path, "docs")
+    write("more/b.txt", "beta")
+    Run(tmp_path, "docs", "more")
+    (tmp_path / "index" / "fusion.toml").write_text("dense_weight = 0.5")
     (tmp_path / "index" / CURRENT).unlink()
-    assert Run(tmp_path, "docs").report.generation == "000002"
-    assert [path.name for path in (tmp_path / "index" / GENERATIONS).iterdir()] == ["000002"]
+    if change:
+        write("docs/a.txt", change)
+    report = Run(tmp_path, "docs", rebuild=rebuild).report
+    name = "000002" if change or rebuild else "000001"
+    assert (report.generation, report.published) == (name, name == "000002")
+    assert [path.name for path in (tmp_path / "index" / GENERATIONS).iterdir()] == [name]
+    assert contents(tmp_path) == {"a.txt": change or "alpha", "more/b.txt": "beta"}
+
+
+def test_a_lost_pointer_loses_no_stream(tmp_path: Path) -> None:
+    """Its texts are in the index alone."""
+    with Stream.read(io.BytesIO(b'{"id": "1", "text": "streamed"}\n'), "tickets") as stream:
+        Run(tmp_path, stream=stream)
+    for content in (None, "nonsense"):
+        pointer = tmp_path / "index" / CURRENT
+        pointer.unlink() if content is None else pointer.write_text(content)
+        (tmp_path / "docs").mkdir(exist_ok=True)
+        (tmp_path / "docs/a.txt").write_text("alpha")
+        Run(tmp_path, "docs", rebuild=content is not None)
+        assert contents(tmp_path) == {"tickets/1": "streamed", "docs/a.txt": "alpha"}
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, write: Write) -> None:
