@@ -6,12 +6,15 @@ import sqlite3
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 
 import indexer.stamps
+from indexer.checkpoint import Checkpoint
 from indexer.letters import dead_letters
 from indexer.load import Loader
 from indexer.scan import plan_roots
@@ -747,7 +750,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, write: Writ
     assert not (tmp_path / "index" / ".embeddings").exists()
 
 
-@pytest.mark.parametrize("damage", ["other embedder", "not a database", "no tables", "cut"])
+@pytest.mark.parametrize("damage", ["other embedder", "not a database", "no tables", "cut", "other column"])
 def test_a_checkpoint_that_cannot_be_used_costs_only_time(tmp_path: Path, write: Write, damage: str) -> None:
     write("docs/a.txt", "\n".join("x" * length for length in range(1, 301)))
     with pytest.raises(KeyboardInterrupt):
@@ -757,6 +760,8 @@ def test_a_checkpoint_that_cannot_be_used_costs_only_time(tmp_path: Path, write:
         path.write_bytes(b"nonsense" * 1000)
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif damage == "other column":
+        path.write_bytes(path.read_bytes().replace(b"vector BLOB", b"vectxr BLOB"))
     else:
         change = "UPDATE owner SET name = 'other 2'" if damage == "other embedder" else "DROP TABLE vectors"
         with sqlite3.connect(path) as connection:
@@ -765,6 +770,28 @@ def test_a_checkpoint_that_cannot_be_used_costs_only_time(tmp_path: Path, write:
     run = Run(tmp_path, "docs")
     assert len(run.embedder.embedded) == 300
     contents(tmp_path)
+
+
+def test_no_damage_to_a_checkpoint_stops_a_run_or_changes_a_vector(tmp_path: Path) -> None:
+    keys = [bytes([number]) * 32 for number in range(64)]
+    vectors_nd = np.random.default_rng(1).normal(size=(64, 8)).astype(np.float32)
+    with closing(Checkpoint(tmp_path, "x", 8)) as checkpoint:
+        checkpoint.add(keys, vectors_nd)
+    path, wanted = tmp_path / ".embeddings", dict(zip(keys, vectors_nd.tolist(), strict=True))
+    whole, lost = path.read_bytes(), 0
+    random = Random(1)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        damaged[random.randrange(len(whole))] ^= 1 << random.randrange(8)
+        path.write_bytes(damaged if random.random() < 0.8 else damaged[: random.randrange(len(whole))])
+        with closing(Checkpoint(tmp_path, "x", 8)) as checkpoint:
+            found = checkpoint.vectors()
+            assert all(vector_d.tolist() == wanted.get(key, vector_d.tolist()) for key, vector_d in found.items())
+            checkpoint.keys()
+            checkpoint.add(keys[:1], vectors_nd[:1])
+            assert checkpoint.vectors()[keys[0]].tolist() == wanted[keys[0]]
+            lost += len(found) < 64
+    assert lost > 20
 
 
 def test_what_an_abandoned_run_had_embedded_does_not_stay(tmp_path: Path, write: Write) -> None:
@@ -1001,7 +1028,11 @@ def test_a_file_that_was_written_just_now_is_hashed_again(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{", b'{"PATH": 1}', b'{"PATH": {"times": TIMES, "bytes": 5, "sha256": "x"}}']
+    "content",
+    [
+        *(b"", b"[]", b"{", b'{"PATH": 1}', b'{"PATH": {"times": TIMES, "bytes": 5, "sha256": "x"}}'),
+        b'{"PATH": ' + b"[" * 100_000,
+    ],
 )
 def test_damaged_stamps_cost_only_time(
     tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch, content: bytes
