@@ -422,6 +422,20 @@ def test_damaged_archives_are_refused(directory: Path, tmp_path: Path) -> None:
         assert contents(tmp_path / f"copy-{number}") == TEXTS  # a bit that zip does not mind
     with pytest.raises(InvalidRequest, match="there is no file"):
         import_index(tmp_path / "nowhere.zip", tmp_path / "copy")
+    with pytest.raises(InvalidRequest, match="index cannot be read: Is a directory"):
+        import_index(directory, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_an_archive_that_says_it_is_packed_otherwise_is_refused(directory: Path, tmp_path: Path, method: int) -> None:
+    export_index(directory, tmp_path / "index.zip")
+    data = bytearray((tmp_path / "index.zip").read_bytes())
+    for mark, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        at = data.index(mark)
+        data[at + place] = method
+    (tmp_path / "index.zip").write_bytes(data)
+    with pytest.raises(DataError, match="another method than Deflate"):
+        import_index(tmp_path / "index.zip", tmp_path / "copy")
 
 
 def test_an_archive_that_would_fill_the_disk_is_refused(
