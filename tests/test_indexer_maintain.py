@@ -438,6 +438,17 @@ def test_an_archive_that_says_it_is_packed_otherwise_is_refused(directory: Path,
         import_index(tmp_path / "index.zip", tmp_path / "copy")
 
 
+def test_an_archive_whose_parts_lie_outside_of_it_is_refused(directory: Path, tmp_path: Path) -> None:
+    export_index(directory, tmp_path / "index.zip")
+    data = bytearray((tmp_path / "index.zip").read_bytes())
+    end = data.rindex(b"PK\x05\x06")
+    start = int.from_bytes(data[end + 16 : end + 20], "little")
+    data[end + 16 : end + 20] = (start + 1000).to_bytes(4, "little")  # all that is before it seems to begin earlier
+    (tmp_path / "index.zip").write_bytes(data)
+    with pytest.raises(DataError, match="is not where it should be"):
+        import_index(tmp_path / "index.zip", tmp_path / "copy")
+
+
 def test_an_archive_that_would_fill_the_disk_is_refused(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
