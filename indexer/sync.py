@@ -98,7 +98,7 @@ def sync(
         with report.timed("scan"):
             scan = find_files(plan, loader.suffixes, index_dir.resolve(), keep)
             files = FileSources(loader, stamps.describe, letters, report)
-            sources = files.of(scan, tell)
+            sources = _distinct(files.of(scan, tell), keep, report)
             unseen = {*scan.unseen, *files.unseen}
             stored = old or (stored_generation(index_dir, opened) if unseen or run.lists else None)
             held = held_below(stored, unseen, {*keep, *(source.id for source in sources)})
@@ -253,6 +253,20 @@ def _rules(index_dir: Path, old: Generation | None, given: Sequence[LabelRule] |
     if given is not None:
         return tuple(given)
     return old.manifest.labels if old else read_label_rules(index_dir)
+
+
+def _distinct(sources: Iterable[Source], kept: Mapping[str, str], report: SyncReport) -> list[Source]:
+    """Leave out files whose ids belong to others already: those of archives come to light when they are opened."""
+    owners = dict(kept)
+    found = []
+    for source in sources:
+        if source.id in owners:
+            reason = f"its id {source.id!r} belongs to {owners[source.id]}; rename one of them"
+            report.failed.append((source.name, reason))
+        else:
+            owners[source.id] = source.name
+            found.append(source)
+    return found
 
 
 def _stream_sources(stream: Stream, label: str, taken: Collection[str], report: SyncReport) -> Iterator[Source]:

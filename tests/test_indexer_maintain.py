@@ -65,6 +65,7 @@ def test_a_whole_index_is_found_whole(directory: Path) -> None:
 
 def verify_an_empty_one(directory: Path) -> list[str]:
     make(directory, {})
+    (directory / SEGMENTS).rmdir()  # which some copying programs leave out where nothing is in it
     return verify(directory).problems
 
 

@@ -400,6 +400,35 @@ def test_what_cannot_be_read_for_a_while_stays_as_it_was(
     assert Run(tmp_path).report.changed == ["a.txt"]
 
 
+def test_ids_of_members_and_of_other_roots_do_not_clash(tmp_path: Path, write: Write) -> None:
+    """Neither in one run, where the database would refuse the second, nor in two, where it took the other's place."""
+
+    def run(*roots: str) -> SyncReport:
+        with Loader() as loader:
+            given: dict[str, Any] = {"embedder": CountingEmbedder(), "chunker": LineChunker(), "loader": loader}
+            return sync(tmp_path / "index", [tmp_path / root for root in roots], **given)
+
+    def pack(name: str, text: str) -> None:
+        with zipfile.ZipFile(write(name, ""), "w") as archive:
+            archive.writestr("b.txt", text)
+
+    def clash(document_id: str, owner: str) -> str:
+        return f"its id {document_id!r} belongs to {tmp_path / owner}; rename one of them"
+
+    pack("docs/a.zip", "member")
+    write("more/a.zip/b.txt", "file")
+    report = run("docs", "more/a.zip")
+    assert report.failed == [(str(tmp_path / "more/a.zip/b.txt"), clash("a.zip/b.txt", "docs/a.zip/b.txt"))]
+    assert contents(tmp_path) == {"a.zip/b.txt": "member"}
+    write("x/d.txt", "delta")
+    run("x")
+    pack("docs/x/c.zip", "of docs")
+    pack("x/c.zip", "of x")
+    assert run("docs").added == ["x/c.zip/b.txt"]
+    assert run("x").failed == [(str(tmp_path / "x/c.zip/b.txt"), clash("x/c.zip/b.txt", "docs"))]
+    assert contents(tmp_path) == {"a.zip/b.txt": "member", "x/d.txt": "delta", "x/c.zip/b.txt": "of docs"}
+
+
 def test_the_members_of_an_archive_that_may_not_be_read_stay(tmp_path: Path, withdraw: Callable[[Path], None]) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
