@@ -3,7 +3,7 @@
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 from indexer.archive import SUFFIXES as ARCHIVES
 from indexer.archive import TOTAL_BYTES
 from indexer.ignore import Ignore
+from indexer.load_image import NEEDS_OCR, PICTURES
 from indexer.parsed import FILE_BYTES, excess
 from rag.errors import InvalidRequest
 from rag.manifest import Patterns
@@ -153,10 +154,17 @@ def plan_patterns(
     return replace(plan, patterns={root: patterns for root, patterns in kept.items() if patterns != Patterns()})
 
 
-def find_files(plan: RootPlan, suffixes: frozenset[str], exclude: Path, owners: Mapping[str, str]) -> Scan:
+def find_files(
+    plan: RootPlan,
+    suffixes: frozenset[str],
+    exclude: Path,
+    owners: Mapping[str, str],
+    known: Collection[str] = (),
+) -> Scan:
     """Walk the roots to be looked through for files of the supported `suffixes` (lower case, with the dot).
 
-    `owners` maps ids that are in use by documents of other roots to those roots: no file can have them too.
+    `owners` maps ids that are in use by documents of other roots to those roots: no file can have them too. `known` are
+    the ids of documents that the index holds: pictures that were read once are found though nothing reads them now.
 
     Hidden files and folders and everything in `exclude` are left out silently. Symbolic links are not followed: what
     they point to inside the root is found anyway, what lies outside is not asked for. Raises `DataError` for patterns
@@ -179,10 +187,10 @@ def find_files(plan: RootPlan, suffixes: frozenset[str], exclude: Path, owners: 
             except OSError as error:
                 unseen(path, error)
                 continue
-            if reason := _unsuitable(path, status, suffixes):
+            document_id = _document_id(path, Path(root), plan.labels[root])
+            if reason := _unsuitable(path, status, suffixes | PICTURES if document_id in known else suffixes):
                 scan.skipped.append((printable(path), reason))
                 continue
-            document_id = _document_id(path, Path(root), plan.labels[root])
             if reason := excess(status.st_size, TOTAL_BYTES if path.suffix.lower() in ARCHIVES else FILE_BYTES):
                 scan.failed.append((printable(path), reason))  # told before the whole of it is hashed
             elif not _is_utf8(document_id):
@@ -302,6 +310,8 @@ def _unsuitable(path: Path, status: os.stat_result, suffixes: frozenset[str]) ->
     if not stat.S_ISREG(mode):
         return "it is not a regular file"
     if path.suffix.lower() not in suffixes:
+        if path.suffix.lower() in PICTURES:
+            return NEEDS_OCR
         suffix = printable(path.suffix)
         return f"no loader for files named *{suffix}" if suffix else "no loader for files without a suffix"
     return ""

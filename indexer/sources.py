@@ -10,6 +10,7 @@ from typing import Protocol
 from indexer import describe
 from indexer.letters import DeadLetters
 from indexer.load import Contents, Member, member_address
+from indexer.load_image import NEEDS_OCR
 from indexer.scan import FoundFile, Place, Scan
 from indexer.update import Progress, Source, SyncReport
 from rag.catalog import Original, with_recogniser
@@ -64,6 +65,7 @@ class FileSources:
         self._report = report
         self.version = source_version(loader)
         self.unseen: list[Place] = []  # files that may be as they were: nothing could be read of them
+        self.unread: list[Place] = []  # pictures in archives, of a run without OCR
 
     def of(self, scan: Scan, progress: Progress) -> list[Source]:
         """Return the sources of all found files."""
@@ -100,6 +102,8 @@ class FileSources:
             read = partial(_read, self._loader, file)
             return [self._letters.watched(Source(file.document_id, file.uri, original, name, read))]
         self._report.skipped += [(f"{name}/{member}", reason) for member, reason in contents.skipped]
+        unread = [member for member, reason in contents.skipped if reason == NEEDS_OCR]
+        self.unread += [Place(file.root, f"{file.document_id}/{member}") for member in unread]
         return list(self._of_members(file, name, contents))
 
     def _unpacked(self, file: FoundFile, name: str, original: Original) -> Contents | None:

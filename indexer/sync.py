@@ -96,13 +96,14 @@ def sync(
         stamps, letters = Stamps(index_dir, empty=rebuild), DeadLetters(index_dir, retry=retry or rebuild)
         disks = {root: _disk(root) for root in filter(is_path, plan.sync)}
         with report.timed("scan"):
-            scan = find_files(plan, loader.suffixes, index_dir.resolve(), keep)
+            scan = find_files(plan, loader.suffixes, index_dir.resolve(), keep, run.before)
             files = FileSources(loader, stamps.describe, letters, report)
             sources = _distinct(files.of(scan, tell), keep, report)
             unseen = {*scan.unseen, *files.unseen}
             stored = old or (stored_generation(index_dir, opened) if unseen or run.lists else None)
-            held = held_below(stored, unseen, {*keep, *(source.id for source in sources)})
-            report.kept += len(held)
+            taken = {*keep, *(source.id for source in sources)}
+            held = held_below(stored, unseen | {*files.unread} if old else unseen, taken)
+            report.kept += len(unseen & held.keys())
             sources += chain.from_iterable(held.values())
             if stream:
                 sources += _stream_sources(stream, plan.labels[stream.root], {*keep, *(s.id for s in sources)}, report)

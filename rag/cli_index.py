@@ -39,6 +39,13 @@ class IndexRuns:
         self._embedder = build_embedder(settings, model_store(settings))
         self._chunker = Chunker(self._embedder.tokenizer_file, settings.chunk.tokens, settings.chunk.overlap)
 
+    @property
+    def suffixes(self) -> frozenset[str]:
+        """The suffixes of files that these runs read."""
+        from indexer.load import Loader
+
+        return Loader(ocr=self._ocr).suffixes
+
     def run(
         self,
         paths: Sequence[Path],

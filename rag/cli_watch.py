@@ -37,7 +37,6 @@ def watch_folders(
     `IndexRuns.run`. Raises what the first run raises, but waits for another writer, and for documents where there were
     some and are none.
     """
-    from indexer.load import SUFFIXES
     from indexer.watch import Rules, Watch
 
     def tell(message: str, error: SmallholdError | None = None) -> None:
@@ -72,7 +71,7 @@ def watch_folders(
     Watch(
         roots,
         update,
-        lambda: Rules(SUFFIXES, runs.directory.resolve(), read_patterns(runs.directory)),
+        lambda: Rules(runs.suffixes, runs.directory.resolve(), read_patterns(runs.directory)),
         tell,
         debounce=debounce,
         accept_empty=allow_empty,

@@ -261,13 +261,13 @@ def test_equal_chunks_are_embedded_once(tmp_path: Path, write: Write) -> None:
 def test_unreadable_files_are_reported_and_the_rest_goes_on(tmp_path: Path, write: Write) -> None:
     write("docs/a.txt", "alpha")
     bad = write("docs/bad.txt", "broken")
-    other = write("docs/picture.png", "...")
+    other = write("docs/picture.gif", "...")
     bare = write("docs/Makefile", "all:")
     run = Run(tmp_path, "docs")
     assert run.report.failed == [(str(bad), "it is broken")]
     assert run.report.skipped == [
         (str(bare), "no loader for files without a suffix"),
-        (str(other), "no loader for files named *.png"),
+        (str(other), "no loader for files named *.gif"),
     ]
     assert contents(tmp_path) == {"a.txt": "alpha"}
     again = Run(tmp_path, "docs")
@@ -973,7 +973,7 @@ def test_members_of_an_archive_are_documents(tmp_path: Path) -> None:
         with zipfile.ZipFile(tmp_path / "docs" / name, "w") as file:
             for stem, text in files.items():
                 file.writestr(f"in/{stem}.txt", text)
-            file.writestr("in/picture.png", b"x")
+            file.writestr("in/picture.gif", b"x")
 
     def run() -> SyncReport:
         with Loader() as loader:
@@ -992,7 +992,7 @@ def test_members_of_an_archive_are_documents(tmp_path: Path) -> None:
     assert report.added == ["a.zip/in/one.txt", "a.zip/in/two.txt", "b.zip/in/one.txt"]
     assert report.failed == [(str(tmp_path / "docs" / "broken.zip"), "damaged archive")]
     assert report.skipped == [
-        (str(tmp_path / "docs" / f"{name}.zip/in/picture.png"), "no loader for files named *.png") for name in "ab"
+        (str(tmp_path / "docs" / f"{name}.zip/in/picture.gif"), "no loader for files named *.gif") for name in "ab"
     ]
     archive("a.zip", one="alpha", two="delta", three="epsilon")
     (tmp_path / "docs" / "b.zip").unlink()

@@ -175,12 +175,12 @@ def test_a_page_that_cannot_be_had_stays_and_one_that_is_gone_goes(tmp_path: Pat
     site = Site(tmp_path, a="alpha", b="beta", c="gamma")
     site.lists(A, B, C)
     site.run()
-    site.pages |= {"/a.txt": 500, "/b.txt": 410, "/c.txt": ("image", "image/png")}
+    site.pages |= {"/a.txt": 500, "/b.txt": 410, "/c.txt": ("image", "image/gif")}
     report = site.run()
     assert reasons(report) == {
         A: "500 Internal Server Error, says its server",
         B: "410: it is gone for good, says its server",
-        C: "no loader for image/png",
+        C: "no loader for image/gif",
     }
     assert (report.removed, report.kept, sorted(report.unchanged)) == ([B], 2, [A, C])
     assert contents(tmp_path) == {A: "alpha", C: "gamma"}

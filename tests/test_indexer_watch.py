@@ -337,6 +337,7 @@ class Runs(IndexRuns):
         self.directory = tmp_path / "index"
         self.fetching = fetcher is not None
         self._fetcher = fetcher
+        self._ocr = None
 
     def run(
         self,
