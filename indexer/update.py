@@ -90,9 +90,10 @@ class SyncReport:
     Documents are named by id; `failed` and `skipped` hold names of files with the reason. `renamed` are pairs of the id
     before and the one now, of documents made from the same bytes; they are neither in `added` nor in `removed`.
     `excluded` names what patterns leave out, a folder once for all that is in it. Of what `failed`, `untried` had
-    failed before and has not changed since; of `kept` the index still holds what it held before. `generation` is the
-    current one afterwards, `published` whether this run made it. Of `chunks` in the index, `embedded` texts went
-    through the embedder in this run; `reused` chunks got their vector from earlier work or from an equal chunk.
+    failed before and has not changed since, `passing` may be had later though nothing changes; of `kept` the index
+    still holds what it held before. `generation` is the current one afterwards, `published` whether this run made it.
+    Of `chunks` in the index, `embedded` texts went through the embedder in this run; `reused` chunks got their vector
+    from earlier work or from an equal chunk.
     `unused_rules` are the patterns of label rules that decide on no document. `seconds` are by stage.
     """
 
@@ -106,6 +107,7 @@ class SyncReport:
     excluded: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     untried: int = 0
+    passing: int = 0
     kept: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     chunks: int = 0
@@ -276,6 +278,7 @@ def read_sources(
             report.skipped.append((source.name, error.message))
         except UnreadableDocument as error:
             report.failed.append((source.name, error.message))
+            report.passing += error.passing
             if (source.lasting or error.passing) and source.id in before:
                 report.unchanged.append(source.id)
                 report.kept += 1

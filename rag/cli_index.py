@@ -173,6 +173,7 @@ def plain(report: "SyncReport", directory: Path) -> dict[str, object]:
         "excluded": report.excluded,
         "failed": [{"path": path, "reason": reason} for path, reason in report.failed],
         "untried": report.untried,
+        "passing": report.passing,
         "kept": report.kept,
         "skipped": [{"path": path, "reason": reason} for path, reason in report.skipped],
         "unused_rules": report.unused_rules,

@@ -59,13 +59,14 @@ def watch_folders(
     once = {name: options[name] for name in ("patterns", "retry") if name in options}
     begun = {root for path, root in places.items() if done and path not in away}
 
-    def update(root: Path) -> None:
+    def update(root: Path) -> bool:
         given: dict[str, Any] = {"paths": [], "lists": [root]} if root in pages else {"paths": [root]}
         first = {} if root in begun else once
         report = runs.run(**given, quiet=True, allow_empty=allow_empty, **first)
         begun.add(root)
         if as_json or report.published or len(report.failed) > report.untried:
             _show(report, runs.directory, as_json)
+        return report.passing > 0
 
     err.print(f"[dim]watching {escape(', '.join(map(str, roots)))}; Ctrl-C ends it[/]")
     Watch(
