@@ -62,11 +62,13 @@ class Scan:
     """What a walk over the roots found. `skipped` and `failed` hold paths with the reason.
 
     `excluded` are the files and folders that patterns leave out, folders with a `/` at the end and without what is in
-    them. `unseen` are those of the failed that could not be looked at, or into: nobody knows what is there.
+    them. `unseen` are those of the failed that could not be looked at, or into: nobody knows what is there. `mounts`
+    are the folders in which another file system begins.
     """
 
     files: list[FoundFile] = field(default_factory=list)
     unseen: list[Place] = field(default_factory=list)
+    mounts: list[Path] = field(default_factory=list)
     excluded: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
@@ -176,7 +178,7 @@ def find_files(
 
         def unseen(path: Path, error: OSError, root: str = root) -> None:
             scan.failed.append((printable(path), error.strerror or "it cannot be looked at"))
-            below = "" if str(path) == root else _document_id(path, Path(root), plan.labels[root])
+            below = "" if str(path) == root else document_id_of(path, Path(root), plan.labels[root])
             scan.unseen.append(Place(root, below))
 
         for path in _walk(Path(root), exclude, plan.patterns.get(root, Patterns()), scan, unseen):
@@ -187,7 +189,7 @@ def find_files(
             except OSError as error:
                 unseen(path, error)
                 continue
-            document_id = _document_id(path, Path(root), plan.labels[root])
+            document_id = document_id_of(path, Path(root), plan.labels[root])
             if reason := _unsuitable(path, status, suffixes | PICTURES if document_id in known else suffixes):
                 scan.skipped.append((printable(path), reason))
                 continue
@@ -280,10 +282,11 @@ def _walk(
         return out
 
     # A list instead of `os.walk`, which calls itself once a level and ends with `RecursionError` in a deep tree.
-    waiting = [root]
+    waiting: list[tuple[Path, int | None]] = [(root, None)]
     while waiting:
-        here = waiting.pop()
+        here, disk_above = waiting.pop()
         try:
+            disk = here.lstat().st_dev
             with os.scandir(here) as entries:
                 found = sorted((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith("."))
         except OSError as error:
@@ -291,7 +294,9 @@ def _walk(
             continue
         yield from (here / name for name, folder in found if not folder and not left_out(here / name, False))
         folders = [here / name for name, folder in found if folder and here / name != exclude]
-        waiting += [path for path in folders if not left_out(path, True)][::-1]
+        waiting += [(path, disk) for path in folders if not left_out(path, True)][::-1]
+        if disk_above not in (None, disk):
+            scan.mounts.append(here)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -317,7 +322,8 @@ def _unsuitable(path: Path, status: os.stat_result, suffixes: frozenset[str]) ->
     return ""
 
 
-def _document_id(path: Path, root: Path, label: str) -> str:
+def document_id_of(path: Path, root: Path, label: str) -> str:
+    """Return the id of the document that a file below a root becomes, given the root's label."""
     relative = path.name if path == root else path.relative_to(root).as_posix()
     return f"{label}/{relative}" if label else relative
 

@@ -17,6 +17,7 @@ from indexer.embedding import IndexEmbedder
 from indexer.fetch import Fetcher
 from indexer.letters import DeadLetters
 from indexer.merge import MERGE_POLICY, MergePolicy
+from indexer.mounts import note_mounts
 from indexer.plan import OTHER_DIR, Given, plan_run
 from indexer.scan import RootPlan, find_files, is_path
 from indexer.scratch import scratch
@@ -97,6 +98,7 @@ def sync(
         disks = {root: _disk(root) for root in filter(is_path, plan.sync)}
         with report.timed("scan"):
             scan = find_files(plan, loader.suffixes, index_dir.resolve(), keep, run.before)
+            note_mounts(scan, plan, stamps, run.before, allow_empty=allow_empty)
             files = FileSources(loader, stamps.describe, letters, report)
             sources = _distinct(files.of(scan, tell), keep, report)
             unseen = {*scan.unseen, *files.unseen}
@@ -104,6 +106,7 @@ def sync(
             taken = {*keep, *(source.id for source in sources)}
             held = held_below(stored, unseen | {*files.unread} if old else unseen, taken)
             report.kept += len(unseen & held.keys())
+            report.passing += len(unseen)
             sources += chain.from_iterable(held.values())
             if stream:
                 sources += _stream_sources(stream, plan.labels[stream.root], {*keep, *(s.id for s in sources)}, report)

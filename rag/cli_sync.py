@@ -58,7 +58,9 @@ def index(
     ] = None,
     ocr: Annotated[
         str | None,
-        typer.Option("--ocr", help="Read scanned PDF pages and pictures too, with Tesseract, in its languages: eng, or eng+deu."),
+        typer.Option(
+            "--ocr", help="Read scanned PDF pages and pictures too, with Tesseract, in its languages: eng, or eng+deu."
+        ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on, and update the index as its folders change.")] = False,
     debounce: Annotated[

@@ -368,6 +368,65 @@ def test_what_may_not_be_read_any_more_stays_in_the_index(
     assert (again.failed, again.removed) == ([], ["inner/deep/b.txt"])
 
 
+@pytest.mark.parametrize("folder_too", [False, True])
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_a_disk_that_is_not_mounted_below_a_root_deletes_nothing(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch, rebuild: bool, folder_too: bool
+) -> None:
+    write("docs/a.txt", "alpha")
+    write("docs/disk/b.txt", "beta")
+    write("docs/plain/c.txt", "gamma")
+    look, disk = Path.lstat, tmp_path / "docs/disk"
+    mounted = {disk}
+
+    def lstat(path: Path) -> os.stat_result:
+        status = look(path)
+        if path in mounted:
+            return os.stat_result([*status[:2], status.st_dev + 1, *status[3:]])
+        return status
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    Run(tmp_path, "docs")
+    assert Run(tmp_path).report.unchanged == ["a.txt", "disk/b.txt", "plain/c.txt"]
+    mounted.clear()
+    (disk / "b.txt").unlink()
+    if folder_too:
+        disk.rmdir()
+    for path in (tmp_path / "docs/plain/c.txt", tmp_path / "docs/plain"):
+        path.unlink() if path.is_file() else path.rmdir()
+    for _ in range(2):
+        report = Run(tmp_path, rebuild=rebuild).report
+        ((name, reason),) = report.failed
+        assert (name, report.kept, report.passing) == (str(disk), 1, 1)
+        assert "a disk was mounted here and is not" in reason
+        assert contents(tmp_path) == {"a.txt": "alpha", "disk/b.txt": "beta"}
+    assert Run(tmp_path, allow_empty=True).report.removed == ["disk/b.txt"]
+    assert Run(tmp_path).report.failed == []
+
+
+def test_a_folder_that_takes_the_place_of_a_disk_is_a_folder(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("docs/a.txt", "alpha")
+    write("docs/disk/b.txt", "beta")
+    look = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        status = look(path)
+        elsewhere = path == tmp_path / "docs/disk"
+        return os.stat_result([*status[:2], status.st_dev + 1, *status[3:]]) if elsewhere else status
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "lstat", lstat)
+        Run(tmp_path, "docs")
+        (tmp_path / "docs/disk/b.txt").rename(tmp_path / "docs/disk/c.txt")
+        assert Run(tmp_path).report.renamed == [("disk/b.txt", "disk/c.txt")]  # on a disk that is mounted
+    (tmp_path / "docs/disk/c.txt").rename(tmp_path / "docs/disk/d.txt")
+    assert Run(tmp_path).report.renamed == [("disk/c.txt", "disk/d.txt")]
+    (tmp_path / "docs/disk/d.txt").unlink()
+    assert Run(tmp_path).report.removed == ["disk/d.txt"]
+
+
 def test_a_root_that_may_not_be_listed_any_more_stops_no_other(
     tmp_path: Path, write: Write, withdraw: Callable[[Path], None]
 ) -> None:
