@@ -254,6 +254,27 @@ def test_what_cannot_be_told_is_not_guessed(directory: Path, name: str) -> None:
     assert contents(directory) == {"a": "text"}
 
 
+@pytest.mark.parametrize("damage", ["lost", "cut", "emptied", "a digit", "no text"])
+def test_a_damaged_checksum_of_the_manifest_costs_nothing(directory: Path, damage: str) -> None:
+    path = directory / GENERATIONS / "000003" / MANIFEST_SUM
+    whole = path.read_bytes()
+    digit = b"1" if whole[10:11] != b"1" else b"2"
+    left = {"cut": whole[:30], "emptied": b"", "a digit": whole[:10] + digit + whole[11:], "no text": b"\xff" * 79}
+    path.unlink() if damage == "lost" else path.write_bytes(left[damage])
+    assert verify(directory).problems
+    done = repair(directory)
+    assert (done.done, done.mended, done.lost) == ("nothing", [MANIFEST_SUM], [])
+    assert (verify(directory).problems, contents(directory), path.read_bytes()) == ([], TEXTS, whole)
+
+
+def test_a_manifest_that_is_not_what_its_checksum_says_is_not_believed(directory: Path) -> None:
+    generation = directory / GENERATIONS / "000003"
+    manifest = (generation / MANIFEST).read_bytes()
+    (generation / MANIFEST).write_bytes(manifest.replace(b'"overlap": 0', b'"overlap": 1'))
+    with pytest.raises(IndexDamaged):
+        repair(directory)
+
+
 def test_no_index_is_no_damage(tmp_path: Path) -> None:
     for call in (verify, repair, stats):
         with pytest.raises(IndexMissing):
