@@ -4,13 +4,14 @@ import os
 import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from indexer.archive import SUFFIXES as ARCHIVES
 from indexer.archive import TOTAL_BYTES
-from indexer.ignore import Ignore
+from indexer.ignore import IGNORE_FILE, Ignore
 from indexer.load_image import NEEDS_OCR, PICTURES
 from indexer.parsed import FILE_BYTES, excess
 from rag.errors import InvalidRequest
@@ -287,6 +288,8 @@ def _walk(
         here, disk_above = waiting.pop()
         try:
             disk = here.lstat().st_dev
+            with suppress(FileNotFoundError):  # a folder that may be listed and not entered tells nothing of its files
+                (here / IGNORE_FILE).lstat()
             with os.scandir(here) as entries:
                 found = sorted((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith("."))
         except OSError as error:

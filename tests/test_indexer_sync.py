@@ -427,6 +427,26 @@ def test_a_folder_that_takes_the_place_of_a_disk_is_a_folder(
     assert Run(tmp_path).report.removed == ["disk/d.txt"]
 
 
+def test_a_folder_that_may_be_listed_and_not_entered_stops_no_run(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether there is a file of patterns in it nobody knows."""
+    write("docs/a.txt", "alpha")
+    write("docs/inner/b.txt", "beta")
+    Run(tmp_path, "docs")
+    look = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        if path.parent.name == "inner":
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    report = Run(tmp_path).report
+    assert (report.failed, report.kept) == ([(str(tmp_path / "docs/inner"), "Permission denied")], 1)
+    assert contents(tmp_path) == {"a.txt": "alpha", "inner/b.txt": "beta"}
+
+
 def test_a_root_that_may_not_be_listed_any_more_stops_no_other(
     tmp_path: Path, write: Write, withdraw: Callable[[Path], None]
 ) -> None:
