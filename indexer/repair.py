@@ -11,7 +11,7 @@ from indexer.compact import publish_parts
 from indexer.ivf import write_clusters
 from indexer.segment import Part, describe_segment, finish_lexical
 from indexer.store import IndexWriter
-from rag.errors import IndexDamaged, IndexMissing, SmallholdError
+from rag.errors import IndexDamaged, IndexIncompatible, IndexMissing, SmallholdError
 from rag.index import Generation
 from rag.labels import LabelRule
 from rag.manifest import (
@@ -59,7 +59,8 @@ def repair(directory: Path, labels: Sequence[LabelRule] | None = None) -> Repair
 
     Its label rules are `labels`; for None they are those of the current generation, also where it is another one that
     is whole: that one's may be older and show what was hidden since. Raises `InvalidRequest` where they cannot be told,
-    `IndexMissing`, `IndexLocked`, and `IndexDamaged` where no generation can be told, or what is deleted in it.
+    `IndexMissing`, `IndexLocked`, `IndexDamaged` where no generation can be told, or what is deleted in it, and
+    `Unavailable` where something may not be read, which is no damage.
     """
     if not (directory / GENERATIONS).is_dir():
         raise IndexMissing(f"there is no index in {directory}")
@@ -71,7 +72,7 @@ def repair(directory: Path, labels: Sequence[LabelRule] | None = None) -> Repair
         for name in [whole] if whole else names:
             try:
                 old = Generation.named(directory, name)
-            except SmallholdError:
+            except (IndexDamaged, IndexIncompatible):
                 continue
             with old:
                 rules = read_label_rules(directory) if labels is None else tuple(labels)
@@ -123,7 +124,7 @@ def _is_whole(directory: Path, name: str) -> bool:
         with Generation.named(directory, name) as parts:
             for segment in parts.segments:
                 segment.open_all()
-    except SmallholdError:
+    except (IndexDamaged, IndexIncompatible):
         return False
     return True
 

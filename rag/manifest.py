@@ -1,5 +1,6 @@
 """The names in an index directory and its manifest. `docs/format.md` specifies both for other programs."""
 
+import errno
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from rag.errors import IndexDamaged, IndexIncompatible, IndexMissing, InvalidRequest
+from rag.errors import IndexDamaged, IndexIncompatible, IndexMissing, InvalidRequest, Unavailable
 from rag.labels import MOST_RULES, LabelRule
 
 FORMAT_VERSION = 3
@@ -44,6 +45,7 @@ DAMAGE_HINT = "Save what is whole: smallhold store repair. Or build it again: sm
 # One line per root, per file of a segment and per deleted document: far below this in any index of this program.
 _MAX_JSON_BYTES = 64_000_000
 _GENERATION = re.compile(r"\d{6,18}")
+_PASSING = frozenset((errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
 
 class _Record(BaseModel):
@@ -122,7 +124,10 @@ class Manifest(_Record):
 
 
 def read_current(directory: Path) -> str:
-    """Return the name of the generation that readers should open. Raises `IndexMissing` and `IndexDamaged`."""
+    """Return the name of the generation that readers should open.
+
+    Raises `IndexMissing`, `IndexDamaged`, and `Unavailable` where it may not be read, as do all that read here.
+    """
     path = directory / CURRENT
     try:
         with path.open("rb") as file:
@@ -130,6 +135,7 @@ def read_current(directory: Path) -> str:
     except (FileNotFoundError, NotADirectoryError):
         raise IndexMissing(f"there is no index in {directory}", hint=INDEX_HINT) from None
     except OSError as error:
+        _refuse_passing(path, error)
         raise IndexDamaged(f"{path} cannot be read: {error.strerror}", hint=DAMAGE_HINT) from error
     if not _GENERATION.fullmatch(name):
         raise IndexDamaged(f"{path} names no generation", hint=DAMAGE_HINT)
@@ -212,6 +218,7 @@ def _has_its_sum(generation: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
+        _refuse_passing(path, error)
         _damaged(path, error.strerror or "it cannot be read")
     return True
 
@@ -296,6 +303,7 @@ def _damage(path: Path, expected: FileInfo) -> str:
             return f"{path}: it has {size} bytes instead of {expected.bytes}"
         same = describe_file(path).sha256 == expected.sha256
     except OSError as error:
+        _refuse_passing(path, error)
         return f"{path}: {error.strerror or 'it cannot be read'}"
     return "" if same else f"{path}: its content differs from its checksum"
 
@@ -313,12 +321,22 @@ def _read_json(path: Path) -> dict[str, Any]:
             _damaged(path, f"it is larger than {_MAX_JSON_BYTES} bytes")
         data = json.loads(path.read_bytes())
     except OSError as error:
+        _refuse_passing(path, error)
         _damaged(path, error.strerror or "it cannot be read")
     except (ValueError, RecursionError):
         _damaged(path, "it is not JSON")
     if not isinstance(data, dict):
         _damaged(path, "it is not a JSON object")
     return data
+
+
+def _refuse_passing(path: Path, error: OSError) -> None:
+    """Raise `Unavailable` for what says nothing of a file: a repair must not drop what this user may not read."""
+    if error.errno in _PASSING:
+        raise Unavailable(
+            f"the index cannot be read: {path}: {error.strerror}",
+            hint="It may be whole: run it as a user who may read it, or once less is going on.",
+        ) from error
 
 
 def _damaged(path: Path, reason: str) -> NoReturn:

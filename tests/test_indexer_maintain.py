@@ -1,5 +1,6 @@
 """Looking after an index: what is damaged is found and named, what is whole is kept, and it can be carried away."""
 
+import errno
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -227,6 +229,34 @@ def test_a_repair_goes_back_to_a_generation_that_is_whole(directory: Path, monke
     assert (done.done, done.generation) == ("went back", "000003")
     assert contents(directory) == TEXTS
     assert not (directory / SEGMENTS / "000004").exists()
+
+
+@pytest.mark.parametrize("name", ["store.sqlite", "manifest.json", "CURRENT"])
+def test_what_may_not_be_read_is_not_damaged(directory: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A repair by somebody who may not read a segment dropped it, and so did one with too many open files."""
+    real_open, real_read = Path.open, Path.read_bytes
+
+    def refused(path: Path) -> None:
+        if path.name == name:
+            raise OSError(errno.EMFILE if name == "CURRENT" else errno.EACCES, "not now", str(path))
+
+    def opened(path: Path, *args: Any, **kwargs: Any) -> Any:
+        refused(path)
+        return real_open(path, *args, **kwargs)
+
+    def read(path: Path) -> bytes:
+        refused(path)
+        return real_read(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", opened)
+        patched.setattr(Path, "read_bytes", read)
+        for call in (repair, Index.open, verify):
+            with pytest.raises(Unavailable, match=rf"the index cannot be read: .*{name}: not now") as caught:
+                call(directory)
+            assert not isinstance(caught.value, IndexDamaged)
+            assert "repair" not in caught.value.hint
+    assert (verify(directory).problems, contents(directory)) == ([], TEXTS)
 
 
 def test_a_lost_pointer_is_found_again(directory: Path) -> None:
