@@ -994,7 +994,7 @@ def test_label_rules_outlive_a_lost_pointer_and_a_damaged_file(with_rules: Path)
     (with_rules / "index" / CURRENT).unlink()
     Run(with_rules, "docs")
     assert public(with_rules) == ["a.txt"]
-    (with_rules / "index" / GENERATIONS / "000002" / VECTORS).write_bytes(b"")
+    (with_rules / "index" / SEGMENTS / "000001" / VECTORS).write_bytes(b"")
     Run(with_rules, "docs", rebuild=True)
     assert public(with_rules) == ["a.txt"]
 
