@@ -240,11 +240,12 @@ def _old_generation(index_dir: Path, embedder: IndexEmbedder, rebuild: bool) -> 
 
     Where `CURRENT` is lost it is the newest: without it the run would drop what other roots and streams have.
     """
-    old = None
+    old: Generation | None = None
     with suppress(IndexMissing):
-        if not rebuild:
-            opened = Generation.open if (index_dir / CURRENT).exists() else Generation.latest
-            old = opened(index_dir, embedder.fingerprint)
+        if not rebuild and (index_dir / CURRENT).exists():
+            old = Generation.open(index_dir, embedder.fingerprint)
+        elif not rebuild:
+            old = Generation.latest(index_dir, embedder.fingerprint)
     try:
         yield old
     finally:
