@@ -131,7 +131,11 @@ def _recognised(rows: Sequence[_Row], height: float, scale: float) -> Recognised
     return Recognised(_lines(rows, height, scale), sure, 2 * upright >= sum(letters))
 
 
-def _row(line: Element, angle: float = 0, turned: Callable[[Box], Box] = tuple) -> _Row | None:
+def _upright(box: Box) -> Box:
+    return box
+
+
+def _row(line: Element, angle: float = 0, turned: Callable[[Box], Box] = _upright) -> _Row | None:
     """A line of hOCR, None where the element is none, or nothing stands in it.
 
     `turned` turns boxes, in pictures whose print is turned by an angle.

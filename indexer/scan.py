@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from indexer.archive import SUFFIXES as ARCHIVES
 from indexer.archive import TOTAL_BYTES
@@ -50,7 +50,7 @@ class Place(NamedTuple):
     id: str
 
     @classmethod
-    def around(cls, root: str, document_id: str) -> Iterator[Self]:
+    def around(cls, root: str, document_id: str) -> Iterator["Place"]:
         """Yield the places that a document stands in, its own first."""
         while document_id:
             yield cls(root, document_id)

@@ -514,11 +514,11 @@ def test_the_members_of_an_archive_that_may_not_be_read_stay(tmp_path: Path, wit
     with zipfile.ZipFile(docs / "all.zip", "w") as archive:
         archive.writestr("a.txt", "alpha")
     with Loader() as loader:
-        given = {"embedder": CountingEmbedder(), "chunker": LineChunker(), "loader": loader}
-        sync(tmp_path / "index", [docs], **given)  # type: ignore[arg-type]
+        given: dict[str, Any] = {"embedder": CountingEmbedder(), "chunker": LineChunker(), "loader": loader}
+        sync(tmp_path / "index", [docs], **given)
         os.utime(docs / "all.zip", (0, 0))
         withdraw(docs / "all.zip")
-        report = sync(tmp_path / "index", [docs], **given)  # type: ignore[arg-type]
+        report = sync(tmp_path / "index", [docs], **given)
     assert (report.failed, report.kept) == ([(str(docs / "all.zip"), "Permission denied")], 1)
     assert contents(tmp_path) == {"all.zip/a.txt": "alpha"}
 
