@@ -15,13 +15,8 @@ from rag.errors import UnreadableDocument
 PICTURES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff"))  # suffixes
 NEEDS_OCR = "a picture: needs OCR; --ocr eng reads what is printed in it"
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-# By the first four bytes: the byte order; a page's number of entries, their size, and the place of the next page.
-_TIFF = {
-    b"II*\0": ("<", "H", 12, "I"),
-    b"MM\0*": (">", "H", 12, "I"),
-    b"II+\0": ("<", "Q", 20, "Q"),  # BigTIFF
-    b"MM\0+": (">", "Q", 20, "Q"),
-}
+_TIFF = {b"II*\0": "<", b"MM\0*": ">"}  # with the byte order; BigTIFF is for files larger than are taken
+_ENTRY_BYTES = 12
 
 
 class PictureReader(Protocol):
@@ -54,16 +49,16 @@ def parse_image(content: bytes, name: str, ocr: PictureReader) -> Parsed:
 
 def _tiff_pages(content: bytes) -> int:
     """Count the pages of a TIFF, those before the first that is damaged. Raises `UnreadableDocument` for none."""
-    order, number, size, place = _TIFF.get(content[:4], ("", "", 0, ""))
+    order = _TIFF.get(content[:4], "")
     pages: set[int] = set()
     try:
-        (at,) = struct.unpack_from(order + place, content, struct.calcsize(order + place)) if order else (0,)
+        (at,) = struct.unpack_from(order + "I", content, 4) if order else (0,)
         while at and at not in pages and len(pages) <= PDF_PAGES:
-            (entries,) = struct.unpack_from(order + number, content, at)
-            (after,) = struct.unpack_from(order + place, content, at + struct.calcsize(order + number) + entries * size)
+            (entries,) = struct.unpack_from(order + "H", content, at)
+            (after,) = struct.unpack_from(order + "I", content, at + 2 + entries * _ENTRY_BYTES)
             pages.add(at)
             at = after
-    except (struct.error, OverflowError):
+    except struct.error:
         pass
     if not pages:
         raise UnreadableDocument("no PNG, JPEG or TIFF picture, or damaged beyond reading")
