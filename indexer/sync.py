@@ -40,7 +40,7 @@ from indexer.update import (
 )
 from indexer.urls import Fetched, Pages, UrlSources, to_ask
 from rag.datatypes import Document
-from rag.errors import IndexMissing, InvalidRequest, SourceEmptied
+from rag.errors import IndexMissing, InvalidRequest, SourceEmptied, Unavailable
 from rag.index import Generation
 from rag.labels import LabelRule
 from rag.manifest import CURRENT, Patterns, describe_file, read_label_rules, read_roots
@@ -230,7 +230,13 @@ def _writer(given: Given, fetched: Fetched, tell: Progress) -> AbstractContextMa
     if not given.dry_run:
         wait = PATIENCE_SECONDS if fetched.roots else 0.0
         return IndexWriter(given.index_dir, wait=wait, waiting=lambda: tell("wait", 0, 0))
-    refuse_foreign(given.index_dir)
+    try:
+        refuse_foreign(given.index_dir)
+    except OSError as error:
+        raise Unavailable(
+            f"the index in {given.index_dir} cannot be looked at: {error.strerror or error}",
+            hint="Run it as a user who may read that folder, or name another with --index.",
+        ) from error
     return nullcontext()
 
 

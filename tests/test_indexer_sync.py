@@ -29,6 +29,7 @@ from rag.errors import (
     IndexIncompatible,
     InvalidRequest,
     SourceEmptied,
+    Unavailable,
     UnreadableDocument,
 )
 from rag.filter import View, parse_filter
@@ -1201,6 +1202,20 @@ def test_a_dry_run_tells_what_the_run_does_and_writes_nothing(tmp_path: Path, wr
     for kind in ("added", "changed", "renamed", "removed", "unchanged", "failed", "skipped", "excluded"):
         assert getattr(dry.report, kind) == getattr(real.report, kind) != [], kind
     assert (real.report.renamed, real.report.removed) == ([("b.txt", "f.txt")], ["c.txt", "d.txt"])
+
+
+def test_a_dry_run_says_where_it_may_not_look(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("docs/a.txt", "alpha")
+    exists = Path.exists
+
+    def guarded(path: Path) -> bool:
+        if path.name == CURRENT:
+            raise PermissionError(13, "Permission denied", str(path))
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", guarded)
+    with pytest.raises(Unavailable, match="index cannot be looked at: Permission denied"):
+        Run(tmp_path, "docs", dry_run=True)
 
 
 def test_a_dry_run_refuses_what_the_run_refuses(tmp_path: Path, write: Write) -> None:
