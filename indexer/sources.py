@@ -1,7 +1,7 @@
 """The documents that a run should find in the index, not read yet: those of files, and those of records."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -129,6 +129,20 @@ class FileSources:
             self._report.failed.append((name, reason))
             self._report.untried += 1
         return bool(reason)
+
+
+def distinct(sources: Iterable[Source], kept: Mapping[str, str], report: SyncReport) -> list[Source]:
+    """Leave out files whose ids belong to others already: those of archives come to light when they are opened."""
+    owners = dict(kept)
+    found = []
+    for source in sources:
+        if source.id in owners:
+            reason = f"its id {source.id!r} belongs to {owners[source.id]}; rename one of them"
+            report.failed.append((source.name, reason))
+        else:
+            owners[source.id] = source.name
+            found.append(source)
+    return found
 
 
 def source_version(loader: DocumentLoader) -> Callable[[str], str]:

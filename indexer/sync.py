@@ -21,7 +21,7 @@ from indexer.mounts import note_mounts
 from indexer.plan import OTHER_DIR, Given, plan_run
 from indexer.scan import RootPlan, find_files, is_path
 from indexer.scratch import scratch
-from indexer.sources import DocumentLoader, FileSources, record_sources, source_version
+from indexer.sources import DocumentLoader, FileSources, distinct, record_sources, source_version
 from indexer.stamps import Stamps
 from indexer.store import IndexWriter, refuse_foreign
 from indexer.stored import held_below, held_pages, stored_generation, stored_sources
@@ -100,7 +100,7 @@ def sync(
             scan = find_files(plan, loader.suffixes, index_dir.resolve(), keep, run.before)
             note_mounts(scan, plan, stamps, run.before, allow_empty=allow_empty)
             files = FileSources(loader, stamps.describe, letters, report)
-            sources = _distinct(files.of(scan, tell), keep, report)
+            sources = distinct(files.of(scan, tell), keep, report)
             unseen = {*scan.unseen, *files.unseen}
             stored = old or (stored_generation(index_dir, opened) if unseen or run.lists else None)
             taken = {*keep, *(source.id for source in sources)}
@@ -264,20 +264,6 @@ def _rules(index_dir: Path, old: Generation | None, given: Sequence[LabelRule] |
     if given is not None:
         return tuple(given)
     return old.manifest.labels if old else read_label_rules(index_dir)
-
-
-def _distinct(sources: Iterable[Source], kept: Mapping[str, str], report: SyncReport) -> list[Source]:
-    """Leave out files whose ids belong to others already: those of archives come to light when they are opened."""
-    owners = dict(kept)
-    found = []
-    for source in sources:
-        if source.id in owners:
-            reason = f"its id {source.id!r} belongs to {owners[source.id]}; rename one of them"
-            report.failed.append((source.name, reason))
-        else:
-            owners[source.id] = source.name
-            found.append(source)
-    return found
 
 
 def _stream_sources(stream: Stream, label: str, taken: Collection[str], report: SyncReport) -> Iterator[Source]:
