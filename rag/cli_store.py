@@ -222,7 +222,7 @@ def _show_repair(directory: Path, done: "Repair") -> None:
     from rag import console
 
     said = {
-        "nothing": "is whole; nothing was to be done",
+        "nothing": "is whole" if done.mended else "is whole; nothing was to be done",
         "went back": "was whole and is the current one again",
         "rebuilt": "was made of what is whole",
     }

@@ -39,6 +39,7 @@ LEXICAL_FILES = ("terms.txt", "starts.npy", "rows.npy", "counts.npy", "lengths.n
 SEGMENT_FILES = frozenset({CATALOG, STORE, VECTORS, *(f"{LEXICAL}/{name}" for name in LEXICAL_FILES)})
 
 INDEX_HINT = "Build one: smallhold index PATH"
+LOST_HINT = "Find it again: smallhold store repair; or smallhold index, which does so too."
 REBUILD_HINT = "Build it again: smallhold index PATH... --rebuild"
 DAMAGE_HINT = "Save what is whole: smallhold store repair. Or build it again: smallhold index PATH... --rebuild"
 
@@ -133,6 +134,8 @@ def read_current(directory: Path) -> str:
         with path.open("rb") as file:
             name = file.read(64).decode("ascii", "replace").strip()
     except (FileNotFoundError, NotADirectoryError):
+        if _generations(directory):
+            raise IndexMissing(f"the index in {directory} has lost its file {CURRENT}", hint=LOST_HINT) from None
         raise IndexMissing(f"there is no index in {directory}", hint=INDEX_HINT) from None
     except OSError as error:
         _refuse_passing(path, error)
@@ -150,12 +153,16 @@ def read_latest(directory: Path) -> str:
     try:
         return read_current(directory)
     except (IndexMissing, IndexDamaged):
-        folder = directory / GENERATIONS
-        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        found = [name for name in names if _GENERATION.fullmatch(name)]
+        found = _generations(directory)
         if not found:
             raise
         return max(found, key=int)
+
+
+def _generations(directory: Path) -> list[str]:
+    folder = directory / GENERATIONS
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return [name for name in names if _GENERATION.fullmatch(name)]
 
 
 def read_synced(directory: Path) -> datetime | None:

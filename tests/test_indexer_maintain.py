@@ -261,6 +261,9 @@ def test_what_may_not_be_read_is_not_damaged(directory: Path, monkeypatch: pytes
 
 def test_a_lost_pointer_is_found_again(directory: Path) -> None:
     (directory / CURRENT).unlink()
+    with pytest.raises(IndexMissing, match="has lost its file CURRENT") as caught:
+        Index.open(directory)
+    assert "store repair" in caught.value.hint
     assert repair(directory).done == "went back"
     assert contents(directory) == TEXTS
 
