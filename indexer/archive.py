@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
+from indexer.load_image import NEEDS_OCR, PICTURES
 from indexer.parsed import FILE_BYTES
 from rag.errors import UnreadableDocument
 
@@ -136,6 +137,8 @@ class _Unpacking:
         suffix = PurePosixPath(path).suffix.lower()
         if any(part.startswith(".") or part == "__MACOSX" for part in parts):
             return "it is hidden"
+        if suffix not in self._suffixes and suffix in PICTURES:
+            return NEEDS_OCR
         if suffix not in self._suffixes and suffix not in SUFFIXES:
             return f"no loader for files named *{suffix}" if suffix else "no loader for files without a suffix"
         if size > FILE_BYTES:

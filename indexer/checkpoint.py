@@ -1,52 +1,89 @@
 """Finished vectors of a run that has not published yet, so that a killed run need not embed them again."""
 
 import sqlite3
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rag.protocols import FloatArray
 
 _NAME = ".embeddings"
+# What the system says, and not the file: all else is damage, down to a table or column that has another name.
+_REFUSED = frozenset(
+    (
+        *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM),
+        *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN),
+    )
+)
 
 
 class Checkpoint:
     """Vectors of one embedder, by the SHA-256 of the embedded text, in a file of the index directory.
 
-    A file of another embedder, or a damaged one, is thrown away: all it costs is embedding again. Methods raise
-    `OSError` where the disk refuses.
+    A file of another embedder, or a damaged one, is thrown away, and a vector that is not what was written is left out:
+    all it costs is embedding again. Methods raise `OSError` where the disk refuses.
     """
 
     def __init__(self, directory: Path, fingerprint: str, dimension: int) -> None:
+        self._directory = directory
         self._path = directory / _NAME
         self._owner = f"{fingerprint} {dimension}"
+        self._bytes = 4 * dimension
         with _as_os_error(self._path):
             try:
                 self._connection = self._open()
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError:
-                discard(directory)
-                self._connection = self._open()
+            except sqlite3.DatabaseError as error:
+                self._throw_away(error)
 
     def vectors(self) -> dict[bytes, FloatArray]:
         """Return all vectors `(d,)` by key."""
-        with _as_os_error(self._path):
-            rows = self._connection.execute("SELECT key, vector FROM vectors").fetchall()
-        return {key: np.frombuffer(vector, np.float32) for key, vector in rows}
+        rows = self._all("SELECT key, vector FROM vectors")
+        size = self._bytes
+        return {
+            key: np.frombuffer(stored[:size], np.float32)
+            for key, stored in rows
+            if isinstance(stored, bytes) and len(stored) == size + 4 and stored[size:] == _sum(stored[:size])
+        }
 
     def keys(self) -> set[bytes]:
         """Return whose vectors are here."""
-        with _as_os_error(self._path):
-            return {key for (key,) in self._connection.execute("SELECT key FROM vectors")}
+        return {key for (key,) in self._all("SELECT key FROM vectors")}
 
     def add(self, keys: Sequence[bytes], vectors_nd: FloatArray) -> None:
         """Keep vectors `(n, d)`; they are on disk when this returns."""
-        rows = [(key, vector.tobytes()) for key, vector in zip(keys, vectors_nd, strict=True)]
-        with _as_os_error(self._path), self._connection:
+        stored = [vector.astype(np.float32, copy=False).tobytes() for vector in vectors_nd]
+        rows = [(key, vector + _sum(vector)) for key, vector in zip(keys, stored, strict=True)]
+        with _as_os_error(self._path):
+            try:
+                self._insert(rows)
+            except sqlite3.DatabaseError as error:
+                self._throw_away(error)
+                self._insert(rows)
+
+    def _insert(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        with self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
+
+    def _all(self, statement: str) -> list[Any]:
+        with _as_os_error(self._path):
+            try:
+                return self._connection.execute(statement).fetchall()
+            except sqlite3.DatabaseError as error:
+                self._throw_away(error)
+                return []
+
+    def _throw_away(self, error: sqlite3.DatabaseError) -> None:
+        """Begin anew where the file is damaged; raise the error where the disk refuses."""
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _REFUSED:
+            raise error
+        if hasattr(self, "_connection"):
+            self._connection.close()
+        discard(self._directory)
+        self._connection = self._open()
 
     def close(self) -> None:
         """Release the file and keep it for the next run."""
@@ -66,6 +103,10 @@ class Checkpoint:
             connection.close()
             raise
         return connection
+
+
+def _sum(vector: bytes) -> bytes:
+    return zlib.crc32(vector).to_bytes(4, "little")
 
 
 def discard(directory: Path) -> None:

@@ -11,16 +11,18 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
-from indexer.outline import FRONT_MATTER_CHARACTERS, front_matter
+from indexer.outline import FRONT_MATTER_CHARACTERS, MARKDOWN_SUFFIXES, front_matter
 from rag.datatypes import Document
 
-# Raise it with every change here that changes what is known of a document: files are then read again.
-VERSION = 1
+# Raise one of them with every change here that changes what is known of a document: files are then read again, all of
+# them or those that may have front matter. What shuts a document away must reach those that were indexed before.
+_VERSION = 1
+_FRONT_MATTER_VERSION = 2
 
 _MOST = 64  # tags, or labels
 _LONGEST = 200  # characters of one
@@ -28,9 +30,16 @@ _LONGEST = 200  # characters of one
 _UNCLEAR = "(unclear)"
 # Where front matter that cannot be read speaks of labels: at the beginning of a line, or of a field within braces.
 _NAMES_LABELS = re.compile(r"""^[\s"'?]*labels|[{,][\s"'?]*labels["']?\s*[:=]""", re.IGNORECASE | re.MULTILINE)
+# Where nobody has closed it, text may follow: only what is a field.
+_LABELS_FIELD = re.compile(r"""^["']?labels["']?[ \t]*[:=]""", re.IGNORECASE | re.MULTILINE)
 _OPENING = re.compile(r"(---|\+\+\+)[ \t]*\r?\n")
 _CLOSING = {mark: re.compile(rf"^(?:{re.escape(mark)}|\.\.\.)[ \t]*\r?$", re.MULTILINE) for mark in ("---", "+++")}
 _MOST_MERGED = 10_000  # fields; there are 20,000 characters of front matter at most
+
+
+def version(name: str) -> str:
+    """Name what decides what is known of a file of this name, beside what its loader finds."""
+    return str(_FRONT_MATTER_VERSION if PurePosixPath(name).suffix.lower() in MARKDOWN_SUFFIXES else _VERSION)
 
 
 def described(document: Document, path: Path) -> Document:
@@ -51,22 +60,30 @@ def described(document: Document, path: Path) -> Document:
 
 def _front_matter(document: Document) -> Mapping[str, Any]:
     """Return the fields of a Markdown file's front matter, names in lower case; none where it cannot be read."""
-    block, _ = front_matter(document.text)
+    # Lines that end with a carriage return alone are lines to YAML, and were to the Macs of old.
+    text = document.text.replace("\r\n", "\n").replace("\r", "\n")
+    block, _ = front_matter(text)
     if not block:
-        return {"labels": None} if _is_too_long(document.text) else {}
+        return {"labels": None} if _hides_labels(text) else {}
     try:
-        fields = tomllib.loads(block) if document.text.startswith("+++") else _yaml(block)
+        fields = tomllib.loads(block) if text.startswith("+++") else _yaml(block)
         return {str(name).lower(): value for name, value in fields.items()} if isinstance(fields, dict) else {}
     except Exception:  # PyYAML lets through what its constructors raise: `!!bool maybe` is a KeyError, and so on
         return {"labels": None} if _NAMES_LABELS.search(block) else {}
 
 
-def _is_too_long(text: str) -> bool:
-    """Whether there is more front matter than is looked at, and labels in it, which must not be open for that."""
+def _hides_labels(text: str) -> bool:
+    """Whether labels stand in more front matter than is looked at, or in some that nobody has closed.
+
+    A document must not be open for that.
+    """
     begun = _OPENING.match(text)
-    if not begun or not _CLOSING[begun[1]].search(text, begun.end()):
+    if not begun:
         return False
-    return _NAMES_LABELS.search(text, begun.end(), FRONT_MATTER_CHARACTERS) is not None
+    if _CLOSING[begun[1]].search(text, begun.end()):
+        return _NAMES_LABELS.search(text, begun.end(), FRONT_MATTER_CHARACTERS) is not None
+    block = text[begun.end() : FRONT_MATTER_CHARACTERS].partition("\n\n")[0]
+    return _LABELS_FIELD.search(block) is not None
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML comes without types

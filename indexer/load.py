@@ -27,8 +27,9 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from indexer import archive
+from indexer.load_image import NEEDS_OCR, PICTURES
 from indexer.load_text import Plain, parse_text
-from indexer.outline import Markup
+from indexer.outline import MARKDOWN_SUFFIXES, Markup
 from indexer.parsed import FILE_BYTES, Parsed, checked, excess
 from indexer.scratch import scratch
 from indexer.worker import ALIVE
@@ -47,7 +48,7 @@ _ALIVE = json.dumps(ALIVE).encode() + b"\n"
 _PATIENCE = 5  # times as long by the clock as in the processor: on a busy machine a file must not get lost
 
 _PLAIN: dict[str, Markup | Plain] = {
-    **dict.fromkeys((".md", ".markdown", ".mdown", ".mkd"), "markdown"),
+    **dict.fromkeys(MARKDOWN_SUFFIXES, "markdown"),
     **dict.fromkeys((".rst", ".rest"), "rst"),
     **dict.fromkeys((".adoc", ".asciidoc"), "asciidoc"),
     **dict.fromkeys((".txt", ".text", ".log", ".xml", ".yaml", ".yml", ".toml", ".org", ".tex"), "text"),
@@ -76,9 +77,10 @@ _PARSED = {
     ".json": "json",
     **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
 }
-_PICTURED = frozenset({"pdf"})  # formats with pages that may be pictures
+_PICTURED = frozenset({"pdf", "image"})  # formats with pages that may be pictures
 _DOCUMENTS = frozenset(_PLAIN) | frozenset(_PARSED)
-SUFFIXES = _DOCUMENTS | archive.SUFFIXES
+SUFFIXES = _DOCUMENTS | archive.SUFFIXES  # of what can be read without OCR
+_PARSED |= dict.fromkeys(PICTURES, "image")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ class Loader:
     @property
     def suffixes(self) -> frozenset[str]:
         """The suffixes of files that can be read, in lower case, with the dot."""
-        return SUFFIXES
+        return SUFFIXES | PICTURES if self._ocr else SUFFIXES
 
     def load_file(self, path: Path, document_id: str, uri: str) -> Document:
         """Return the document in the file `path`, with `format` in its metadata, and what of `Parsed.metadata` applies.
@@ -186,8 +188,9 @@ class Loader:
         suffix = path.suffix.lower()
         if suffix in archive.SUFFIXES:
             raise UnsupportedFormat("an archive: the files in it are documents of their own")
-        if suffix not in SUFFIXES:
-            raise UnsupportedFormat(f"unsupported format {suffix}" if suffix else "unsupported format: no file suffix")
+        if suffix not in self.suffixes:
+            unknown = f"unsupported format {suffix}" if suffix else "unsupported format: no file suffix"
+            raise UnsupportedFormat(NEEDS_OCR if suffix in PICTURES else unknown)
         try:
             _check_file(path, FILE_BYTES)
             parsed = self._parse(path, name, suffix)
@@ -220,7 +223,8 @@ class Loader:
             try:
                 # What a killed run has left there, as much as an archive unpacks to, goes with the next one.
                 folder = self._archive.opened.enter_context(scratch(Path(tempfile.gettempdir())))
-                answer = self._ask({"path": str(path.absolute()), "into": str(folder), "suffixes": sorted(_DOCUMENTS)})
+                suffixes = sorted(self.suffixes - archive.SUFFIXES)
+                answer = self._ask({"path": str(path.absolute()), "into": str(folder), "suffixes": suffixes})
             except BaseException:
                 self._forget_archive()
                 raise

@@ -44,7 +44,7 @@ class PageReader(Protocol):
 
 
 @dataclass(slots=True)
-class _Pages:
+class Pages:
     """The lines of each page, the numbers of those that were pictures and were read, how many could not be read."""
 
     lines: list[list[Line]] = field(default_factory=list)
@@ -52,8 +52,17 @@ class _Pages:
     scanned: int = 0
     damaged: int = 0
 
+    def add(self, lines: list[Line], picture: bool) -> None:
+        """Note the next page. Of a picture there are no lines where nothing could be made out."""
+        self.lines.append(lines)
+        if picture and lines:
+            self.recognised.append(len(self.lines))
+        elif picture:
+            self.scanned += 1
+
     @property
     def count(self) -> str:
+        """How many there are, in words."""
         return f"{len(self.lines)} page" if len(self.lines) == 1 else f"{len(self.lines)} pages"
 
 
@@ -67,26 +76,34 @@ def parse_pdf(content: bytes, name: str, ocr: PageReader | None = None) -> Parse
 
     try:
         with pypdfium2.PdfDocument(content) as pdf:
-            _check_pages(len(pdf))
+            check_pages(len(pdf))
             found = _read_pages(pdf, ocr)
             title = sensible_title(pdf.get_metadata_value("Title"), name)
     except pypdfium2.PdfiumError as error:
         raise UnreadableDocument(_reason(error)) from error
-    pages = found.lines
-    if not any(pages):
+    if not any(found.lines):
         raise UnreadableDocument(_why_no_text(found, ocr))
+    return assembled(found, name, "pdf", ocr.trouble if ocr else "", title)
+
+
+def assembled(found: Pages, name: str, kind: str, trouble: str, title: str = "") -> Parsed:
+    """Return the text of pages, of a file of this name and format. `trouble` says why one could not be recognised."""
+    pages = found.lines
     words = vocabulary(pages)
     text, offsets = join_pages([page_text(page, words) for page in without_running_lines(pages)])
     title = title or _printed_title(pages) or readable_stem(name)
-    metadata = {"format": "pdf", "pages": offsets}
+    metadata = {"format": kind}
+    if len(pages) > 1 or kind == "pdf":
+        metadata["pages"] = offsets
     if found.recognised:
         metadata["ocr"] = ",".join(map(str, found.recognised))
-    if warning := _warning(found, ocr):
+    if warning := _warning(found, trouble):
         metadata["warning"] = warning
     return Parsed(text, title, metadata)
 
 
-def _check_pages(count: int) -> None:
+def check_pages(count: int) -> None:
+    """Raise `UnreadableDocument` where a file has too many pages."""
     if count > PDF_PAGES:
         raise UnreadableDocument(f"too long: {count} pages, the limit is {PDF_PAGES}")
 
@@ -102,7 +119,7 @@ def _reason(error: Any) -> str:
     return known.get(error.err_code, f"damaged PDF: {' '.join(str(error).split())}")
 
 
-def _why_no_text(found: _Pages, ocr: PageReader | None) -> str:
+def _why_no_text(found: Pages, ocr: PageReader | None) -> str:
     if found.scanned:
         tried = "try --ocr eng" if ocr is None else ocr.trouble or "OCR finds no text"
         return f"scanned PDF: {found.count}, none with a text layer; {tried}"
@@ -111,26 +128,26 @@ def _why_no_text(found: _Pages, ocr: PageReader | None) -> str:
     return f"empty: no text in it ({found.count})"
 
 
-def _warning(found: _Pages, ocr: PageReader | None) -> str:
+def _warning(found: Pages, trouble: str) -> str:
     parts = []
     if found.recognised:
         parts.append(f"{len(found.recognised)} of {found.count} recognised by OCR")
     if found.scanned:
-        trouble = f" ({ocr.trouble})" if ocr and ocr.trouble else ""
-        parts.append(f"{found.scanned} of {found.count} scanned, without a text layer{trouble}")
+        why = f" ({trouble})" if trouble else ""
+        parts.append(f"{found.scanned} of {found.count} scanned, without a text layer{why}")
     if found.damaged:
         parts.append(f"{found.damaged} of {found.count} damaged")
     return "; ".join(parts)
 
 
-def _read_pages(pdf: Any, ocr: PageReader | None) -> _Pages:
+def _read_pages(pdf: Any, ocr: PageReader | None) -> Pages:
     import pypdfium2
     from pypdfium2 import raw
 
     has_form = pdf.get_formtype() != raw.FORMTYPE_NONE
     if has_form:
         pdf.init_forms()
-    found = _Pages()
+    found = Pages()
     for number in range(len(pdf)):
         try:
             page = pdf[number]
@@ -139,23 +156,20 @@ def _read_pages(pdf: Any, ocr: PageReader | None) -> _Pages:
                 page.close()
                 page = pdf[number]
             lines = _page_lines(page)
-            if not lines and any(page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=3)):
-                lines = _recognised(page, ocr) if ocr else []
-                if lines:
-                    found.recognised.append(number + 1)
-                else:
-                    found.scanned += 1
+            picture = not lines and any(page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=3))
+            if picture and ocr:
+                lines = recognised(ocr.lines(page))
             page.close()
         except pypdfium2.PdfiumError:
-            lines = []
+            lines, picture = [], False
             found.damaged += 1
-        found.lines.append(lines)
+        found.add(lines, picture)
     return found
 
 
-def _recognised(page: Any, ocr: PageReader) -> list[Line]:
-    lines = [replace(line, text=text) for line in ocr.lines(page) if (text := _readable(line.text))]
-    return _in_order(lines)
+def recognised(lines: Sequence[Line]) -> list[Line]:
+    """Return lines that were read in a picture, as those of a text layer are."""
+    return _in_order([replace(line, text=text) for line in lines if (text := _readable(line.text))])
 
 
 def _page_lines(page: Any) -> list[Line]:

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from indexer import archive
+from indexer.load_image import NEEDS_OCR, PICTURES
 from rag.errors import UnsupportedFormat
 
 _SUFFIXES = {
@@ -29,6 +30,9 @@ _SUFFIXES = {
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": ".xlsx",
     **dict.fromkeys(("application/zip", "application/x-zip-compressed"), ".zip"),
     "application/x-tar": ".tar",
+    "image/png": ".png",
+    "image/jpeg": ".jpg",
+    "image/tiff": ".tiff",
 }
 # Types that say less than the address does.
 _UNSAID = frozenset(
@@ -38,8 +42,10 @@ _UNSAID = frozenset(
     )
 )
 _CODE = frozenset(("application/javascript", "application/x-sh", "application/sql"))
-_NO_TEXT = archive.SUFFIXES | frozenset(
-    (".pdf", ".epub", ".msg", ".docx", ".docm", ".pptx", ".pptm", ".ppsx", ".xlsx", ".xlsm")
+_NO_TEXT = (
+    archive.SUFFIXES
+    | PICTURES
+    | frozenset((".pdf", ".epub", ".msg", ".docx", ".docm", ".pptx", ".pptm", ".ppsx", ".xlsx", ".xlsm"))
 )
 _TEXTS = frozenset((".html", ".txt", ".md", ".csv", ".tsv"))  # formats that do not say their encoding themselves
 
@@ -73,7 +79,7 @@ def suffix_of(kind: str, path: str, supported: Collection[str]) -> str:
     if kind.startswith("text/") or kind in _CODE:
         # `text/plain` is what servers say of Markdown, source code and data too.
         return ".txt" if not ending or ending in _NO_TEXT else ending
-    raise UnsupportedFormat(f"no loader for {kind}")
+    raise UnsupportedFormat(NEEDS_OCR if _SUFFIXES.get(kind) in PICTURES else f"no loader for {kind}")
 
 
 def to_utf8(file: Path, suffix: str, charset: str) -> None:

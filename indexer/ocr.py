@@ -1,7 +1,6 @@
 """Pages that are pictures, to lines: pdfium draws the page, Tesseract reads it in a process of its own.
 
-Tesseract answers in hOCR (T. Breuel, "The hOCR microformat for OCR workflow and results", ICDAR 2007), which, unlike
-its TSV, says of each line how large its print is and where its baseline runs.
+Files that are pictures are given to Tesseract as they are, which decodes them there.
 """
 
 import ctypes
@@ -12,72 +11,20 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from math import ceil, log, sqrt
-from statistics import median
-from typing import Any, NamedTuple
-from xml.etree import ElementTree
-from xml.etree.ElementTree import Element
+from math import ceil, sqrt
+from typing import Any
 
-from indexer.reflow import CELL_GAP, CELLS, Line, is_cjk
+from indexer.hocr import DPI, Recognised, read_hocr, read_picture
+from indexer.reflow import Line
 from rag.errors import UnreadableDocument
 from rag.tesseract import OUTPUT_BYTES, run
 
 PAGES = 1000  # of a file; further ones stay pictures
 _FILE_SECONDS = 7200.0  # by the clock: when they are over, the file's further pages stay pictures
-_DPI = 300  # what Tesseract's manual asks for
 _MOST_PIXELS = 25_000_000  # A4 has 8.7 million at 300 dpi
 _FEWEST_PIXELS = 4_000_000  # of a page that says it is smaller than a postcard, where the picture has as many
 _LONGEST_SIDE = 30_000  # Tesseract refuses 32,768
-# Tesseract's confidence, 0 to 100. Of 1,087 words on four pages of two scans the 13 below 30 are wrong, of the next 15,
-# up to 60, most are right. Those pages have means of 90 to 95, one in rough print, at 60 dpi, has 92, upside down 37.
-_SURE = 30.0  # words below are left out
 _DOUBTFUL = 60.0  # a page below it on average may stand on its head
-_LEGIBLE = 50.0  # a page below it on average is no print
-_FEWEST_LETTERS = 3  # fewer on a page are specks
-_STEEP = 0.5  # slope of a baseline, which no slant of the paper has
-_SAME_PRINT = sqrt(2)  # sizes are measured by what letters a line has: within this factor they are one
-_STEP = 1.25
-_TITLE = re.compile(r"\b(bbox|baseline|x_size|x_wconf) ([-\d. ]+)")
-
-
-class Word(NamedTuple):
-    """A word in pixels from the page's left edge, and how sure Tesseract is of it, 0 to 100."""
-
-    text: str
-    left: float
-    right: float
-    confidence: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A line as hOCR has it, in pixels from the upper left corner. `slope` is the baseline's, `x`, `y` its middle."""
-
-    words: Sequence[Word]
-    size: float
-    slope: float
-    x: float
-    y: float
-    upright: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Recognised:
-    """What was read on a page. `confidence` is the mean over all its letters, those of words left out included.
-
-    `upright` is whether most of them stand on lines from left to right.
-    """
-
-    lines: list[Line]
-    confidence: float
-    upright: bool
-
-    @property
-    def is_text(self) -> bool:
-        """Whether this is worth keeping, and not what Tesseract sees in a photograph."""
-        letters = sum(char.isalnum() for line in self.lines for char in line.text)
-        return letters >= _FEWEST_LETTERS and self.confidence >= _LEGIBLE
 
 
 class Recogniser:
@@ -101,14 +48,31 @@ class Recogniser:
 
         Raises `UnreadableDocument` where Tesseract does not start.
         """
+
+        def look() -> Recognised:
+            seen = self._seen(page, 0)
+            if (not seen.upright or seen.confidence < _DOUBTFUL) and (turn := self._turn(page)):
+                seen = max(seen, self._seen(page, turn), key=lambda seen: (seen.upright, seen.confidence))
+            return seen
+
+        return self._bounded(look)
+
+    def picture(self, content: bytes, page: int) -> list[Line]:
+        """Return the lines of a page, from 0, of a PNG, JPEG or TIFF, which must be one; else as `lines`.
+
+        What stands on its side is turned, as far as Tesseract notices by itself.
+        """
+        options = ["-l", self._languages, "--psm", "1", "-c", "tessedit_create_hocr=1"]
+        return self._bounded(lambda: read_picture(self._run([*options, "-c", f"tessedit_page_number={page}"], content)))
+
+    def _bounded(self, look: Callable[[], Recognised]) -> list[Line]:
+        """Return what is seen on a page, within the bounds of a file."""
         if self._pages >= PAGES or time.monotonic() > self._end:
             self.trouble = f"OCR ends after {PAGES:,} pages or {_FILE_SECONDS / 3600:g} hours"
             return []
         self._pages += 1
         try:
-            seen = self._seen(page, 0)
-            if (not seen.upright or seen.confidence < _DOUBTFUL) and (turn := self._turn(page)):
-                seen = max(seen, self._seen(page, turn), key=lambda seen: (seen.upright, seen.confidence))
+            seen = look()
         except UnreadableDocument as error:
             if error.passing:
                 raise
@@ -175,7 +139,7 @@ def _scale(page: Any) -> float:
             longest = max(longest, *image.get_px_size())
     own = min(longest / max(width, height), sqrt(_FEWEST_PIXELS / (width * height)))
     most = min(sqrt(_MOST_PIXELS / (width * height)), _LONGEST_SIDE / max(width, height))
-    return float(min(max(_DPI / 72, own), most))
+    return float(min(max(DPI / 72, own), most))
 
 
 def _picture(page: Any, scale: float, turn: int) -> bytes:
@@ -187,92 +151,3 @@ def _picture(page: Any, scale: float, turn: int) -> bytes:
         return b"".join([b"P5 %d %d 255\n" % (width, height), *rows])
     finally:
         bitmap.close()
-
-
-def read_hocr(hocr: bytes, scale: float) -> Recognised:
-    """Return what Tesseract says of a page that was drawn with `scale` pixels a point.
-
-    Raises `UnreadableDocument` where that is not hOCR.
-    """
-    try:
-        root = ElementTree.fromstring(hocr)  # noqa: S314 (nothing of the file's is in it but escaped words)
-        height = _told(_parts(root, "ocr_page")[0])["bbox"][3]
-        rows = [row for part in root.iter() if (row := _row(part))]
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise UnreadableDocument("Tesseract's answer cannot be read") from error
-    letters = [len(word.text) for row in rows for word in row.words]
-    sure = sum(len(word.text) * word.confidence for row in rows for word in row.words) / max(sum(letters), 1)
-    upright = sum(len(word.text) for row in rows if row.upright for word in row.words)
-    return Recognised(_lines(rows, height, scale), sure, 2 * upright >= sum(letters))
-
-
-def _row(line: Element) -> _Row | None:
-    """A line of hOCR, None where the element is none, or nothing stands in it."""
-    told = _told(line)
-    words = [_word(part) for part in _parts(line, "ocrx_word")] if "x_size" in told else []
-    words = [word for word in words if word.text]
-    if not words:
-        return None
-    left, top, right, bottom = told["bbox"]
-    slope, offset = told.get("baseline", (0.0, 0.0))
-    # Lines that run upwards or downwards have no baseline, or one that makes no sense.
-    upright = abs(slope) < _STEEP and ("baseline" in told or len(words) == 1 or right - left > bottom - top)
-    if not upright:
-        slope = offset = 0.0
-    y = bottom + offset + slope * (right - left) / 2
-    return _Row(words, told["x_size"][0], slope, (left + right) / 2, y, upright)
-
-
-def _word(part: Element) -> Word:
-    told = _told(part)
-    left, _, right, _ = told["bbox"]
-    return Word("".join("".join(part.itertext()).split()), left, right, told["x_wconf"][0])
-
-
-def _parts(element: Element, kind: str) -> list[Element]:
-    return [part for part in element.iter() if part.get("class") == kind]
-
-
-def _told(element: Element) -> dict[str, tuple[float, ...]]:
-    """The numbers in an element's title, by name. Raises `ValueError`."""
-    return {name: tuple(map(float, numbers.split())) for name, numbers in _TITLE.findall(element.get("title", ""))}
-
-
-def _lines(rows: Sequence[_Row], height: float, scale: float) -> list[Line]:
-    """Lines in points, of the words that are sure, on a page that is turned back where it was put in at a slant."""
-    texts = [_text(row) for row in rows]
-    body = median([row.size for row, text in zip(rows, texts, strict=True) for _ in text] or [1.0])
-    skew = median([row.slope for row in rows if len(row.words) > 3 and row.upright] or [0.0])
-    lines = []
-    for row, text in zip(rows, texts, strict=True):
-        if text:
-            kept = [word for word in row.words if word.confidence >= _SURE]
-            size = _size(row.size, body) / scale
-            bottom = (height - row.y + skew * row.x) / scale - 0.2 * size  # below the baseline by what a "g" reaches
-            left, right = min(word.left for word in kept) / scale, max(word.right for word in kept) / scale
-            lines.append(Line(text, left, right, bottom, bottom + size, size, upright=row.upright))
-    return lines
-
-
-def _text(row: _Row) -> str:
-    """The words that are sure, those of different cells with a mark between them."""
-    pieces: list[str] = []
-    gap, before = 0.0, row.words[0]
-    for word in row.words:
-        gap = max(gap, word.left - before.right)
-        before = word
-        if word.confidence < _SURE:
-            continue
-        if pieces:
-            joined = is_cjk(pieces[-1][-1]) and is_cjk(word.text[0])
-            pieces.append(CELLS if gap > CELL_GAP * row.size else "" if joined else " ")
-        pieces.append(word.text)
-        gap = 0.0
-    return "".join(pieces)
-
-
-def _size(size: float, body: float) -> float:
-    """A line's size of print: that of the page's most letters, or so many steps above or below it."""
-    if size <= 0 or body <= 0 or 1 / _SAME_PRINT < size / body < _SAME_PRINT:
-        return body
-    return float(body * _STEP ** round(log(size / body, _STEP)))

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from rag.datatypes import Span
 
 Markup = Literal["markdown", "rst", "asciidoc", "code"]
+MARKDOWN_SUFFIXES = frozenset((".md", ".markdown", ".mdown", ".mkd"))
 
 _ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]|$)")
 _SETEXT = re.compile(r" {0,3}(=+|-{2,})[ \t]*")

@@ -1,5 +1,7 @@
 """Making a damaged index whole again, with what is left of it."""
 
+import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +11,7 @@ from indexer.compact import publish_parts
 from indexer.ivf import write_clusters
 from indexer.segment import Part, describe_segment, finish_lexical
 from indexer.store import IndexWriter
-from rag.errors import IndexDamaged, IndexMissing, SmallholdError
+from rag.errors import IndexDamaged, IndexIncompatible, IndexMissing, SmallholdError
 from rag.index import Generation
 from rag.labels import LabelRule
 from rag.manifest import (
@@ -17,14 +19,21 @@ from rag.manifest import (
     CLUSTERS,
     GENERATIONS,
     LEXICAL,
+    MANIFEST,
+    MANIFEST_SUM,
+    READABLE,
     REBUILD_HINT,
     SEGMENTS,
     STORE,
     damages,
+    manifest_sum,
     read_current,
     read_label_rules,
 )
 from rag.segment import Segment
+
+_SUM = re.compile(rf"[0-9a-f]{{64}}  {re.escape(MANIFEST)}\n")
+_FEW_DIGITS = 8  # of 64
 
 
 @dataclass(slots=True)
@@ -34,7 +43,7 @@ class Repair:
     A whole generation is published again, which counts as going back, where its label rules are not those wanted.
     `lost` are the ids of the documents that are no longer in the index and must be read again; `unnamed` counts those
     whose names were lost too. Of `mended` segments the terms were counted or the vectors clustered anew, which loses
-    nothing.
+    nothing; `manifest.sha256` is among them where that was written anew.
     """
 
     done: str
@@ -50,21 +59,26 @@ def repair(directory: Path, labels: Sequence[LabelRule] | None = None) -> Repair
 
     Its label rules are `labels`; for None they are those of the current generation, also where it is another one that
     is whole: that one's may be older and show what was hidden since. Raises `InvalidRequest` where they cannot be told,
-    `IndexMissing`, `IndexLocked`, and `IndexDamaged` where no generation can be told, or what is deleted in it.
+    `IndexMissing`, `IndexLocked`, `IndexDamaged` where no generation can be told, or what is deleted in it, and
+    `Unavailable` where something may not be read, which is no damage.
     """
     if not (directory / GENERATIONS).is_dir():
         raise IndexMissing(f"there is no index in {directory}")
     with IndexWriter(directory, keep_leftovers=True) as writer:
         names = _candidates(directory)
+        with writer.guard():
+            summed = [name for name in names if _mend_sum(directory / GENERATIONS / name)]
         whole = next((name for name in names if _is_whole(directory, name)), None)
         for name in [whole] if whole else names:
             try:
                 old = Generation.named(directory, name)
-            except SmallholdError:
+            except (IndexDamaged, IndexIncompatible):
                 continue
             with old:
                 rules = read_label_rules(directory) if labels is None else tuple(labels)
-                return _gone_back(writer, old, rules) if whole else _rebuilt(writer, old, rules)
+                done = _gone_back(writer, old, rules) if whole else _rebuilt(writer, old, rules)
+                done.mended += [MANIFEST_SUM] if name in summed else []
+                return done
     raise IndexDamaged(
         f"the index in {directory} is damaged: no generation can be told, or what is deleted in it", hint=REBUILD_HINT
     )
@@ -84,12 +98,33 @@ def _current(directory: Path) -> str:
         return ""
 
 
+def _mend_sum(generation: Path) -> bool:
+    """Write the checksum of a manifest anew where that is what is damaged; whether it was.
+
+    It is where it is missing, or no checksum, or differs in a few digits: with another manifest nearly all would.
+    """
+    path = generation / MANIFEST_SUM
+    try:
+        content = (generation / MANIFEST).read_bytes()
+        summed = json.loads(content).get("format_version") in READABLE
+        found = path.read_bytes()[:200].decode("ascii", "replace") if path.exists() else ""
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return False
+    wanted = manifest_sum(content)
+    another = _SUM.fullmatch(found) and sum(map(str.__ne__, found, wanted)) > _FEW_DIGITS
+    if not summed or found == wanted or another:
+        return False
+    path.with_suffix(".tmp").write_text(wanted, encoding="ascii")
+    path.with_suffix(".tmp").replace(path)
+    return True
+
+
 def _is_whole(directory: Path, name: str) -> bool:
     try:
         with Generation.named(directory, name) as parts:
             for segment in parts.segments:
                 segment.open_all()
-    except SmallholdError:
+    except (IndexDamaged, IndexIncompatible):
         return False
     return True
 

@@ -3,13 +3,16 @@
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from indexer.archive import SUFFIXES as ARCHIVES
 from indexer.archive import TOTAL_BYTES
-from indexer.ignore import Ignore
+from indexer.ignore import IGNORE_FILE, Ignore
+from indexer.load_image import NEEDS_OCR, PICTURES
 from indexer.parsed import FILE_BYTES, excess
 from rag.errors import InvalidRequest
 from rag.manifest import Patterns
@@ -40,15 +43,33 @@ class FoundFile:
         return self.address or self.path.as_uri()
 
 
+class Place(NamedTuple):
+    """A file or folder below a root, by the id that its document has, or that theirs begin with; "" is all of it."""
+
+    root: str
+    id: str
+
+    @classmethod
+    def around(cls, root: str, document_id: str) -> Iterator["Place"]:
+        """Yield the places that a document stands in, its own first."""
+        while document_id:
+            yield cls(root, document_id)
+            document_id = document_id.rpartition("/")[0]
+        yield cls(root, "")
+
+
 @dataclass(slots=True)
 class Scan:
     """What a walk over the roots found. `skipped` and `failed` hold paths with the reason.
 
     `excluded` are the files and folders that patterns leave out, folders with a `/` at the end and without what is in
-    them.
+    them. `unseen` are those of the failed that could not be looked at, or into: nobody knows what is there. `mounts`
+    are the folders in which another file system begins.
     """
 
     files: list[FoundFile] = field(default_factory=list)
+    unseen: list[Place] = field(default_factory=list)
+    mounts: list[Path] = field(default_factory=list)
     excluded: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
@@ -136,10 +157,17 @@ def plan_patterns(
     return replace(plan, patterns={root: patterns for root, patterns in kept.items() if patterns != Patterns()})
 
 
-def find_files(plan: RootPlan, suffixes: frozenset[str], exclude: Path, owners: Mapping[str, str]) -> Scan:
+def find_files(
+    plan: RootPlan,
+    suffixes: frozenset[str],
+    exclude: Path,
+    owners: Mapping[str, str],
+    known: Collection[str] = (),
+) -> Scan:
     """Walk the roots to be looked through for files of the supported `suffixes` (lower case, with the dot).
 
-    `owners` maps ids that are in use by documents of other roots to those roots: no file can have them too.
+    `owners` maps ids that are in use by documents of other roots to those roots: no file can have them too. `known` are
+    the ids of documents that the index holds: pictures that were read once are found though nothing reads them now.
 
     Hidden files and folders and everything in `exclude` are left out silently. Symbolic links are not followed: what
     they point to inside the root is found anyway, what lies outside is not asked for. Raises `DataError` for patterns
@@ -148,18 +176,24 @@ def find_files(plan: RootPlan, suffixes: frozenset[str], exclude: Path, owners: 
     scan = Scan()
     owner = dict(owners)
     for root in filter(is_path, plan.sync):
-        for path in _walk(Path(root), exclude, plan.patterns.get(root, Patterns()), scan):
+
+        def unseen(path: Path, error: OSError, root: str = root) -> None:
+            scan.failed.append((printable(path), error.strerror or "it cannot be looked at"))
+            below = "" if str(path) == root else document_id_of(path, Path(root), plan.labels[root])
+            scan.unseen.append(Place(root, below))
+
+        for path in _walk(Path(root), exclude, plan.patterns.get(root, Patterns()), scan, unseen):
             try:
                 status = path.lstat()
             except FileNotFoundError:
                 continue  # it went away after its folder was listed
             except OSError as error:
-                scan.failed.append((printable(path), error.strerror or "it cannot be looked at"))
+                unseen(path, error)
                 continue
-            if reason := _unsuitable(path, status, suffixes):
+            document_id = document_id_of(path, Path(root), plan.labels[root])
+            if reason := _unsuitable(path, status, suffixes | PICTURES if document_id in known else suffixes):
                 scan.skipped.append((printable(path), reason))
                 continue
-            document_id = _document_id(path, Path(root), plan.labels[root])
             if reason := excess(status.st_size, TOTAL_BYTES if path.suffix.lower() in ARCHIVES else FILE_BYTES):
                 scan.failed.append((printable(path), reason))  # told before the whole of it is hashed
             elif not _is_utf8(document_id):
@@ -195,6 +229,11 @@ def _forget(labels: dict[str, str], path: Path | str) -> None:
 def _existing(path: Path) -> Path:
     try:
         found = path.resolve(strict=True)
+    except PermissionError as error:
+        raise InvalidRequest(
+            f"{printable(path)} cannot be looked at: {error.strerror}; the index was left as it is",
+            hint="May you enter the folders above it? Ask for the permission, or run it as a user who has it.",
+        ) from error
     except (OSError, RuntimeError) as error:
         raise InvalidRequest(
             f"there is no file or folder {printable(path)}",
@@ -228,7 +267,10 @@ def _numbered(base: str) -> Iterator[str]:
         number += 1
 
 
-def _walk(root: Path, exclude: Path, patterns: Patterns, scan: Scan) -> Iterator[Path]:
+def _walk(
+    root: Path, exclude: Path, patterns: Patterns, scan: Scan, unseen: Callable[[Path, OSError], None]
+) -> Iterator[Path]:
+    """Yield the files below a root, or the root that is one; `unseen` is told which folders cannot be listed."""
     if not root.is_dir():
         yield root
         return
@@ -241,18 +283,23 @@ def _walk(root: Path, exclude: Path, patterns: Patterns, scan: Scan) -> Iterator
         return out
 
     # A list instead of `os.walk`, which calls itself once a level and ends with `RecursionError` in a deep tree.
-    waiting = [root]
+    waiting: list[tuple[Path, int | None]] = [(root, None)]
     while waiting:
-        here = waiting.pop()
+        here, disk_above = waiting.pop()
         try:
+            disk = here.lstat().st_dev
+            with suppress(FileNotFoundError):  # a folder that may be listed and not entered tells nothing of its files
+                (here / IGNORE_FILE).lstat()
             with os.scandir(here) as entries:
                 found = sorted((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith("."))
         except OSError as error:
-            scan.failed.append((printable(here), error.strerror or "it cannot be listed"))
+            unseen(here, error)
             continue
         yield from (here / name for name, folder in found if not folder and not left_out(here / name, False))
         folders = [here / name for name, folder in found if folder and here / name != exclude]
-        waiting += [path for path in folders if not left_out(path, True)][::-1]
+        waiting += [(path, disk) for path in folders if not left_out(path, True)][::-1]
+        if disk_above not in (None, disk):
+            scan.mounts.append(here)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -271,12 +318,15 @@ def _unsuitable(path: Path, status: os.stat_result, suffixes: frozenset[str]) ->
     if not stat.S_ISREG(mode):
         return "it is not a regular file"
     if path.suffix.lower() not in suffixes:
+        if path.suffix.lower() in PICTURES:
+            return NEEDS_OCR
         suffix = printable(path.suffix)
         return f"no loader for files named *{suffix}" if suffix else "no loader for files without a suffix"
     return ""
 
 
-def _document_id(path: Path, root: Path, label: str) -> str:
+def document_id_of(path: Path, root: Path, label: str) -> str:
+    """Return the id of the document that a file below a root becomes, given the root's label."""
     relative = path.name if path == root else path.relative_to(root).as_posix()
     return f"{label}/{relative}" if label else relative
 

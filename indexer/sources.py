@@ -1,7 +1,7 @@
 """The documents that a run should find in the index, not read yet: those of files, and those of records."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Protocol
 from indexer import describe
 from indexer.letters import DeadLetters
 from indexer.load import Contents, Member, member_address
-from indexer.scan import FoundFile, Scan
+from indexer.load_image import NEEDS_OCR
+from indexer.scan import FoundFile, Place, Scan
 from indexer.update import Progress, Source, SyncReport
 from rag.catalog import Original, with_recogniser
 from rag.datatypes import Document
@@ -63,6 +64,8 @@ class FileSources:
         self._letters = letters
         self._report = report
         self.version = source_version(loader)
+        self.unseen: list[Place] = []  # files that may be as they were: nothing could be read of them
+        self.unread: list[Place] = []  # pictures in archives, of a run without OCR
 
     def of(self, scan: Scan, progress: Progress) -> list[Source]:
         """Return the sources of all found files."""
@@ -88,14 +91,19 @@ class FileSources:
             contents = self._unpacked(file, name, original)
         except UnreadableDocument as error:
             self._report.failed.append((name, error.message))
+            if error.passing:
+                self.unseen.append(Place(file.root, file.document_id))
             return []
         except OSError as error:
             self._report.failed.append((name, error.strerror or "it cannot be read"))
+            self.unseen.append(Place(file.root, file.document_id))
             return []
         if contents is None:
             read = partial(_read, self._loader, file)
             return [self._letters.watched(Source(file.document_id, file.uri, original, name, read))]
         self._report.skipped += [(f"{name}/{member}", reason) for member, reason in contents.skipped]
+        unread = [member for member, reason in contents.skipped if reason == NEEDS_OCR]
+        self.unread += [Place(file.root, f"{file.document_id}/{member}") for member in unread]
         return list(self._of_members(file, name, contents))
 
     def _unpacked(self, file: FoundFile, name: str, original: Original) -> Contents | None:
@@ -123,13 +131,27 @@ class FileSources:
         return bool(reason)
 
 
+def distinct(sources: Iterable[Source], kept: Mapping[str, str], report: SyncReport) -> list[Source]:
+    """Leave out files whose ids belong to others already: those of archives come to light when they are opened."""
+    owners = dict(kept)
+    found = []
+    for source in sources:
+        if source.id in owners:
+            reason = f"its id {source.id!r} belongs to {owners[source.id]}; rename one of them"
+            report.failed.append((source.name, reason))
+        else:
+            owners[source.id] = source.name
+            found.append(source)
+    return found
+
+
 def source_version(loader: DocumentLoader) -> Callable[[str], str]:
     """Return what says, of the name of a file or page, what decides what it becomes.
 
     The index remembers that of its documents as `loader`, to tell whether they must be read again.
     """
-    version = f"{loader.version}, described {describe.VERSION}"
-    return lambda name: with_recogniser(version, loader.recogniser(name))
+    version = loader.version
+    return lambda name: with_recogniser(f"{version}, described {describe.version(name)}", loader.recogniser(name))
 
 
 def record_sources(documents: Iterable[Document]) -> list[Source]:

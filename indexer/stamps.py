@@ -1,4 +1,7 @@
-"""The checksums of source files that have not been touched since, so that a run need not read them all."""
+"""The checksums of source files that have not been touched since, so that a run need not read them all.
+
+And where disks are mounted among them (`indexer.mounts`).
+"""
 
 import json
 import os
@@ -45,6 +48,14 @@ class Stamps:
         if info.bytes == status.st_size and max(times) < time.time_ns() - _SETTLED_NS:
             self._seen[str(path)] = {"times": times, **info.model_dump()}
         return info
+
+    def mounts(self) -> list[Path]:
+        """Return the folders that are known to have had a disk mounted in them."""
+        return [Path(path) for path, known in self._stored.items() if isinstance(known, dict) and "mount" in known]
+
+    def note_mount(self, folder: Path) -> None:
+        """Remember that a disk is mounted in a folder."""
+        self._seen[str(folder)] = {"mount": True}
 
     def save(self, others: Collection[str]) -> None:
         """Keep the stamps of files that were described, and of those below the roots `others`. Raises `OSError`."""

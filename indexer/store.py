@@ -147,10 +147,13 @@ class IndexWriter:
             self._remove_leftovers()
         return name
 
-    def confirm(self) -> None:
-        """Note, as the time of `CURRENT`, that the current generation is what its folders hold now."""
+    def confirm(self, name: str) -> None:
+        """Note, as the time of `CURRENT`, that this generation is what its folders hold now: the one that it names."""
         with self.guard():
-            os.utime(self.directory / CURRENT)
+            if (self.directory / CURRENT).exists():
+                os.utime(self.directory / CURRENT)
+            else:  # it was lost
+                self._switch(name)
 
     def switch(self, name: str) -> None:
         """Make a generation that is there already the current one, and remove what it does not need."""
@@ -240,9 +243,12 @@ def _numbered(folder: Path) -> list[Path]:
 def refuse_foreign(directory: Path) -> None:
     """Raise `InvalidRequest` where a folder holds other things than an index.
 
-    A mistyped `--index` must not fill someone's folder, nor take it for an index.
+    A mistyped `--index` must not fill someone's folder, nor take it for an index. One that has lost `CURRENT` is an
+    index still, whatever else lies in it: `fusion.toml` does.
     """
     if (directory / CURRENT).exists() or not directory.is_dir():
+        return
+    if any((generation / MANIFEST).is_file() for generation in _numbered(directory / GENERATIONS)):
         return
     others = [
         p.name

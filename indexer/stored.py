@@ -5,10 +5,11 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
+from indexer.scan import Place
 from indexer.update import Source
 from rag.datatypes import Document
 from rag.docstore import DocumentStore
-from rag.errors import InvalidRequest, Unavailable
+from rag.errors import IndexDamaged, InvalidRequest, Unavailable, UnreadableDocument
 from rag.index import Generation
 
 
@@ -16,7 +17,7 @@ def stored_sources(index_dir: Path, roots: Collection[str], opened: ExitStack) -
     """The documents of streams that a rebuild is not given again: their texts are in the index alone."""
     hint = f"Send it again in the same run, or give it up: --remove {min(roots)}"
     try:
-        old = opened.enter_context(Generation.open(index_dir))
+        old = opened.enter_context(Generation.latest(index_dir))
         entries = [(segment, entry) for segment, _, entry in old.entries() if entry.original.root in roots]
         stores = {segment: old.segments[segment].store for segment, _ in entries}
     except Unavailable as error:
@@ -28,7 +29,7 @@ def stored_sources(index_dir: Path, roots: Collection[str], opened: ExitStack) -
 def stored_generation(index_dir: Path, opened: ExitStack) -> Generation | None:
     """What a rebuild can still read of the old index; None where it cannot."""
     with suppress(Unavailable):
-        return opened.enter_context(Generation.open(index_dir))
+        return opened.enter_context(Generation.latest(index_dir))
     return None
 
 
@@ -43,8 +44,24 @@ def held_pages(generation: Generation | None, root: str) -> dict[str, list[Sourc
     return held
 
 
+def held_below(
+    generation: Generation | None, places: Collection[Place], taken: Collection[str]
+) -> dict[Place, list[Source]]:
+    """What an index holds of files and folders that could not be looked at; ids that are `taken` left out."""
+    held: dict[Place, list[Source]] = {}
+    for segment, _, entry in generation.entries() if generation and places else ():
+        place = next((place for place in Place.around(entry.original.root, entry.id) if place in places), None)
+        if generation and place is not None and entry.id not in taken:
+            read = partial(_read, generation, segment, entry.id)
+            held.setdefault(place, []).append(Source(entry.id, entry.uri, entry.original, entry.id, read))
+    return held
+
+
 def _read(generation: Generation, segment: int, document_id: str) -> Document:
-    return _stored(generation.segments[segment].store, document_id)
+    try:
+        return _stored(generation.segments[segment].store, document_id)
+    except IndexDamaged as error:  # of an index that is being built again, whatever its state
+        raise UnreadableDocument(f"what the index held of it is lost: {error.message}") from error
 
 
 def _stored(store: DocumentStore, document_id: str) -> Document:

@@ -7,6 +7,7 @@
 the memory, and the index is locked only once its end has been seen.
 """
 
+import codecs
 import json
 import tempfile
 from collections.abc import Iterator
@@ -157,7 +158,7 @@ class Stream:
         self.close()
 
     def _take_all(self, lines: BinaryIO) -> None:
-        numbers: dict[str, int] = {}
+        numbers: dict[tuple[str, str], int] = {}  # of the lines that have given an id, or a path
         total = 0
         for number, (line, size) in enumerate(_bounded(lines), 1):
             total += size
@@ -165,6 +166,8 @@ class Stream:
                 raise InvalidRequest(
                     f"the stream has more than {LINES:,} lines, or {TOTAL_BYTES // 1_000_000_000} GB", hint=_SPLIT_HINT
                 )
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)  # which programs on Windows begin with
             if not line.strip() and size <= LINE_BYTES:
                 continue
             try:
@@ -172,15 +175,16 @@ class Stream:
             except UnreadableDocument as error:
                 self.failed.append((self._name(number), error.message))
 
-    def _take(self, line: bytes, size: int, number: int, numbers: dict[str, int]) -> None:
+    def _take(self, line: bytes, size: int, number: int, numbers: dict[tuple[str, str], int]) -> None:
         if size > LINE_BYTES:
             raise UnreadableDocument(f"too long: a line has at most {LINE_BYTES // 1_000_000} MB")
         record = _parsed(line)
         path = record.path or record.id
         document = record.document(path)
-        if path in numbers:
-            raise UnreadableDocument(f"{path!r} was given in line {numbers[path]} already")
-        numbers[path] = number
+        given = (("id", record.id), ("path", path))
+        if twice := next((one for one in given if one in numbers), None):
+            raise UnreadableDocument(f"the {twice[0]} {twice[1]!r} was given in line {numbers[twice]} already")
+        numbers |= dict.fromkeys(given, number)
         try:
             original = record_original(self.root, document)
         except UnicodeEncodeError:

@@ -1,12 +1,15 @@
 """Bringing an index directory up to date with folders of files, or with a set of records.
 
-An index mirrors its sources: after a run it holds what could be read in that run. A file that could not be read is
-reported and is not in the index, also where an earlier version of it was. Documents are recognized by id and checksum,
-vectors by the text that was embedded, so that neither reading nor embedding is done twice.
+An index mirrors its sources: after a run it holds what could be read in that run. A file that no parser can read is
+reported and is not in the index, also where an earlier version of it was. What could not even be looked at, such as a
+folder whose permissions were withdrawn, is reported too, and what the index holds of it stays: it was not deleted.
+Documents are recognized by id and checksum, vectors by the text that was embedded, so that neither reading nor
+embedding is done twice.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from itertools import chain
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -14,13 +17,14 @@ from indexer.embedding import IndexEmbedder
 from indexer.fetch import Fetcher
 from indexer.letters import DeadLetters
 from indexer.merge import MERGE_POLICY, MergePolicy
+from indexer.mounts import note_mounts
 from indexer.plan import OTHER_DIR, Given, plan_run
 from indexer.scan import RootPlan, find_files, is_path
 from indexer.scratch import scratch
-from indexer.sources import DocumentLoader, FileSources, record_sources, source_version
+from indexer.sources import DocumentLoader, FileSources, distinct, record_sources, source_version
 from indexer.stamps import Stamps
 from indexer.store import IndexWriter, refuse_foreign
-from indexer.stored import held_pages, stored_generation, stored_sources
+from indexer.stored import held_below, held_pages, stored_generation, stored_sources
 from indexer.stream import Stream
 from indexer.update import (
     DocumentChunker,
@@ -36,10 +40,10 @@ from indexer.update import (
 )
 from indexer.urls import Fetched, Pages, UrlSources, to_ask
 from rag.datatypes import Document
-from rag.errors import IndexMissing, InvalidRequest, SourceEmptied
+from rag.errors import IndexMissing, InvalidRequest, SourceEmptied, Unavailable
 from rag.index import Generation
 from rag.labels import LabelRule
-from rag.manifest import Patterns, describe_file, read_label_rules, read_roots
+from rag.manifest import CURRENT, Patterns, describe_file, read_label_rules, read_roots
 
 PATIENCE_SECONDS = 600.0  # for another writer, once pages have been fetched
 
@@ -93,17 +97,24 @@ def sync(
         stamps, letters = Stamps(index_dir, empty=rebuild), DeadLetters(index_dir, retry=retry or rebuild)
         disks = {root: _disk(root) for root in filter(is_path, plan.sync)}
         with report.timed("scan"):
-            scan = find_files(plan, loader.suffixes, index_dir.resolve(), keep)
-            sources = FileSources(loader, stamps.describe, letters, report).of(scan, tell)
+            scan = find_files(plan, loader.suffixes, index_dir.resolve(), keep, run.before)
+            note_mounts(scan, plan, stamps, run.before, allow_empty=allow_empty)
+            files = FileSources(loader, stamps.describe, letters, report)
+            sources = distinct(files.of(scan, tell), keep, report)
+            unseen = {*scan.unseen, *files.unseen}
+            stored = old or (stored_generation(index_dir, opened) if unseen or run.lists else None)
+            taken = {*keep, *(source.id for source in sources)}
+            held = held_below(stored, unseen | {*files.unread} if old else unseen, taken)
+            report.kept += len(unseen & held.keys())
+            report.passing += len(unseen)
+            sources += chain.from_iterable(held.values())
             if stream:
                 sources += _stream_sources(stream, plan.labels[stream.root], {*keep, *(s.id for s in sources)}, report)
         if rebuild and (lasting := [root for root in run.untouched if not is_path(root)]):
             sources += stored_sources(index_dir, lasting, opened)
         answers = Pages(index_dir) if rebuild else Pages.of(index_dir)
         if run.lists:
-            files = FileSources(loader, describe_file, letters, report)
-            pages = UrlSources(fetched, files, answers, letters, report)
-            stored = old or stored_generation(index_dir, opened)
+            pages = UrlSources(fetched, FileSources(loader, describe_file, letters, report), answers, letters, report)
             for listed in run.lists:
                 taken = {*keep, *(source.id for source in sources)}
                 sources += pages.of(listed, held_pages(stored, listed.root), taken)
@@ -219,17 +230,28 @@ def _writer(given: Given, fetched: Fetched, tell: Progress) -> AbstractContextMa
     if not given.dry_run:
         wait = PATIENCE_SECONDS if fetched.roots else 0.0
         return IndexWriter(given.index_dir, wait=wait, waiting=lambda: tell("wait", 0, 0))
-    refuse_foreign(given.index_dir)
+    try:
+        refuse_foreign(given.index_dir)
+    except OSError as error:
+        raise Unavailable(
+            f"the index in {given.index_dir} cannot be looked at: {error.strerror or error}",
+            hint="Run it as a user who may read that folder, or name another with --index.",
+        ) from error
     return nullcontext()
 
 
 @contextmanager
 def _old_generation(index_dir: Path, embedder: IndexEmbedder, rebuild: bool) -> Iterator[Generation | None]:
-    """Open the generation to start from; None for a new index, and for one that is built again whatever its state."""
-    try:
-        old = None if rebuild else Generation.open(index_dir, embedder.fingerprint)
-    except IndexMissing:
-        old = None
+    """Open the generation to start from; None for a new index, and for one that is built again whatever its state.
+
+    Where `CURRENT` is lost it is the newest: without it the run would drop what other roots and streams have.
+    """
+    old: Generation | None = None
+    with suppress(IndexMissing):
+        if not rebuild and (index_dir / CURRENT).exists():
+            old = Generation.open(index_dir, embedder.fingerprint)
+        elif not rebuild:
+            old = Generation.latest(index_dir, embedder.fingerprint)
     try:
         yield old
     finally:

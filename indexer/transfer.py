@@ -162,25 +162,41 @@ def import_index(archive: Path, directory: Path) -> Counts:
     write, `IndexLocked`, and `Unavailable` where the disk refuses or has no room. Then there is no index afterwards.
     """
     try:
-        with zipfile.ZipFile(archive) as opened, IndexWriter(directory) as writer:
+        with _opened(archive) as opened, IndexWriter(directory) as writer:
             if (directory / CURRENT).exists():
                 raise InvalidRequest(f"{directory} holds an index already", hint="Name a new folder with --index.")
             head = _head(opened, archive, directory)
-            with opened.open(_LINES) as file, writer.guard(), writer.staging() as staging:
+            with _member(opened, _LINES, archive) as file, writer.guard(), writer.staging() as staging:
                 _import(writer, staging, head, _Lines(file, archive), archive)
             return head.counts
-    except FileNotFoundError:
-        raise InvalidRequest(f"there is no file {archive}") from None
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, KeyError) as error:
         raise _malformed(archive, str(error)) from error
+
+
+def _opened(archive: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(archive)
+    except FileNotFoundError:
+        raise InvalidRequest(f"there is no file {archive}") from None
+    except OSError as error:
+        raise InvalidRequest(f"{archive} cannot be read: {error.strerror or error}") from error
+
+
+def _member(opened: zipfile.ZipFile, name: str, archive: Path) -> IO[bytes]:
+    try:
+        return opened.open(name)
+    except (OSError, ValueError) as error:  # its place lies outside of the file
+        raise _malformed(archive, f"{name} is not where it should be") from error
 
 
 def _head(opened: zipfile.ZipFile, archive: Path, directory: Path) -> _Head:
     if sorted(opened.namelist()) != sorted((_HEAD, _LINES)):
         raise _malformed(archive, f"it holds other files than {_HEAD} and {_LINES}")
+    if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in opened.infolist()):
+        raise _malformed(archive, "it is packed with another method than Deflate")
     if opened.getinfo(_HEAD).file_size > _MAX_HEAD:
         raise _malformed(archive, f"{_HEAD} is larger than {_MAX_HEAD} bytes")
-    with opened.open(_HEAD) as file:
+    with _member(opened, _HEAD, archive) as file:
         head = _parsed(_Head, file.read(_MAX_HEAD), archive, _HEAD)
     if opened.getinfo(_LINES).file_size != head.bytes:
         raise _malformed(archive, f"{_LINES} has another size than {_HEAD} says")

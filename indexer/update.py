@@ -57,7 +57,8 @@ class Source:
     """A document that should be in the index, not read yet. `name` is what a report calls it.
 
     `read` raises `UnreadableDocument`. It is not called where id, uri and original are those of the old generation.
-    A `lasting` one that cannot be read leaves in the index what is there under its id.
+    A `lasting` one that cannot be read leaves in the index what is there under its id; so does any whose failure may
+    pass by itself, such as a file that may not be opened.
     """
 
     id: str
@@ -89,9 +90,10 @@ class SyncReport:
     Documents are named by id; `failed` and `skipped` hold names of files with the reason. `renamed` are pairs of the id
     before and the one now, of documents made from the same bytes; they are neither in `added` nor in `removed`.
     `excluded` names what patterns leave out, a folder once for all that is in it. Of what `failed`, `untried` had
-    failed before and has not changed since; of `kept` the index still holds what it held before. `generation` is the
-    current one afterwards, `published` whether this run made it. Of `chunks` in the index, `embedded` texts went
-    through the embedder in this run; `reused` chunks got their vector from earlier work or from an equal chunk.
+    failed before and has not changed since, `passing` may be had later though nothing changes; of `kept` the index
+    still holds what it held before. `generation` is the current one afterwards, `published` whether this run made it.
+    Of `chunks` in the index, `embedded` texts went through the embedder in this run; `reused` chunks got their vector
+    from earlier work or from an equal chunk.
     `unused_rules` are the patterns of label rules that decide on no document. `seconds` are by stage.
     """
 
@@ -105,6 +107,7 @@ class SyncReport:
     excluded: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     untried: int = 0
+    passing: int = 0
     kept: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     chunks: int = 0
@@ -180,7 +183,7 @@ class Update:
             if self._old and self._nothing_differs(self._old, terms):
                 report.generation = self._old.name
                 report.chunks = report.reused = self._old.manifest.counts.chunks
-                self._writer.confirm()
+                self._writer.confirm(self._old.name)
             else:
                 kept = wanted.intersection(self._places) - {*report.changed} if self._same_cut else set()
                 self._publish(folder, incoming, kept, terms)
@@ -275,7 +278,8 @@ def read_sources(
             report.skipped.append((source.name, error.message))
         except UnreadableDocument as error:
             report.failed.append((source.name, error.message))
-            if source.lasting and source.id in before:
+            report.passing += error.passing
+            if (source.lasting or error.passing) and source.id in before:
                 report.unchanged.append(source.id)
                 report.kept += 1
         else:

@@ -93,13 +93,13 @@ class Pages:
         except (OSError, ValidationError):
             return cls(directory)
 
-    def validators(self, url: str, held: Sequence[Source], version: str) -> Validators:
+    def validators(self, url: str, held: Sequence[Source], version: Callable[[str], str]) -> Validators:
         """Return what to ask for a page with, empty unless the index holds what its last answer gave.
 
-        `version` is that of the loader: what another one has read must be read again, changed or not.
+        `version` is that of `sources.source_version`: what another one has read must be read again, changed or not.
         """
         known = self._known.get(url)
-        current = bool(held) and all(serves(source.original.loader, version) for source in held)
+        current = bool(held) and all(_is_current(source, version) for source in held)
         return known.validators if known and current and known.documents == _digest(held) else Validators()
 
     def remember(self, url: str, root: str, validators: Validators, sources: Sequence[Source]) -> None:
@@ -142,7 +142,7 @@ def to_ask(
     for listed in lists:
         for url in listed.urls:
             if url not in asked and url not in others:
-                asked[url] = pages.validators(url, held[listed.root].get(url, ()), version(url))
+                asked[url] = pages.validators(url, held[listed.root].get(url, ()), version)
     return asked
 
 
@@ -205,6 +205,12 @@ class UrlSources:
     def _kept(self, held: Sequence[Source]) -> list[Source]:
         self._report.kept += bool(held)
         return list(held)
+
+
+def _is_current(source: Source, version: Callable[[str], str]) -> bool:
+    """Whether a page, or a file of an archive that is one, was read as it would be now."""
+    read_as = (source.id, f"{source.id}.md")  # a server may call Markdown what its address does not
+    return any(serves(source.original.loader, version(name)) for name in read_as)
 
 
 def _digest(sources: Sequence[Source]) -> str:

@@ -121,5 +121,6 @@ def _whole(parts: Generation) -> Iterator[str]:
 
 def _leftovers(directory: Path, parts: Generation) -> list[str]:
     named = {directory / GENERATIONS / parts.name, *(segment.folder for segment in parts.segments)}
-    folders = [path for parent in (GENERATIONS, SEGMENTS) for path in (directory / parent).iterdir()]
+    parents = [folder for part in (GENERATIONS, SEGMENTS) if (folder := directory / part).is_dir()]
+    folders = [path for parent in parents for path in parent.iterdir()]
     return sorted(str(path) for path in folders if path.name.isdecimal() and path not in named)

@@ -78,6 +78,8 @@ class Rules:
 class Watch:
     """Watches roots, and runs `update` with each that needs to be brought up to date. Not for several threads.
 
+    Where `update` returns something true, something could not be read that may be had later, and it is tried again:
+    nobody tells that a right was given back, or a disk mounted in a folder.
     `rules` is asked anew before each look, since runs change patterns. `tell` is told what a person should know, once
     for each time that it comes about. `accept_empty` takes a root that has become empty for what it looks like.
     `debounce` is how long further changes are waited for at most, in seconds; `poll` looks at all files again and again
@@ -88,7 +90,7 @@ class Watch:
     def __init__(
         self,
         roots: Iterable[Path],
-        update: Callable[[Path], None],
+        update: Callable[[Path], object],
         rules: Callable[[], Rules],
         tell: Callable[[str, SmallholdError | None], None],
         *,
@@ -179,18 +181,25 @@ class Watch:
     def _run_one(self, root: Path) -> None:
         del self._due[root]
         try:
-            self._update(root)
+            again = self._update(root)
         except IndexLocked as error:
             self._due[root] = time.monotonic() + _LOOK_SECONDS
             self._say(root, f"waiting: {error.message}")
         except SmallholdError as error:
-            pause = self._pauses.get(root, _FIRST_PAUSE)
-            self._due[root] = time.monotonic() + pause
-            self._pauses[root] = min(2 * pause, _LONGEST_PAUSE)
+            self._pause(root)
             self._say(root, error.message, error)
         else:
             self._said.pop(root, None)
-            self._pauses.pop(root, None)
+            if again:
+                self._pause(root)
+            else:
+                self._pauses.pop(root, None)
+
+    def _pause(self, root: Path) -> None:
+        """Try again by itself, later each time."""
+        pause = self._pauses.get(root, _FIRST_PAUSE)
+        self._due[root] = time.monotonic() + pause
+        self._pauses[root] = min(2 * pause, _LONGEST_PAUSE)
 
     def _say(self, root: Path, message: str, error: SmallholdError | None = None) -> None:
         if self._said.get(root) != message:

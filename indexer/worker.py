@@ -37,6 +37,7 @@ _PARSERS = {
     "eml": ("load_mail", "parse_eml"),
     "epub": ("load_epub", "parse_epub"),
     "html": ("load_html", "parse_html"),
+    "image": ("load_image", "parse_image"),
     "ipynb": ("load_notebook", "parse_notebook"),
     "json": ("load_json", "parse_json"),
     "jsonl": ("load_json", "parse_jsonl"),

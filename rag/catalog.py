@@ -43,8 +43,11 @@ def with_recogniser(loader: str, recogniser: str) -> str:
 
 
 def serves(loader: str, wanted: str) -> bool:
-    """Whether what this loader has read is what the `wanted` one would read, or more."""
-    return loader == wanted or loader.startswith(wanted + _RECOGNISED)
+    """Whether what this loader has read is what the `wanted` one would read, or more.
+
+    Another version without a recogniser would not read pictures: what was recognised in them would be lost.
+    """
+    return loader == wanted or (_RECOGNISED in loader and _RECOGNISED not in wanted)
 
 
 class DocumentEntry(NamedTuple):

@@ -29,7 +29,7 @@ def read_json(path: Path) -> dict[str, dict[str, object]]:
     """Return an object of objects; empty where the file is missing or damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

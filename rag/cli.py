@@ -3,6 +3,7 @@
 Parts are imported when a command needs them, so that `--help` is instant.
 """
 
+import errno
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,10 @@ import typer
 
 from rag import cli_feedback, cli_keys, cli_models, cli_store, cli_sync
 from rag.config import Settings, load_settings
-from rag.errors import ConfigError, SmallholdError
+from rag.errors import ConfigError, SmallholdError, Unavailable
+
+# What the system may refuse anywhere, and no fault of the program's.
+_REFUSALS = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EMFILE, errno.ENFILE))
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -335,3 +339,9 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print_error(Unavailable(f"{where}{error.strerror}", hint="See to that, then run it again."))
+        sys.exit(Unavailable.exit_code)

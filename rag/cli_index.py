@@ -39,6 +39,13 @@ class IndexRuns:
         self._embedder = build_embedder(settings, model_store(settings))
         self._chunker = Chunker(self._embedder.tokenizer_file, settings.chunk.tokens, settings.chunk.overlap)
 
+    @property
+    def suffixes(self) -> frozenset[str]:
+        """The suffixes of files that these runs read."""
+        from indexer.load import Loader
+
+        return Loader(ocr=self._ocr).suffixes
+
     def run(
         self,
         paths: Sequence[Path],
@@ -94,8 +101,15 @@ def show_report(report: "SyncReport", directory: Path, *, as_json: bool, dry_run
         out.print(f"{escape(str(directory))}: {summary(report)}")
     if report.failed:
         again = f"; {report.untried} have not changed since and were not tried again" if report.untried else ""
-        kept = f"; of {report.kept} the index keeps what it had, the others" if report.kept else " and"
-        out.print(f"[red]{len(report.failed)} documents could not be read[/]{kept} are not in the index{again}")
+        out.print(f"[red]{len(report.failed)} documents could not be read[/]{_what_is_left(report)}{again}")
+
+
+def _what_is_left(report: "SyncReport") -> str:
+    """Say of what could not be read what the index holds of it."""
+    if report.kept == len(report.failed):
+        return "; the index keeps what it had of them"
+    kept = f"; of {report.kept} the index keeps what it had, the others" if report.kept else " and"
+    return f"{kept} are not in the index"
 
 
 def summary(report: "SyncReport") -> str:
@@ -159,6 +173,7 @@ def plain(report: "SyncReport", directory: Path) -> dict[str, object]:
         "excluded": report.excluded,
         "failed": [{"path": path, "reason": reason} for path, reason in report.failed],
         "untried": report.untried,
+        "passing": report.passing,
         "kept": report.kept,
         "skipped": [{"path": path, "reason": reason} for path, reason in report.skipped],
         "unused_rules": report.unused_rules,

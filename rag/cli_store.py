@@ -222,13 +222,14 @@ def _show_repair(directory: Path, done: "Repair") -> None:
     from rag import console
 
     said = {
-        "nothing": "is whole; nothing was to be done",
+        "nothing": "is whole" if done.mended else "is whole; nothing was to be done",
         "went back": "was whole and is the current one again",
         "rebuilt": "was made of what is whole",
     }
     console.out.print(f"{_shown(directory)}: generation {done.generation} {said[done.done]}")
     for name in done.mended:
-        console.out.print(f"segment {name}: what was damaged was made anew; nothing is lost")
+        what = f"segment {name}" if name.isdecimal() else name
+        console.out.print(f"{what}: what was damaged was made anew; nothing is lost")
     for name in done.dropped:
         console.out.print(f"[red]segment {name} was damaged and dropped[/]")
     for document_id in done.lost[:LISTED]:

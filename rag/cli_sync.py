@@ -58,7 +58,9 @@ def index(
     ] = None,
     ocr: Annotated[
         str | None,
-        typer.Option("--ocr", help="Read scanned PDF pages too, with Tesseract, in its languages: eng, or eng+deu."),
+        typer.Option(
+            "--ocr", help="Read scanned PDF pages and pictures too, with Tesseract, in its languages: eng, or eng+deu."
+        ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on, and update the index as its folders change.")] = False,
     debounce: Annotated[
@@ -103,8 +105,9 @@ def index(
     it or the setting index.urls. A page that cannot be had is listed and stays in the index as it was; what is taken
     off the list is removed.
 
-    With --ocr, pages of PDFs that are pictures are read by the program Tesseract, which must be installed with its data
-    for these languages. What was recognised stays in later runs without it (docs/formats.md).
+    With --ocr, pages of PDFs that are pictures, and PNG, JPEG and TIFF files, are read by the program Tesseract, which
+    must be installed with its data for these languages. What was recognised stays in later runs without it
+    (docs/formats.md).
 
     With --watch, it goes on until Ctrl-C and brings a folder up to date once changes in it have ended, for a second or
     after --debounce seconds at the latest. A folder that is missing, from the beginning or later, or has become empty

@@ -37,7 +37,6 @@ def watch_folders(
     `IndexRuns.run`. Raises what the first run raises, but waits for another writer, and for documents where there were
     some and are none.
     """
-    from indexer.load import SUFFIXES
     from indexer.watch import Rules, Watch
 
     def tell(message: str, error: SmallholdError | None = None) -> None:
@@ -60,19 +59,20 @@ def watch_folders(
     once = {name: options[name] for name in ("patterns", "retry") if name in options}
     begun = {root for path, root in places.items() if done and path not in away}
 
-    def update(root: Path) -> None:
+    def update(root: Path) -> bool:
         given: dict[str, Any] = {"paths": [], "lists": [root]} if root in pages else {"paths": [root]}
         first = {} if root in begun else once
         report = runs.run(**given, quiet=True, allow_empty=allow_empty, **first)
         begun.add(root)
         if as_json or report.published or len(report.failed) > report.untried:
             _show(report, runs.directory, as_json)
+        return report.passing > 0
 
     err.print(f"[dim]watching {escape(', '.join(map(str, roots)))}; Ctrl-C ends it[/]")
     Watch(
         roots,
         update,
-        lambda: Rules(SUFFIXES, runs.directory.resolve(), read_patterns(runs.directory)),
+        lambda: Rules(runs.suffixes, runs.directory.resolve(), read_patterns(runs.directory)),
         tell,
         debounce=debounce,
         accept_empty=allow_empty,

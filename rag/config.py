@@ -41,7 +41,7 @@ class IndexSettings(_Section):
     ocr: str = Field(
         "",
         max_length=200,
-        description="Languages of scanned PDF pages that `index` reads with Tesseract, as that names them: eng, or "
+        description="Languages of scanned PDF pages and pictures that `index` reads with Tesseract: eng, or "
         "eng+deu; unset leaves such pages out.",
     )
 

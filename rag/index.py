@@ -17,6 +17,7 @@ from rag.manifest import (
     Manifest,
     read_current,
     read_deleted,
+    read_latest,
     read_manifest,
 )
 from rag.masks import Masks
@@ -49,6 +50,11 @@ class Generation:
         is another.
         """
         return cls.named(directory, read_current(directory), embedder_fingerprint, before)
+
+    @classmethod
+    def latest(cls, directory: Path, embedder_fingerprint: str | None = None) -> "Generation":
+        """The same of the newest generation where nothing names the current one (`read_latest`)."""
+        return cls.named(directory, read_latest(directory), embedder_fingerprint)
 
     @classmethod
     def named(

@@ -1,5 +1,6 @@
 """The names in an index directory and its manifest. `docs/format.md` specifies both for other programs."""
 
+import errno
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from rag.errors import IndexDamaged, IndexIncompatible, IndexMissing, InvalidRequest
+from rag.errors import IndexDamaged, IndexIncompatible, IndexMissing, InvalidRequest, Unavailable
 from rag.labels import MOST_RULES, LabelRule
 
 FORMAT_VERSION = 3
@@ -38,12 +39,14 @@ LEXICAL_FILES = ("terms.txt", "starts.npy", "rows.npy", "counts.npy", "lengths.n
 SEGMENT_FILES = frozenset({CATALOG, STORE, VECTORS, *(f"{LEXICAL}/{name}" for name in LEXICAL_FILES)})
 
 INDEX_HINT = "Build one: smallhold index PATH"
+LOST_HINT = "Find it again: smallhold store repair; or smallhold index, which does so too."
 REBUILD_HINT = "Build it again: smallhold index PATH... --rebuild"
 DAMAGE_HINT = "Save what is whole: smallhold store repair. Or build it again: smallhold index PATH... --rebuild"
 
 # One line per root, per file of a segment and per deleted document: far below this in any index of this program.
 _MAX_JSON_BYTES = 64_000_000
 _GENERATION = re.compile(r"\d{6,18}")
+_PASSING = frozenset((errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
 
 class _Record(BaseModel):
@@ -122,18 +125,44 @@ class Manifest(_Record):
 
 
 def read_current(directory: Path) -> str:
-    """Return the name of the generation that readers should open. Raises `IndexMissing` and `IndexDamaged`."""
+    """Return the name of the generation that readers should open.
+
+    Raises `IndexMissing`, `IndexDamaged`, and `Unavailable` where it may not be read, as do all that read here.
+    """
     path = directory / CURRENT
     try:
         with path.open("rb") as file:
             name = file.read(64).decode("ascii", "replace").strip()
     except (FileNotFoundError, NotADirectoryError):
+        if _generations(directory):
+            raise IndexMissing(f"the index in {directory} has lost its file {CURRENT}", hint=LOST_HINT) from None
         raise IndexMissing(f"there is no index in {directory}", hint=INDEX_HINT) from None
     except OSError as error:
+        _refuse_passing(path, error)
         raise IndexDamaged(f"{path} cannot be read: {error.strerror}", hint=DAMAGE_HINT) from error
     if not _GENERATION.fullmatch(name):
         raise IndexDamaged(f"{path} names no generation", hint=DAMAGE_HINT)
     return name
+
+
+def read_latest(directory: Path) -> str:
+    """Return the name of the generation that a writer goes on from: the newest one where nothing names the current one.
+
+    Raises `IndexMissing` and `IndexDamaged` where there is none.
+    """
+    try:
+        return read_current(directory)
+    except (IndexMissing, IndexDamaged):
+        found = _generations(directory)
+        if not found:
+            raise
+        return max(found, key=int)
+
+
+def _generations(directory: Path) -> list[str]:
+    folder = directory / GENERATIONS
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return [name for name in names if _GENERATION.fullmatch(name)]
 
 
 def read_synced(directory: Path) -> datetime | None:
@@ -196,6 +225,7 @@ def _has_its_sum(generation: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
+        _refuse_passing(path, error)
         _damaged(path, error.strerror or "it cannot be read")
     return True
 
@@ -215,7 +245,7 @@ def read_deleted(generation: Path, manifest: Manifest) -> dict[str, list[int]]:
 def read_roots(directory: Path) -> dict[str, str]:
     """Return the roots of an index that need not be readable otherwise; empty where they cannot be told."""
     try:
-        roots = _read_json(directory / GENERATIONS / read_current(directory) / MANIFEST).get("roots")
+        roots = _read_json(directory / GENERATIONS / read_latest(directory) / MANIFEST).get("roots")
     except (IndexMissing, IndexDamaged):
         return {}
     known = roots if isinstance(roots, dict) else {}
@@ -225,7 +255,7 @@ def read_roots(directory: Path) -> dict[str, str]:
 def read_patterns(directory: Path) -> dict[str, Patterns]:
     """Return the patterns of the roots of `read_roots`; empty where they cannot be told."""
     try:
-        found = _read_json(directory / GENERATIONS / read_current(directory) / MANIFEST).get("patterns", {})
+        found = _read_json(directory / GENERATIONS / read_latest(directory) / MANIFEST).get("patterns", {})
         return TypeAdapter(dict[str, Patterns]).validate_python(found)
     except (IndexMissing, IndexDamaged, ValidationError):
         return {}
@@ -236,18 +266,12 @@ def read_label_rules(directory: Path) -> tuple[LabelRule, ...]:
 
     Raises `InvalidRequest` where they cannot be told: an index made anew without them would show what they hid.
     """
-    folder = directory / GENERATIONS
-    names = (
-        sorted(path.name for path in folder.iterdir() if _GENERATION.fullmatch(path.name)) if folder.is_dir() else []
-    )
     try:
-        name = read_current(directory)
+        name = read_latest(directory)
     except (IndexMissing, IndexDamaged):
-        if not names:
-            return ()
-        name = names[-1]
+        return ()
     try:
-        return TypeAdapter(tuple[LabelRule, ...]).validate_python(_stored_label_rules(folder / name))
+        return TypeAdapter(tuple[LabelRule, ...]).validate_python(_stored_label_rules(directory / GENERATIONS / name))
     except (IndexDamaged, ValidationError) as error:
         raise InvalidRequest(
             f"the index in {directory} is damaged, so that nobody knows what its label rules were",
@@ -286,6 +310,7 @@ def _damage(path: Path, expected: FileInfo) -> str:
             return f"{path}: it has {size} bytes instead of {expected.bytes}"
         same = describe_file(path).sha256 == expected.sha256
     except OSError as error:
+        _refuse_passing(path, error)
         return f"{path}: {error.strerror or 'it cannot be read'}"
     return "" if same else f"{path}: its content differs from its checksum"
 
@@ -303,12 +328,22 @@ def _read_json(path: Path) -> dict[str, Any]:
             _damaged(path, f"it is larger than {_MAX_JSON_BYTES} bytes")
         data = json.loads(path.read_bytes())
     except OSError as error:
+        _refuse_passing(path, error)
         _damaged(path, error.strerror or "it cannot be read")
     except (ValueError, RecursionError):
         _damaged(path, "it is not JSON")
     if not isinstance(data, dict):
         _damaged(path, "it is not a JSON object")
     return data
+
+
+def _refuse_passing(path: Path, error: OSError) -> None:
+    """Raise `Unavailable` for what says nothing of a file: a repair must not drop what this user may not read."""
+    if error.errno in _PASSING:
+        raise Unavailable(
+            f"the index cannot be read: {path}: {error.strerror}",
+            hint="It may be whole: run it as a user who may read it, or once less is going on.",
+        ) from error
 
 
 def _damaged(path: Path, reason: str) -> NoReturn:

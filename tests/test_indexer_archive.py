@@ -68,8 +68,8 @@ def unpacked(tmp_path: Path, name: str, content: bytes) -> tuple[dict[str, bytes
     return {member: (folder / file).read_bytes() for member, file in found.members}, dict(found.skipped)
 
 
-FILES = {"a.txt": b"one", "inner/b.md": b"two", "inner/c.png": b"no"}
-SKIPPED = {"inner/c.png": "no loader for files named *.png"}
+FILES = {"a.txt": b"one", "inner/b.md": b"two", "inner/c.gif": b"no"}
+SKIPPED = {"inner/c.gif": "no loader for files named *.gif"}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.describe import described
+from indexer.describe import described, version
 from rag.datatypes import Document, Metadata
 
 CHANGED = 1_700_000_000  # 2023-11-14 22:13:20 UTC
@@ -73,6 +73,32 @@ def test_merges_of_merges_are_no_bomb(tmp_path: Path) -> None:
 )
 def test_labels_that_nobody_can_make_out_shut_the_document_away(tmp_path: Path, front: str) -> None:
     assert metadata(tmp_path, f"---\n{front}\n---\nText.")["labels"] == "(unclear)"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\rlabels: [hr]\rtags: a\r---\rText.",
+        "---\nlabels: [hr]\ntags: a\n\nText after front matter that nobody closed.",
+        '+++\nlabels = ["hr"]\n\nText.',
+    ],
+)
+def test_labels_in_front_matter_that_is_hardly_any_do_not_leave_a_document_open(tmp_path: Path, text: str) -> None:
+    assert metadata(tmp_path, text)["labels"] == ("hr" if "\r" in text else "(unclear)")
+
+
+def test_a_line_across_and_words_on_labels_are_no_front_matter(tmp_path: Path) -> None:
+    assert "labels" not in metadata(tmp_path, "---\nOf maps\n\nlabels: what is written on them")
+
+
+def test_what_changes_in_the_reading_of_labels_reaches_what_was_indexed_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And costs only the files that may have front matter."""
+    note, scan = version("notes/A.MD"), version("scan.pdf")
+    monkeypatch.setattr("indexer.describe._FRONT_MATTER_VERSION", 99)
+    assert (version("notes/A.MD"), version("scan.pdf")) == ("99", scan)
+    assert note != scan  # of indexes that were written before labels in odd front matter shut a document away
 
 
 def test_the_loaders_date_comes_before_that_of_the_file(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_titles_out_of_properties() -> None:
 
 
 def test_unsupported_formats_are_named(loader: Loader, tmp_path: Path) -> None:
-    for name, message in [("a.png", "unsupported format .png"), ("Makefile", "unsupported format: no file suffix")]:
+    for name, message in [("a.gif", "unsupported format .gif"), ("Makefile", "unsupported format: no file suffix")]:
         with pytest.raises(UnsupportedFormat) as refused:
             load(loader, tmp_path, name, b"x")
         assert refused.value.message == message

@@ -1,5 +1,6 @@
 """Looking after an index: what is damaged is found and named, what is whole is kept, and it can be carried away."""
 
+import errno
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +67,7 @@ def test_a_whole_index_is_found_whole(directory: Path) -> None:
 
 def verify_an_empty_one(directory: Path) -> list[str]:
     make(directory, {})
+    (directory / SEGMENTS).rmdir()  # which some copying programs leave out where nothing is in it
     return verify(directory).problems
 
 
@@ -228,8 +231,39 @@ def test_a_repair_goes_back_to_a_generation_that_is_whole(directory: Path, monke
     assert not (directory / SEGMENTS / "000004").exists()
 
 
+@pytest.mark.parametrize("name", ["store.sqlite", "manifest.json", "CURRENT"])
+def test_what_may_not_be_read_is_not_damaged(directory: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A repair by somebody who may not read a segment dropped it, and so did one with too many open files."""
+    real_open, real_read = Path.open, Path.read_bytes
+
+    def refused(path: Path) -> None:
+        if path.name == name:
+            raise OSError(errno.EMFILE if name == "CURRENT" else errno.EACCES, "not now", str(path))
+
+    def opened(path: Path, *args: Any, **kwargs: Any) -> Any:
+        refused(path)
+        return real_open(path, *args, **kwargs)
+
+    def read(path: Path) -> bytes:
+        refused(path)
+        return real_read(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", opened)
+        patched.setattr(Path, "read_bytes", read)
+        for call in (repair, Index.open, verify):
+            with pytest.raises(Unavailable, match=rf"the index cannot be read: .*{name}: not now") as caught:
+                call(directory)
+            assert not isinstance(caught.value, IndexDamaged)
+            assert "repair" not in caught.value.hint
+    assert (verify(directory).problems, contents(directory)) == ([], TEXTS)
+
+
 def test_a_lost_pointer_is_found_again(directory: Path) -> None:
     (directory / CURRENT).unlink()
+    with pytest.raises(IndexMissing, match="has lost its file CURRENT") as caught:
+        Index.open(directory)
+    assert "store repair" in caught.value.hint
     assert repair(directory).done == "went back"
     assert contents(directory) == TEXTS
 
@@ -251,6 +285,27 @@ def test_what_cannot_be_told_is_not_guessed(directory: Path, name: str) -> None:
     )
     assert make_again.published
     assert contents(directory) == {"a": "text"}
+
+
+@pytest.mark.parametrize("damage", ["lost", "cut", "emptied", "a digit", "no text"])
+def test_a_damaged_checksum_of_the_manifest_costs_nothing(directory: Path, damage: str) -> None:
+    path = directory / GENERATIONS / "000003" / MANIFEST_SUM
+    whole = path.read_bytes()
+    digit = b"1" if whole[10:11] != b"1" else b"2"
+    left = {"cut": whole[:30], "emptied": b"", "a digit": whole[:10] + digit + whole[11:], "no text": b"\xff" * 79}
+    path.unlink() if damage == "lost" else path.write_bytes(left[damage])
+    assert verify(directory).problems
+    done = repair(directory)
+    assert (done.done, done.mended, done.lost) == ("nothing", [MANIFEST_SUM], [])
+    assert (verify(directory).problems, contents(directory), path.read_bytes()) == ([], TEXTS, whole)
+
+
+def test_a_manifest_that_is_not_what_its_checksum_says_is_not_believed(directory: Path) -> None:
+    generation = directory / GENERATIONS / "000003"
+    manifest = (generation / MANIFEST).read_bytes()
+    (generation / MANIFEST).write_bytes(manifest.replace(b'"overlap": 0', b'"overlap": 1'))
+    with pytest.raises(IndexDamaged):
+        repair(directory)
 
 
 def test_no_index_is_no_damage(tmp_path: Path) -> None:
@@ -422,6 +477,31 @@ def test_damaged_archives_are_refused(directory: Path, tmp_path: Path) -> None:
         assert contents(tmp_path / f"copy-{number}") == TEXTS  # a bit that zip does not mind
     with pytest.raises(InvalidRequest, match="there is no file"):
         import_index(tmp_path / "nowhere.zip", tmp_path / "copy")
+    with pytest.raises(InvalidRequest, match="index cannot be read: Is a directory"):
+        import_index(directory, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_an_archive_that_says_it_is_packed_otherwise_is_refused(directory: Path, tmp_path: Path, method: int) -> None:
+    export_index(directory, tmp_path / "index.zip")
+    data = bytearray((tmp_path / "index.zip").read_bytes())
+    for mark, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        at = data.index(mark)
+        data[at + place] = method
+    (tmp_path / "index.zip").write_bytes(data)
+    with pytest.raises(DataError, match="another method than Deflate"):
+        import_index(tmp_path / "index.zip", tmp_path / "copy")
+
+
+def test_an_archive_whose_parts_lie_outside_of_it_is_refused(directory: Path, tmp_path: Path) -> None:
+    export_index(directory, tmp_path / "index.zip")
+    data = bytearray((tmp_path / "index.zip").read_bytes())
+    end = data.rindex(b"PK\x05\x06")
+    start = int.from_bytes(data[end + 16 : end + 20], "little")
+    data[end + 16 : end + 20] = (start + 1000).to_bytes(4, "little")  # all that is before it seems to begin earlier
+    (tmp_path / "index.zip").write_bytes(data)
+    with pytest.raises(DataError, match="is not where it should be"):
+        import_index(tmp_path / "index.zip", tmp_path / "copy")
 
 
 def test_an_archive_that_would_fill_the_disk_is_refused(

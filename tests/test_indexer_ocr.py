@@ -4,8 +4,10 @@ import io
 import json
 import os
 import signal
+import struct
 import threading
 import time
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,11 +19,14 @@ import pytest
 
 from indexer import ocr, worker
 from indexer.fetch import Validators
+from indexer.hocr import read_hocr, read_picture
 from indexer.load import Loader
+from indexer.load_image import NEEDS_OCR, parse_image
 from indexer.load_pdf import parse_pdf
-from indexer.ocr import Recogniser, read_hocr
+from indexer.ocr import Recogniser
 from indexer.reflow import Line, largest_print, page_text, with_edges
-from indexer.update import Source
+from indexer.sync import sync
+from indexer.update import Source, SyncReport
 from indexer.urls import Pages
 from rag.catalog import Original, with_recogniser
 from rag.config import IndexSettings
@@ -31,7 +36,7 @@ from rag.errors import Unavailable, UnreadableDocument
 from rag.tesseract import OUTPUT_BYTES, Tesseract
 from tests.conftest import smallhold
 from tests.test_indexer_load import PICTURE, alive, fake, load, pdf, reason, show
-from tests.test_indexer_sync import Run, Write, contents, letters, write
+from tests.test_indexer_sync import CountingEmbedder, LineChunker, Run, Write, contents, letters, write
 
 __all__ = ["write"]  # a fixture
 
@@ -425,6 +430,162 @@ def test_what_is_no_language_is_no_argument(languages: str) -> None:
         IndexSettings(ocr=languages)
 
 
+# --- files that are pictures
+
+
+PNG = b"\x89PNG\r\n\x1a\n and what follows"
+JPEG = b"\xff\xd8\xff and what follows"
+
+
+def tiff(*pages: bytes, order: str = "<", widths: Sequence[int] = ()) -> bytes:
+    """A TIFF of grey pictures, each one line of pixels unless their `widths` are given."""
+    content = {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HI", 42, 8)
+    for number, pixels in enumerate(pages):
+        width = widths[number] if widths else len(pixels)
+        height = len(pixels) // width
+        tags = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 0, 277: 1, 278: height, 279: len(pixels)}
+        end = len(content) + 2 + 12 * len(tags) + 4
+        tags[273] = end
+        content += struct.pack(order + "H", len(tags))
+        content += b"".join(struct.pack(order + "HHII", tag, 4, 1, value) for tag, value in tags.items())
+        content += struct.pack(order + "I", end + len(pixels) if number + 1 < len(pages) else 0) + pixels
+    return content
+
+
+class Pictures:
+    """Reads what it is given, page by page, and keeps which pages it was asked for."""
+
+    def __init__(self, *pages: str, trouble: str = "") -> None:
+        self.trouble = trouble
+        self.asked: list[int] = []
+        self._pages = pages
+
+    def picture(self, content: bytes, page: int) -> list[Line]:
+        del content
+        self.asked.append(page)
+        return [Line(text, 50, 100, 700, 710, 10) for text in [self._pages[page]] if text]
+
+
+@pytest.mark.parametrize("content", [PNG, JPEG, tiff(b"x")])
+def test_a_picture_is_read_and_named(content: bytes) -> None:
+    parsed = parse_image(content, "old_letter.png", Pictures("Seen, ﬁrst"))
+    assert (parsed.text, parsed.title) == ("Seen, first", "old letter")
+    assert parsed.metadata == {"format": "image", "ocr": "1", "warning": "1 of 1 page recognised by OCR"}
+    with pytest.raises(UnreadableDocument, match="a picture: OCR finds no text in it"):
+        parse_image(content, "a.png", Pictures(""))
+    with pytest.raises(UnreadableDocument, match="a picture that cannot be read: Tesseract failed"):
+        parse_image(content, "a.png", Pictures("", trouble="Tesseract failed"))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_pages_of_a_tiff_are_cited(order: str) -> None:
+    reader = Pictures("One", "", "Three")
+    parsed = parse_image(tiff(b"a", b"bb", b"c", order=order), "a.tiff", reader)
+    assert (parsed.text, reader.asked) == ("One\n\nThree", [0, 1, 2])
+    assert (parsed.metadata["pages"], parsed.metadata["ocr"]) == ("0,3,5", "1,3")
+    assert str(parsed.metadata["warning"]).startswith("2 of 3 pages recognised by OCR; 1 of 3 pages scanned")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"a.png\n/etc/hostname.png\n",
+        b"http://localhost/a.png\n",
+        b"GIF89a",
+        b"P5 1 1 255\n\xff",
+        b"II*\0",
+        b"II*\0\0\0\0\0",
+    ],
+)
+def test_what_is_no_picture_is_never_shown_to_the_program(content: bytes) -> None:
+    """It reads what it does not know as a list of names of files, wherever they lie."""
+    reader = Pictures("Somebody's secret")
+    with pytest.raises(UnreadableDocument, match="no PNG, JPEG or TIFF picture"):
+        parse_image(content, "a.png", reader)
+    assert reader.asked == []
+
+
+def test_a_damaged_tiff_has_the_pages_before_the_damage_and_ends() -> None:
+    whole = tiff(b"a", b"b", b"c")
+    reader = Pictures("x", "x", "x")
+    parse_image(whole[:-50], "a.tif", reader)
+    assert reader.asked == [0, 1]
+    first = len(tiff(b"a")) - 5
+    for after, pages in ((8, 1), (2**32 - 1, 1)):  # the first page once more; nowhere
+        reader = Pictures("x", "x")
+        parse_image(whole[:first] + struct.pack("<I", after) + whole[first + 4 :], "a.tif", reader)
+        assert len(reader.asked) == pages
+
+
+@pytest.mark.parametrize("angle", [0, 90, 180, 270])
+def test_print_that_stands_on_its_side_is_turned(angle: int) -> None:
+    """A line at the left edge of a picture of 800 by 1000 pixels, as Tesseract tells it when the picture is turned."""
+    width, height = (800, 1000) if angle in (0, 180) else (1000, 800)
+
+    def box(left: int, top: int, right: int, bottom: int) -> str:
+        return "bbox {} {} {} {}".format(
+            *{
+                0: (left, top, right, bottom),
+                90: (top, 800 - right, bottom, 800 - left),
+                180: (800 - right, 1000 - bottom, 800 - left, 1000 - top),
+                270: (1000 - bottom, left, 1000 - top, right),
+            }[angle]
+        )
+
+    stands = f"textangle {angle}" if angle else "baseline 0 -4"
+    answer = (
+        f"<html><div class='ocr_page' title='image \"x\"; bbox 0 0 {width} {height}; ppageno 0; scan_res 144 144'>"
+        f"<span class='ocr_line' title='{box(100, 180, 190, 204)}; {stands}; x_size 20'>"
+        f"<span class='ocrx_word' title='{box(100, 180, 130, 200)}; x_wconf 95'>Two</span> "
+        f"<span class='ocrx_word' title='{box(140, 180, 190, 200)}; x_wconf 95'>words</span></span></div></html>"
+    )
+    found = read_picture(answer.encode())
+    assert found.lines == [Line("Two words", 50, 95, 398, 408, 10)]
+    assert found.upright
+
+
+def test_a_picture_is_given_to_the_program_as_it_is(stand_in: Put, worked: Loader, tmp_path: Path) -> None:
+    answer = hocr((200, 20, words("Seen by the program")))
+    stand_in(says(answer, tmp_path))
+    document = load(worked, tmp_path, "a.JPG", JPEG)
+    assert (document.text, document.metadata["format"]) == ("Seen by the program", "image")
+    options = "stdin stdout -l eng --psm 1 -c tessedit_create_hocr=1 -c tessedit_page_number=0 1\n"
+    assert (tmp_path / "arguments").read_text() == options
+    assert (tmp_path / "picture").read_bytes() == JPEG
+    stand_in("exit 1")
+    assert reason(worked, tmp_path, "b.png", PNG) == "a picture that cannot be read: Tesseract failed"
+
+
+def test_pictures_need_ocr_and_stay_without(stand_in: Put, tmp_path: Path) -> None:
+    """Those in archives, too."""
+    stand_in(says(hocr((200, 20, words("Seen by the program"))), tmp_path))
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "a.png").write_bytes(PNG)
+    (docs / "notes.txt").write_text("alpha")
+    with zipfile.ZipFile(docs / "all.zip", "w") as archive:
+        archive.writestr("scan.tif", tiff(b"x"))
+
+    def run(ocr: bool) -> SyncReport:
+        with Loader(ocr=Tesseract("stand-in 1", LANGUAGES) if ocr else None) as loader:
+            given: dict[str, Any] = {"embedder": CountingEmbedder(), "chunker": LineChunker(), "loader": loader}
+            return sync(tmp_path / "index", [docs], **given)
+
+    needs = [(str(docs / name), NEEDS_OCR) for name in ("a.png", "all.zip/scan.tif")]
+    assert (run(ocr=False).skipped, run(ocr=False).failed) == (needs, [])
+    assert run(ocr=True).added == ["a.png", "all.zip/scan.tif"]
+    report = run(ocr=False)
+    assert (report.published, report.failed, report.kept) == (False, [], 0)
+    assert contents(tmp_path) == {
+        "notes.txt": "alpha",
+        **dict.fromkeys(("a.png", "all.zip/scan.tif"), "Seen by the program"),
+    }
+    (docs / "a.png").write_bytes(PNG + b", changed")
+    report = run(ocr=False)
+    assert (report.removed, (str(docs / "a.png"), NEEDS_OCR) in report.skipped) == (["a.png"], True)
+
+
 # --- turned on and off
 
 
@@ -442,6 +603,16 @@ def test_only_what_ocr_could_change_is_read_again(tmp_path: Path, write: Write) 
     assert Run(tmp_path, "docs").loader.loaded == ["scan.md"]
     assert Run(tmp_path, "docs", ocr="x 1 (deu)").loader.loaded == ["scan.md"]
     assert contents(tmp_path) == {"plain.txt": "alpha", "scan.md": "gamma"}
+
+
+def test_another_version_without_ocr_does_not_lose_what_was_recognised(tmp_path: Path, write: Write) -> None:
+    """A library that was brought up to date, and a run without --ocr: the scan would be refused, and removed."""
+    write("docs/plain.txt", "alpha")
+    write("docs/scan.md", "beta")
+    Run(tmp_path, "docs", ocr="x 1 (eng)")
+    run = Run(tmp_path, "docs", version="2")
+    assert (run.loader.loaded, run.report.unchanged) == (["plain.txt"], ["scan.md"])
+    assert Run(tmp_path, "docs", version="2", ocr="x 1 (eng)").loader.loaded == ["scan.md"]
 
 
 def test_scans_that_were_refused_are_tried_again(tmp_path: Path, write: Write) -> None:
@@ -469,7 +640,7 @@ def test_a_page_that_ocr_could_change_is_fetched_anew(
     pages = Pages(tmp_path)
     pages.remember(url, "urls:list", validators, held)
     pages.save(())
-    asked = Pages.of(tmp_path).validators(url, held, with_recogniser("2", wanted))
+    asked = Pages.of(tmp_path).validators(url, held, lambda name: with_recogniser("2", wanted))
     assert asked == (validators if asks_for_news_alone else Validators())
 
 
@@ -553,3 +724,40 @@ def test_a_scan_is_read(program: Tesseract, tmp_path: Path) -> None:
     assert document.text[pages[1] :] == " ".join(SECOND)
     assert document.metadata["ocr"] == "1,2"
     assert document.metadata["warning"] == "2 of 2 pages recognised by OCR"
+
+
+def drawn(content: bytes, turn: int, scale: float) -> tuple[int, int, bytes]:
+    """The first page of a PDF, turned clockwise by degrees: width, height, grey pixels."""
+    with pypdfium2.PdfDocument(content) as source:
+        bitmap = source[0].render(scale=scale, rotation=turn, grayscale=True)
+        pixels = memoryview(bitmap.buffer)
+        rows = [bytes(pixels[row * bitmap.stride :][: bitmap.width]) for row in range(bitmap.height)]
+        return bitmap.width, bitmap.height, b"".join(rows)
+
+
+def png(width: int, height: int, pixels: bytes) -> bytes:
+    rows = b"".join(b"\0" + pixels[row * width : (row + 1) * width] for row in range(height))
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows, 1)),
+        (b"IEND", b""),
+    ]
+    packed = (struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.slow
+def test_pictures_of_print_are_read(program: Tesseract, tmp_path: Path) -> None:
+    """A photograph that stands on its side, and a TIFF of two pages."""
+    body = show(*((50, 740 - 16 * n, text) for n, text in enumerate(BODY)), size=12)
+    second = show(*((50, 740 - 16 * n, text) for n, text in enumerate(SECOND)), size=12)
+    with Loader(ocr=program) as loader:
+        document = load(loader, tmp_path, "side.png", png(*drawn(pdf(body), 90, 150 / 72)))
+        assert document.text == " ".join(BODY)
+        pages = [drawn(pdf(page), 0, 150 / 72) for page in (body, second)]
+        document = load(loader, tmp_path, "two.tif", tiff(*(page[2] for page in pages), widths=[p[0] for p in pages]))
+        assert document.text == f"{' '.join(BODY)}\n\n{' '.join(SECOND)}"
+        assert document.metadata["ocr"] == "1,2"
+        refused = reason(loader, tmp_path, "list.png", f"{tmp_path}/side.png\n")
+        assert refused == "no PNG, JPEG or TIFF picture, or damaged beyond reading"
+        assert reason(loader, tmp_path, "cut.png", png(*pages[0])[:200]).startswith("a picture that cannot be read")

@@ -111,8 +111,19 @@ def test_a_bad_line_is_named_and_the_rest_is_taken(line: object, reason: str, mo
 
 def test_an_id_that_comes_twice_is_named_with_both_lines() -> None:
     assert refused(lines(record("a"), record("b"), record("a"))) == [
-        ("stream:s, line 3", "'a' was given in line 1 already")
+        ("stream:s, line 3", "the id 'a' was given in line 1 already")
     ]
+    # Nor are there two documents of one id that name different places, or one place for two.
+    again = (record("a", path="x"), record("a", path="y"), record("b", path="x"), record("c", path="y"))
+    assert refused(lines(*again)) == [
+        ("stream:s, line 2", "the id 'a' was given in line 1 already"),
+        ("stream:s, line 3", "the path 'x' was given in line 1 already"),
+    ]
+
+
+def test_a_byte_order_mark_costs_no_document() -> None:
+    assert taken(b"\xef\xbb\xbf" + lines(record("a"), record("b"))) == ["s/a", "s/b"]
+    assert taken(b'\xef\xbb\xbf{"id": "a", "text": "x"}') == ["s/a"]
 
 
 @pytest.mark.parametrize("name", ["", ".x", "a/b", "a b", "x" * 65])

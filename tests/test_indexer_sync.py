@@ -1,18 +1,25 @@
 """Keeping an index like its sources: what is read and embedded, what is not, and what is refused."""
 
+import io
 import os
 import sqlite3
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 
 import indexer.stamps
+from indexer.checkpoint import Checkpoint
 from indexer.letters import dead_letters
 from indexer.load import Loader
+from indexer.scan import plan_roots
+from indexer.stream import Stream
 from indexer.sync import build, sync
 from indexer.update import SyncReport
 from rag.datatypes import Chunk, Document, Span
@@ -22,6 +29,7 @@ from rag.errors import (
     IndexIncompatible,
     InvalidRequest,
     SourceEmptied,
+    Unavailable,
     UnreadableDocument,
 )
 from rag.filter import View, parse_filter
@@ -254,13 +262,13 @@ def test_equal_chunks_are_embedded_once(tmp_path: Path, write: Write) -> None:
 def test_unreadable_files_are_reported_and_the_rest_goes_on(tmp_path: Path, write: Write) -> None:
     write("docs/a.txt", "alpha")
     bad = write("docs/bad.txt", "broken")
-    other = write("docs/picture.png", "...")
+    other = write("docs/picture.gif", "...")
     bare = write("docs/Makefile", "all:")
     run = Run(tmp_path, "docs")
     assert run.report.failed == [(str(bad), "it is broken")]
     assert run.report.skipped == [
         (str(bare), "no loader for files without a suffix"),
-        (str(other), "no loader for files named *.png"),
+        (str(other), "no loader for files named *.gif"),
     ]
     assert contents(tmp_path) == {"a.txt": "alpha"}
     again = Run(tmp_path, "docs")
@@ -310,6 +318,223 @@ def test_a_folder_that_may_not_be_listed_is_reported(
     run = Run(tmp_path, "docs")
     assert run.report.failed == [(str(tmp_path / "docs/secret"), "Permission denied")]
     assert run.report.added == ["a.txt"]
+
+
+@pytest.fixture
+def withdraw(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Withdraw this user's right to read a file, or to list a folder, until the test ends: root has every right."""
+
+    def withdraw(gone: Path) -> None:
+        real_open, real_scandir = Path.open, os.scandir
+
+        def opened(path: Path, *args: object, **kwargs: object) -> object:
+            if path == gone:
+                raise PermissionError(13, "Permission denied", str(path))
+            return real_open(path, *args, **kwargs)  # type: ignore[call-overload]
+
+        def scandir(path: Any) -> object:
+            if path == gone:
+                raise PermissionError(13, "Permission denied", str(path))
+            return real_scandir(path)
+
+        monkeypatch.setattr(Path, "open", opened)
+        monkeypatch.setattr(os, "scandir", scandir)
+
+    return withdraw
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_what_may_not_be_read_any_more_stays_in_the_index(
+    tmp_path: Path, write: Write, withdraw: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch, rebuild: bool
+) -> None:
+    """A right that was withdrawn deletes nothing: neither a file's, touched since, nor a folder's."""
+    secret = write("docs/secret.txt", "mine")
+    write("docs/inner/deep/b.txt", "beta")
+    write("docs/inner.txt", "not in it")
+    write("docs/gone.txt", "gone")
+    Run(tmp_path, "docs")
+    os.utime(secret, (0, 0))
+    (tmp_path / "docs/gone.txt").unlink()
+    withdraw(secret)
+    withdraw(tmp_path / "docs/inner")
+    report = Run(tmp_path, "docs", rebuild=rebuild).report
+    denied = [(str(tmp_path / "docs" / name), "Permission denied") for name in ("inner", "secret.txt")]
+    assert (sorted(report.failed), report.kept) == (denied, 2)
+    assert report.removed == ([] if rebuild else ["gone.txt"])
+    assert contents(tmp_path) == {"secret.txt": "mine", "inner/deep/b.txt": "beta", "inner.txt": "not in it"}
+    assert [letter.root for letter in dead_letters(tmp_path / "index")] == [str(tmp_path / "docs")] * 2
+    monkeypatch.undo()
+    (tmp_path / "docs/inner/deep/b.txt").unlink()
+    again = Run(tmp_path).report
+    assert (again.failed, again.removed) == ([], ["inner/deep/b.txt"])
+
+
+@pytest.mark.parametrize("folder_too", [False, True])
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_a_disk_that_is_not_mounted_below_a_root_deletes_nothing(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch, rebuild: bool, folder_too: bool
+) -> None:
+    write("docs/a.txt", "alpha")
+    write("docs/disk/b.txt", "beta")
+    write("docs/plain/c.txt", "gamma")
+    look, disk = Path.lstat, tmp_path / "docs/disk"
+    mounted = {disk}
+
+    def lstat(path: Path) -> os.stat_result:
+        status = look(path)
+        if path in mounted:
+            return os.stat_result([*status[:2], status.st_dev + 1, *status[3:]])
+        return status
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    Run(tmp_path, "docs")
+    assert Run(tmp_path).report.unchanged == ["a.txt", "disk/b.txt", "plain/c.txt"]
+    mounted.clear()
+    (disk / "b.txt").unlink()
+    if folder_too:
+        disk.rmdir()
+    for path in (tmp_path / "docs/plain/c.txt", tmp_path / "docs/plain"):
+        path.unlink() if path.is_file() else path.rmdir()
+    for _ in range(2):
+        report = Run(tmp_path, rebuild=rebuild).report
+        ((name, reason),) = report.failed
+        assert (name, report.kept, report.passing) == (str(disk), 1, 1)
+        assert "a disk was mounted here and is not" in reason
+        assert contents(tmp_path) == {"a.txt": "alpha", "disk/b.txt": "beta"}
+    assert Run(tmp_path, allow_empty=True).report.removed == ["disk/b.txt"]
+    assert Run(tmp_path).report.failed == []
+
+
+def test_a_folder_that_takes_the_place_of_a_disk_is_a_folder(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("docs/a.txt", "alpha")
+    write("docs/disk/b.txt", "beta")
+    look = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        status = look(path)
+        elsewhere = path == tmp_path / "docs/disk"
+        return os.stat_result([*status[:2], status.st_dev + 1, *status[3:]]) if elsewhere else status
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "lstat", lstat)
+        Run(tmp_path, "docs")
+        (tmp_path / "docs/disk/b.txt").rename(tmp_path / "docs/disk/c.txt")
+        assert Run(tmp_path).report.renamed == [("disk/b.txt", "disk/c.txt")]  # on a disk that is mounted
+    (tmp_path / "docs/disk/c.txt").rename(tmp_path / "docs/disk/d.txt")
+    assert Run(tmp_path).report.renamed == [("disk/c.txt", "disk/d.txt")]
+    (tmp_path / "docs/disk/d.txt").unlink()
+    assert Run(tmp_path).report.removed == ["disk/d.txt"]
+
+
+def test_a_folder_that_may_be_listed_and_not_entered_stops_no_run(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether there is a file of patterns in it nobody knows."""
+    write("docs/a.txt", "alpha")
+    write("docs/inner/b.txt", "beta")
+    Run(tmp_path, "docs")
+    look = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        if path.parent.name == "inner":
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    report = Run(tmp_path).report
+    assert (report.failed, report.kept) == ([(str(tmp_path / "docs/inner"), "Permission denied")], 1)
+    assert contents(tmp_path) == {"a.txt": "alpha", "inner/b.txt": "beta"}
+
+
+def test_a_root_that_may_not_be_listed_any_more_stops_no_other(
+    tmp_path: Path, write: Write, withdraw: Callable[[Path], None]
+) -> None:
+    write("one/a.txt", "alpha")
+    write("two/b.txt", "beta")
+    Run(tmp_path, "one", "two")
+    write("one/c.txt", "gamma")
+    withdraw(tmp_path / "two")
+    report = Run(tmp_path).report
+    assert (report.failed, report.kept) == ([(str(tmp_path / "two"), "Permission denied")], 1)
+    assert contents(tmp_path) == {"a.txt": "alpha", "c.txt": "gamma", "two/b.txt": "beta"}
+
+
+def test_what_cannot_be_read_for_a_while_stays_as_it_was(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No room for temporary files, too many open files: that says nothing of the document, changed or not."""
+    write("docs/a.txt", "alpha")
+    Run(tmp_path, "docs")
+    write("docs/a.txt", "alpha, changed")
+
+    def crowded(self: TextLoader, path: Path, document_id: str, uri: str) -> Document:
+        raise UnreadableDocument("cannot be read: Too many open files", passing=True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TextLoader, "load_file", crowded)
+        report = Run(tmp_path).report
+    assert (len(report.failed), report.kept, report.published) == (1, 1, False)
+    assert contents(tmp_path) == {"a.txt": "alpha"}
+    assert Run(tmp_path).report.changed == ["a.txt"]
+
+
+def test_ids_of_members_and_of_other_roots_do_not_clash(tmp_path: Path, write: Write) -> None:
+    """Neither in one run, where the database would refuse the second, nor in two, where it took the other's place."""
+
+    def run(*roots: str) -> SyncReport:
+        with Loader() as loader:
+            given: dict[str, Any] = {"embedder": CountingEmbedder(), "chunker": LineChunker(), "loader": loader}
+            return sync(tmp_path / "index", [tmp_path / root for root in roots], **given)
+
+    def pack(name: str, text: str) -> None:
+        with zipfile.ZipFile(write(name, ""), "w") as archive:
+            archive.writestr("b.txt", text)
+
+    def clash(document_id: str, owner: str) -> str:
+        return f"its id {document_id!r} belongs to {tmp_path / owner}; rename one of them"
+
+    pack("docs/a.zip", "member")
+    write("more/a.zip/b.txt", "file")
+    report = run("docs", "more/a.zip")
+    assert report.failed == [(str(tmp_path / "more/a.zip/b.txt"), clash("a.zip/b.txt", "docs/a.zip/b.txt"))]
+    assert contents(tmp_path) == {"a.zip/b.txt": "member"}
+    write("x/d.txt", "delta")
+    run("x")
+    pack("docs/x/c.zip", "of docs")
+    pack("x/c.zip", "of x")
+    assert run("docs").added == ["x/c.zip/b.txt"]
+    assert run("x").failed == [(str(tmp_path / "x/c.zip/b.txt"), clash("x/c.zip/b.txt", "docs"))]
+    assert contents(tmp_path) == {"a.zip/b.txt": "member", "x/d.txt": "delta", "x/c.zip/b.txt": "of docs"}
+
+
+def test_the_members_of_an_archive_that_may_not_be_read_stay(tmp_path: Path, withdraw: Callable[[Path], None]) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    with zipfile.ZipFile(docs / "all.zip", "w") as archive:
+        archive.writestr("a.txt", "alpha")
+    with Loader() as loader:
+        given: dict[str, Any] = {"embedder": CountingEmbedder(), "chunker": LineChunker(), "loader": loader}
+        sync(tmp_path / "index", [docs], **given)
+        os.utime(docs / "all.zip", (0, 0))
+        withdraw(docs / "all.zip")
+        report = sync(tmp_path / "index", [docs], **given)
+    assert (report.failed, report.kept) == ([(str(docs / "all.zip"), "Permission denied")], 1)
+    assert contents(tmp_path) == {"all.zip/a.txt": "alpha"}
+
+
+def test_a_root_behind_a_folder_that_may_not_be_entered_is_not_called_missing(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("docs/a.txt", "alpha")
+
+    def resolve(self: Path, strict: bool = False) -> Path:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "resolve", resolve)
+    with pytest.raises(InvalidRequest, match="docs cannot be looked at: Permission denied"):
+        plan_roots({}, [tmp_path / "docs"])
 
 
 def test_hidden_linked_and_special_files_are_left_out(tmp_path: Path, write: Write) -> None:
@@ -396,7 +621,7 @@ def test_a_tree_may_be_deeper_than_calls_may_nest(tmp_path: Path, write: Write) 
 def test_a_file_that_may_not_be_looked_at_is_no_file_without_a_loader(
     tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder that may be listed and not entered: its documents are lost to the index, and the run must say so."""
+    """A folder that may be listed and not entered: its documents are unknown to the index, and the run must say so."""
     write("docs/a.txt", "alpha")
     write("docs/b.txt", "beta")
     look = Path.lstat
@@ -588,12 +813,35 @@ def test_a_damaged_index_is_built_again_on_demand(tmp_path: Path, write: Write, 
     assert contents(tmp_path) == {"a.txt": "alpha"}
 
 
-def test_a_lost_pointer_is_mended_by_the_next_run(tmp_path: Path, write: Write) -> None:
+@pytest.mark.parametrize("change", ["", "gamma"])
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_a_lost_pointer_is_mended_by_the_next_run(tmp_path: Path, write: Write, change: str, rebuild: bool) -> None:
+    """Without what other roots have being lost, nor for what else lies in the folder of the index."""
     write("docs/a.txt", "alpha")
-    Run(tmp_path, "docs")
+    write("more/b.txt", "beta")
+    Run(tmp_path, "docs", "more")
+    (tmp_path / "index" / "fusion.toml").write_text("dense_weight = 0.5")
     (tmp_path / "index" / CURRENT).unlink()
-    assert Run(tmp_path, "docs").report.generation == "000002"
-    assert [path.name for path in (tmp_path / "index" / GENERATIONS).iterdir()] == ["000002"]
+    if change:
+        write("docs/a.txt", change)
+    report = Run(tmp_path, "docs", rebuild=rebuild).report
+    name = "000002" if change or rebuild else "000001"
+    assert (report.generation, report.published) == (name, name == "000002")
+    assert [path.name for path in (tmp_path / "index" / GENERATIONS).iterdir()] == [name]
+    assert contents(tmp_path) == {"a.txt": change or "alpha", "more/b.txt": "beta"}
+
+
+def test_a_lost_pointer_loses_no_stream(tmp_path: Path) -> None:
+    """Its texts are in the index alone."""
+    with Stream.read(io.BytesIO(b'{"id": "1", "text": "streamed"}\n'), "tickets") as stream:
+        Run(tmp_path, stream=stream)
+    for content in (None, "nonsense"):
+        pointer = tmp_path / "index" / CURRENT
+        pointer.unlink() if content is None else pointer.write_text(content)
+        (tmp_path / "docs").mkdir(exist_ok=True)
+        (tmp_path / "docs/a.txt").write_text("alpha")
+        Run(tmp_path, "docs", rebuild=content is not None)
+        assert contents(tmp_path) == {"tickets/1": "streamed", "docs/a.txt": "alpha"}
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, write: Write) -> None:
@@ -612,7 +860,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, write: Writ
     assert not (tmp_path / "index" / ".embeddings").exists()
 
 
-@pytest.mark.parametrize("damage", ["other embedder", "not a database", "no tables", "cut"])
+@pytest.mark.parametrize("damage", ["other embedder", "not a database", "no tables", "cut", "other column"])
 def test_a_checkpoint_that_cannot_be_used_costs_only_time(tmp_path: Path, write: Write, damage: str) -> None:
     write("docs/a.txt", "\n".join("x" * length for length in range(1, 301)))
     with pytest.raises(KeyboardInterrupt):
@@ -622,6 +870,8 @@ def test_a_checkpoint_that_cannot_be_used_costs_only_time(tmp_path: Path, write:
         path.write_bytes(b"nonsense" * 1000)
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif damage == "other column":
+        path.write_bytes(path.read_bytes().replace(b"vector BLOB", b"vectxr BLOB"))
     else:
         change = "UPDATE owner SET name = 'other 2'" if damage == "other embedder" else "DROP TABLE vectors"
         with sqlite3.connect(path) as connection:
@@ -630,6 +880,28 @@ def test_a_checkpoint_that_cannot_be_used_costs_only_time(tmp_path: Path, write:
     run = Run(tmp_path, "docs")
     assert len(run.embedder.embedded) == 300
     contents(tmp_path)
+
+
+def test_no_damage_to_a_checkpoint_stops_a_run_or_changes_a_vector(tmp_path: Path) -> None:
+    keys = [bytes([number]) * 32 for number in range(64)]
+    vectors_nd = np.random.default_rng(1).normal(size=(64, 8)).astype(np.float32)
+    with closing(Checkpoint(tmp_path, "x", 8)) as checkpoint:
+        checkpoint.add(keys, vectors_nd)
+    path, wanted = tmp_path / ".embeddings", dict(zip(keys, vectors_nd.tolist(), strict=True))
+    whole, lost = path.read_bytes(), 0
+    random = Random(1)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        damaged[random.randrange(len(whole))] ^= 1 << random.randrange(8)
+        path.write_bytes(damaged if random.random() < 0.8 else damaged[: random.randrange(len(whole))])
+        with closing(Checkpoint(tmp_path, "x", 8)) as checkpoint:
+            found = checkpoint.vectors()
+            assert all(vector_d.tolist() == wanted.get(key, vector_d.tolist()) for key, vector_d in found.items())
+            checkpoint.keys()
+            checkpoint.add(keys[:1], vectors_nd[:1])
+            assert checkpoint.vectors()[keys[0]].tolist() == wanted[keys[0]]
+            lost += len(found) < 64
+    assert lost > 20
 
 
 def test_what_an_abandoned_run_had_embedded_does_not_stay(tmp_path: Path, write: Write) -> None:
@@ -723,7 +995,7 @@ def test_label_rules_outlive_a_lost_pointer_and_a_damaged_file(with_rules: Path)
     (with_rules / "index" / CURRENT).unlink()
     Run(with_rules, "docs")
     assert public(with_rules) == ["a.txt"]
-    (with_rules / "index" / GENERATIONS / "000002" / VECTORS).write_bytes(b"")
+    (with_rules / "index" / SEGMENTS / "000001" / VECTORS).write_bytes(b"")
     Run(with_rules, "docs", rebuild=True)
     assert public(with_rules) == ["a.txt"]
 
@@ -762,13 +1034,26 @@ def test_a_file_is_described_when_it_is_read(tmp_path: Path, write: Write) -> No
 # --- archives
 
 
+def test_another_reading_of_front_matter_reads_what_may_have_some_again(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that labels that were overlooked shut away what was indexed before, without `--rebuild`."""
+    write("docs/a.md", "alpha")
+    write("docs/b.txt", "beta")
+    Run(tmp_path, "docs")
+    monkeypatch.setattr("indexer.describe._FRONT_MATTER_VERSION", 99)
+    run = Run(tmp_path)
+    assert (run.loader.loaded, run.report.changed, run.embedder.embedded) == (["a.md"], ["a.md"], [])
+    assert Run(tmp_path).loader.loaded == []
+
+
 def test_members_of_an_archive_are_documents(tmp_path: Path) -> None:
     def archive(name: str, **files: str) -> None:
         (tmp_path / "docs").mkdir(exist_ok=True)
         with zipfile.ZipFile(tmp_path / "docs" / name, "w") as file:
             for stem, text in files.items():
                 file.writestr(f"in/{stem}.txt", text)
-            file.writestr("in/picture.png", b"x")
+            file.writestr("in/picture.gif", b"x")
 
     def run() -> SyncReport:
         with Loader() as loader:
@@ -787,7 +1072,7 @@ def test_members_of_an_archive_are_documents(tmp_path: Path) -> None:
     assert report.added == ["a.zip/in/one.txt", "a.zip/in/two.txt", "b.zip/in/one.txt"]
     assert report.failed == [(str(tmp_path / "docs" / "broken.zip"), "damaged archive")]
     assert report.skipped == [
-        (str(tmp_path / "docs" / f"{name}.zip/in/picture.png"), "no loader for files named *.png") for name in "ab"
+        (str(tmp_path / "docs" / f"{name}.zip/in/picture.gif"), "no loader for files named *.gif") for name in "ab"
     ]
     archive("a.zip", one="alpha", two="delta", three="epsilon")
     (tmp_path / "docs" / "b.zip").unlink()
@@ -853,7 +1138,11 @@ def test_a_file_that_was_written_just_now_is_hashed_again(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{", b'{"PATH": 1}', b'{"PATH": {"times": TIMES, "bytes": 5, "sha256": "x"}}']
+    "content",
+    [
+        *(b"", b"[]", b"{", b'{"PATH": 1}', b'{"PATH": {"times": TIMES, "bytes": 5, "sha256": "x"}}'),
+        b'{"PATH": ' + b"[" * 100_000,
+    ],
 )
 def test_damaged_stamps_cost_only_time(
     tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch, content: bytes
@@ -913,6 +1202,20 @@ def test_a_dry_run_tells_what_the_run_does_and_writes_nothing(tmp_path: Path, wr
     for kind in ("added", "changed", "renamed", "removed", "unchanged", "failed", "skipped", "excluded"):
         assert getattr(dry.report, kind) == getattr(real.report, kind) != [], kind
     assert (real.report.renamed, real.report.removed) == ([("b.txt", "f.txt")], ["c.txt", "d.txt"])
+
+
+def test_a_dry_run_says_where_it_may_not_look(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("docs/a.txt", "alpha")
+    exists = Path.exists
+
+    def guarded(path: Path) -> bool:
+        if path.name == CURRENT:
+            raise PermissionError(13, "Permission denied", str(path))
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", guarded)
+    with pytest.raises(Unavailable, match="index cannot be looked at: Permission denied"):
+        Run(tmp_path, "docs", dry_run=True)
 
 
 def test_a_dry_run_refuses_what_the_run_refuses(tmp_path: Path, write: Write) -> None:

@@ -175,12 +175,12 @@ def test_a_page_that_cannot_be_had_stays_and_one_that_is_gone_goes(tmp_path: Pat
     site = Site(tmp_path, a="alpha", b="beta", c="gamma")
     site.lists(A, B, C)
     site.run()
-    site.pages |= {"/a.txt": 500, "/b.txt": 410, "/c.txt": ("image", "image/png")}
+    site.pages |= {"/a.txt": 500, "/b.txt": 410, "/c.txt": ("image", "image/gif")}
     report = site.run()
     assert reasons(report) == {
         A: "500 Internal Server Error, says its server",
         B: "410: it is gone for good, says its server",
-        C: "no loader for image/png",
+        C: "no loader for image/gif",
     }
     assert (report.removed, report.kept, sorted(report.unchanged)) == ([B], 2, [A, C])
     assert contents(tmp_path) == {A: "alpha", C: "gamma"}
@@ -266,6 +266,14 @@ def test_an_archive_is_its_members_and_keeps_those_that_break(tmp_path: Path) ->
     site.pages["/a.txt"] = (b"PK nonsense", "application/zip")
     assert run().kept == 1
     assert contents(tmp_path) == {f"{A}/one.txt": "new", f"{A}/two.txt": "second"}
+
+
+def test_what_its_server_alone_calls_markdown_is_not_sent_again(tmp_path: Path) -> None:
+    site = Site(tmp_path, a=("# Alpha", "text/markdown"))
+    site.tags = True
+    site.lists(A)
+    assert site.run().added == [A]
+    assert (site.run().unchanged, site.full) == ([A], [])
 
 
 def test_known_lists_are_fetched_again_only_where_that_is_allowed(tmp_path: Path, write: Write) -> None:

@@ -25,8 +25,8 @@ from indexer.update import SyncReport
 from indexer.watch import Rules, Watch
 from rag.cli_index import IndexRuns
 from rag.cli_watch import watch_folders
-from rag.datatypes import Delta, Message, ScoredChunk
-from rag.errors import InvalidRequest, SmallholdError, Unavailable
+from rag.datatypes import Delta, Document, Message, ScoredChunk
+from rag.errors import InvalidRequest, SmallholdError, Unavailable, UnreadableDocument
 from rag.filter import EVERYTHING, View
 from rag.index import Index
 from rag.loader import Loader
@@ -57,8 +57,10 @@ class Watched:
     told: list[str] = field(default_factory=list)
     failure: BaseException | None = None
 
-    def update(self, root: Path) -> None:
-        self.reports.append((root.name, Run(self.tmp_path, root.name).report))
+    def update(self, root: Path) -> bool:
+        report = Run(self.tmp_path, root.name).report
+        self.reports.append((root.name, report))
+        return report.passing > 0
 
     def tell(self, message: str, error: SmallholdError | None) -> None:
         self.told.append(message)
@@ -122,6 +124,28 @@ def test_what_changes_is_indexed(tmp_path: Path, write: Write, poll: bool) -> No
         (tmp_path / "docs/c.txt").unlink()
         watched.until_indexed(a="omega, longer")
     assert watched.told == []
+
+
+def test_what_could_not_be_read_for_a_while_is_tried_again_by_itself(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody tells that a right was given back."""
+    write("docs/a.txt", "alpha")
+    denied, load = threading.Event(), TextLoader.load_file
+
+    def guarded(self: TextLoader, path: Path, document_id: str, uri: str) -> Document:
+        if denied.is_set():
+            raise UnreadableDocument("cannot be read: Permission denied", passing=True)
+        return load(self, path, document_id, uri)
+
+    monkeypatch.setattr(TextLoader, "load_file", guarded)
+    with watching(tmp_path, "docs") as watched:
+        denied.set()
+        write("docs/a.txt", "omega, longer")
+        watched.until(lambda: any(report.passing for _, report in watched.reports))
+        assert contents(tmp_path) == {"a.txt": "alpha"}
+        denied.clear()
+        watched.until_indexed(a="omega, longer")
 
 
 def test_folders_that_come_and_go_are_seen(tmp_path: Path, write: Write) -> None:
@@ -337,6 +361,7 @@ class Runs(IndexRuns):
         self.directory = tmp_path / "index"
         self.fetching = fetcher is not None
         self._fetcher = fetcher
+        self._ocr = None
 
     def run(
         self,

@@ -18,6 +18,20 @@ from rag.prompt import Prompt
 from tests.conftest import CORPUS, REPOSITORY, Command, ListRetriever, QueueGenerator, located, scored, smallhold
 
 
+def test_what_the_system_refuses_is_no_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_dir = Path.is_dir
+
+    def refused(path: Path) -> bool:
+        if path.name == "generations":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", refused)
+    done = command("store", "repair", "--index", "private")
+    assert done.returncode == 3
+    assert "private/generations: Permission denied" in done.stderr
+
+
 @pytest.mark.parametrize(
     "name", ["index", "warm", "ask", "chat", "serve", "top", "keys", "calibrate", "eval", "models", "doctor"]
 )
