@@ -169,8 +169,11 @@ class Guard:
         return problems.response(413, self._too_large)
 
 
-def require_json(request: Request) -> None:
-    """Refuse a POST that does not say that it is JSON: a dependency of every route."""
+async def require_json(request: Request) -> None:
+    """Refuse a POST that does not say that it is JSON: a dependency of every route.
+
+    A coroutine, since others are run in one of the threads that gather the figures: `/health` would wait for these.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if request.method == "POST" and kind != "application/json":
         raise HTTPException(415, "the body must be JSON\nSend it with the header Content-Type: application/json.")

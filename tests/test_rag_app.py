@@ -953,6 +953,32 @@ def test_shutdown_cuts_an_answer_that_takes_too_long():
     assert pipeline.closed
 
 
+def test_figures_that_are_slow_to_come_hold_nothing_up():
+    """A model's process that hangs is waited for a second by each who asks for its figures, in a thread of a few."""
+    asked, go = threading.Semaphore(0), threading.Event()
+
+    def prefixes() -> PrefixCounters:
+        asked.release()
+        assert go.wait(20)
+        return PrefixCounters()
+
+    with serving(lambda: dataclasses.replace(service(Script()), prefixes=prefixes)) as client:
+        address = f"{client.base_url}/metrics"
+        watchers = [threading.Thread(target=httpx.get, args=[address], kwargs={"timeout": 20}) for _ in range(60)]
+        for watcher in watchers:
+            watcher.start()
+        try:
+            for _ in range(40):  # as many threads as there are
+                assert asked.acquire(timeout=10)
+            for path in ("/health", "/ready", "/v1/models"):
+                assert client.get(path, timeout=2).status_code == 200
+            assert error(client.get("/v1/search", timeout=2), 405)
+        finally:
+            go.set()
+            for watcher in watchers:
+                watcher.join(20)
+
+
 # Everything else
 
 
