@@ -5,7 +5,9 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -143,6 +145,27 @@ def test_threads_and_servers_that_spend_at_once_lose_nothing(path: Path, watch: 
     assert ledgers[0].spent(key()) == 6 * 50 * 3
     for ledger in ledgers:
         ledger.close()
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["the first look", "a later look"])
+def test_whoever_looks_does_not_wait_for_whoever_writes(ledger: Ledger, path: Path, known: bool) -> None:
+    """The event loop looks before each request: a disk that is slow to take an answer's tokens must not stop it."""
+    ledger.charge(key(), 7)
+    if known:
+        ledger.check(key())
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        writer = threading.Thread(target=ledger.charge, args=[key(), 60])
+        writer.start()
+        began = time.monotonic()
+        while time.monotonic() - began < 0.5:
+            ledger.check(key())
+            time.sleep(0.02)
+        assert time.monotonic() - began < 2  # a write waits for five seconds
+        assert writer.is_alive()
+        other.execute("COMMIT")
+        writer.join(10)
+    assert ledger.spent(key()) == 67
 
 
 def test_without_a_budget_nothing_is_counted_or_written(ledger: Ledger, path: Path) -> None:
