@@ -3,7 +3,7 @@
 import base64
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import Query
@@ -18,6 +18,7 @@ from rag.datatypes import ScoredChunk
 from rag.errors import InvalidRequest, UnknownDocument
 from rag.filter import View
 from rag.jobs import Jobs
+from rag.keys import Key
 from rag.loader import Loader
 from rag.replies import (
     DocumentList,
@@ -57,7 +58,7 @@ class LookupRoutes:
         check_model(body.model, service.embedder_model)
         key = key_of(request)
         self._ledger.check(key)
-        job = self._jobs.quick(request, lambda: _embedded(service, body, lambda n: self._ledger.charge(key, n)))
+        job = self._jobs.quick(request, lambda: _embedded(service, body, key, self._ledger))
         parts = [part async for part in job]
         vectors = [vector for vectors, _ in parts for vector in vectors]
         tokens = sum(tokens for _, tokens in parts)
@@ -127,9 +128,13 @@ class LookupRoutes:
 
 
 def _embedded(
-    service: Service, body: EmbeddingsRequest, charge: Callable[[int], None]
+    service: Service, body: EmbeddingsRequest, key: Key | None, ledger: Ledger
 ) -> Iterator[tuple[list[list[float] | str], int]]:
-    """Yield some vectors at a time, encoded as asked for, with the tokens of their texts, which are charged."""
+    """Yield some vectors at a time, encoded as asked for, with the tokens of their texts, which are charged.
+
+    Raises `BudgetSpent` before it begins, where others of the same key spent the rest while this one waited.
+    """
+    ledger.check(key)
     for start in range(0, len(body.texts), EMBEDDED_AT_ONCE):
         texts = body.texts[start : start + EMBEDDED_AT_ONCE]
         vectors = service.embedder.embed(texts)
@@ -141,7 +146,7 @@ def _embedded(
         else:
             encoded = vectors.tolist()
         tokens = sum(service.counter.count(text) for text in texts)
-        charge(tokens)
+        ledger.charge(key, tokens)
         yield encoded, tokens
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import http.client
 import json
@@ -31,7 +32,7 @@ from rag.datatypes import Answer, Delta, Usage
 from rag.errors import ConfigError, KeysDamaged, KeysMissing
 from rag.keys import MadeKey, create_key, revoke_key
 from tests.conftest import REPOSITORY, smallhold
-from tests.test_rag_app import ANSWER, QUESTION, Script, ask, error, metric, service, serving, until
+from tests.test_rag_app import ANSWER, QUESTION, Script, WordLengths, ask, error, metric, service, serving, until
 from tests.test_rag_serve import start
 
 EVERYWHERE = "0.0.0.0"  # what the settings say; the tests' servers listen on loopback
@@ -363,6 +364,35 @@ def test_embeddings_are_charged(tmp_path) -> None:
         client.headers.update(bearer(made.text))
         assert client.post("/v1/embeddings", json={"input": ["a b", "c"]}).json()["usage"]["total_tokens"] == 3
         assert error(client.post("/v1/embeddings", json={"input": "a"}), 429)["code"] == "insufficient_quota"
+
+
+def test_embeddings_that_wait_in_line_do_not_all_begin_on_the_last_tokens(tmp_path) -> None:
+    path = tmp_path / "keys.json"
+    made = create_key(path, "a", tokens_per_day=3)
+    entered, go = threading.Event(), threading.Event()
+
+    class Slow(WordLengths):
+        def embed(self, texts):
+            entered.set()
+            assert go.wait(20)
+            return super().embed(texts)
+
+    replies: list[int] = []
+    with serving(lambda: dataclasses.replace(service(Script()), embedder=Slow()), host=EVERYWHERE, keys=path) as client:
+        client.headers.update(bearer(made.text))
+
+        def embed() -> None:
+            replies.append(client.post("/v1/embeddings", json={"input": "a b c"}).status_code)
+
+        askers = [threading.Thread(target=embed) for _ in range(5)]
+        for asker in askers:
+            asker.start()
+        assert entered.wait(10)
+        until(lambda: metric(client, 'smallhold_queue_depth{lane="lookup"}') == 4)
+        go.set()
+        for asker in askers:
+            asker.join(10)
+    assert sorted(replies) == [200, 429, 429, 429, 429]
 
 
 def test_whoever_leaves_before_the_end_has_spent_what_was_used(tmp_path) -> None:
