@@ -127,7 +127,6 @@ def create_app(
     for lane in (chat, lookup):
         telemetry.watch_lane(lane)
     telemetry.watch_ready(lambda: loader.readiness().status == "ready")
-    telemetry.watch_index(loader.index)
     telemetry.watch_restarts(loader.restarts)
     telemetry.watch_prefixes(loader.prefixes)
     # Each one that is added stands before those that were.

@@ -143,7 +143,7 @@ class _Models:
         """Return the service over a generation, which is closed with the service's pipeline."""
         documents = listed(index)
         index.masks.rows(View(labels=frozenset()))  # the labels are looked up now, not by the first question
-        settings, generator, counts = self.settings, self.generator, index.manifest.counts
+        settings, generator = self.settings, self.generator
         return Service(
             pipeline=_Closing(self._pipeline(index), index),
             embedder=self.embedder,
@@ -157,7 +157,7 @@ class _Models:
             changed=index.manifest.created,
             synced=lambda: read_synced(settings.index.dir),
             costs=build_costs(settings.cost),
-            index=IndexFacts(index.generation, counts.documents, counts.chunks),
+            index=lambda view: seen(index, view),
             renew=lambda: self._newer(index),
             close=self._close,
         )
@@ -212,6 +212,16 @@ def left(documents: Sequence[IndexedDocument], index: Index, view: View) -> Sequ
     """Return the documents that a view leaves, ordered by id, of all of them in the order of their rows."""
     seen = index.masks.documents(view)
     return sorted(documents if seen is None else compress(documents, seen), key=attrgetter("id"))
+
+
+def seen(index: Index, view: View) -> IndexFacts:
+    """Return the generation, and how many documents and passages of it a view leaves."""
+    counts, documents, rows = index.manifest.counts, index.masks.documents(view), index.masks.rows(view)
+    return IndexFacts(
+        index.generation,
+        counts.documents if documents is None else int(documents.sum()),
+        counts.chunks if rows is None else int(rows.sum()),
+    )
 
 
 class _Closing:

@@ -95,10 +95,6 @@ class Telemetry:
         """Read whether the server is ready whenever the metrics are asked for."""
         self._ready.set_function(ready)
 
-    def watch_index(self, status: Callable[[], IndexStatus]) -> None:
-        """Read what answers come from whenever the metrics are asked for."""
-        self.registry.register(_Index(status))
-
     def watch_restarts(self, restarts: Callable[[], int]) -> None:
         """Read how often the model's process was started again whenever the metrics are asked for."""
         self.registry.register(_Restarts(restarts))
@@ -152,9 +148,11 @@ class Telemetry:
         """Count a refusal."""
         self._overloads.labels(lane).inc()
 
-    def exposition(self) -> bytes:
-        """Every figure in Prometheus's text format."""
-        return generate_latest(self.registry)
+    def exposition(self, index: IndexStatus) -> bytes:
+        """Every figure in Prometheus's text format; those of the index are given, since keys see different ones."""
+        of_the_index = CollectorRegistry()
+        of_the_index.register(_Index(index))
+        return generate_latest(self.registry) + generate_latest(of_the_index)
 
 
 class _Restarts(Collector):
@@ -172,17 +170,21 @@ class _Restarts(Collector):
 class _Index(Collector):
     """The generation of the index that is served, and what became of those that were published."""
 
-    def __init__(self, status: Callable[[], IndexStatus]) -> None:
+    def __init__(self, status: IndexStatus) -> None:
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the figures as they are now; without an index those that count alone."""
-        status = self._status()
+        """Yield the figures; without an index those that count alone."""
+        status = self._status
         if status.facts is not None:
             named = "Number of the index generation that answers come from."
             yield GaugeMetricFamily("smallhold_index_generation", named, value=int(status.facts.generation))
-            yield GaugeMetricFamily("smallhold_index_documents", "Documents in it.", value=status.facts.documents)
-            yield GaugeMetricFamily("smallhold_index_chunks", "Passages in it.", value=status.facts.chunks)
+            yield GaugeMetricFamily(
+                "smallhold_index_documents",
+                "Documents in it that this key may see.",
+                value=status.facts.documents,
+            )
+            yield GaugeMetricFamily("smallhold_index_chunks", "Passages in these.", value=status.facts.chunks)
         stale = "1 where a newer generation was published that cannot be served."
         yield GaugeMetricFamily("smallhold_index_stale", stale, value=status.fault is not None)
         published = CounterMetricFamily(

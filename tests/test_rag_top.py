@@ -39,7 +39,9 @@ def priced() -> Iterator[httpx.Client]:
 
     def load():
         loaded = service(Script(Delta("At six."), answered))
-        return dataclasses.replace(loaded, costs=costs, prefixes=lambda: counters, index=IndexFacts("000012", 37, 301))
+        return dataclasses.replace(
+            loaded, costs=costs, prefixes=lambda: counters, index=lambda _: IndexFacts("000012", 37, 301)
+        )
 
     with serving(load) as client:
         yield client
