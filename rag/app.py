@@ -94,8 +94,7 @@ def create_app(
         finally:
             if forgetting is not None:
                 forgetting.cancel()
-            await chat.close()
-            await lookup.close()
+            await asyncio.gather(chat.close(), lookup.close())
             await asyncio.to_thread(loader.close)
             ledger.close()
             if traces is not None:

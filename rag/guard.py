@@ -108,6 +108,11 @@ class Guard:
         self._requests += counted
         try:
             await self._app(scope, self._bounded(receive), send_with_headers)
+        except asyncio.CancelledError:  # told to end, and the time for what is under way is over
+            if started:
+                raise
+            ending = "the server is being stopped\nAsk again when it is there again."
+            await problems.response(503, ending, code="unavailable")(scope, receive, send_with_headers)
         except Exception:
             if started:
                 raise  # the server closes the connection, which is all that can still be said

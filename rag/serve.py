@@ -2,10 +2,13 @@
 
 import contextlib
 import gc
+import logging
 import math
 import os
 import signal
 import socket
+import sys
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -89,6 +92,7 @@ def run_server(settings: Settings) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
+    _leave()
 
 
 class _Server(uvicorn.Server):
@@ -99,6 +103,17 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             os._exit(128 + sig)  # the model's process ends when it hears that this one is gone
         super().handle_exit(sig, frame)
+
+
+def _leave() -> None:
+    """End the process where a thread of ours is stuck, at an endpoint that says nothing or while it loads a model.
+
+    Python would wait for the one and pull the ground from under the other. What has to be closed is closed by now.
+    """
+    if any(thread.name.startswith("smallhold-") for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _load_collected(settings: Settings) -> Service:
