@@ -116,7 +116,7 @@ class Guard:
         except Exception:
             if started:
                 raise  # the server closes the connection, which is all that can still be said
-            logger.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
+            logger.exception("request %s failed: %s %s", request_id, scope["method"], logs.route_of(scope))
             await problems.internal(request_id)(scope, receive, send_with_headers)
         finally:
             self._requests -= counted

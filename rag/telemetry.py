@@ -12,6 +12,7 @@ from rag.cost import Cost
 from rag.datatypes import Answer, PrefixCounters
 from rag.lanes import Lane
 from rag.loader import IndexStatus
+from rag.logs import route_of
 
 # A lookup takes milliseconds, an answer on two cores seconds, one behind a full queue minutes.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180)
@@ -251,9 +252,4 @@ class Measured:
         try:
             await self._app(scope, receive, send_noting_status)
         finally:
-            self._telemetry.request_ended(_route(scope), status, time.perf_counter() - began)
-
-
-def _route(scope: Scope) -> str:
-    """The route's template. What no route took shares one label: paths are the client's and know no bound."""
-    return str(getattr(scope.get("route"), "path", "none"))
+            self._telemetry.request_ended(route_of(scope), status, time.perf_counter() - began)

@@ -305,6 +305,20 @@ def test_a_route_that_is_added_later_needs_a_key_and_sees_whose_it_is(keys) -> N
     assert told.json() == {"label": "good", "allow": ["board", "staff"]}
 
 
+def test_no_client_writes_a_line_of_its_own_into_the_log(caplog) -> None:
+    app = create_app(lambda: service(Script()), ServerSettings())
+
+    async def fails(request: Request) -> JSONResponse:
+        raise RuntimeError("a failure")
+
+    app.add_route("/fails/{rest:path}", fails)
+    (failed,) = calls(app, ("GET", "/fails/x%0A2026-01-01%20all%20is%20well", {}))
+    assert error(failed, 500)["code"] == "internal_error"
+    (record,) = [record for record in caplog.records if record.name == "rag.guard"]
+    assert record.getMessage().endswith(" failed: GET /fails/{rest:path}")
+    assert "all is well" not in caplog.text.replace("%20", " ")
+
+
 def test_a_websocket_does_not_slip_past(keys) -> None:
     app = create_app(lambda: service(Script()), ServerSettings(host=EVERYWHERE, keys=keys.path))
     sent = []
