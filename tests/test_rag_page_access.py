@@ -330,8 +330,12 @@ FORBIDDEN = """for (const name of ["localStorage", "sessionStorage"])
   Object.defineProperty(window, name, {get() { throw new DOMException("denied", "SecurityError"); }});"""
 FULL = 'Storage.prototype.setItem = () => { throw new DOMException("full", "QuotaExceededError"); };'
 
+# As after a crash of the browser, when what holds it is damaged: it is there, and nothing can be done with it.
+BROKEN = """for (const name of ["getItem", "setItem", "removeItem"])
+  Storage.prototype[name] = () => { throw new DOMException("corrupted", "UnknownError"); };"""
 
-@pytest.mark.parametrize("storage", [FORBIDDEN, FULL], ids=["forbidden", "full"])
+
+@pytest.mark.parametrize("storage", [FORBIDDEN, FULL, BROKEN], ids=["forbidden", "full", "broken"])
 def test_without_storage_everything_works_until_the_page_is_left(browser, storage, tmp_path):
     keys = tmp_path / "keys.json"
     key = create_key(keys, "reader").text
@@ -350,7 +354,7 @@ def test_without_storage_everything_works_until_the_page_is_left(browser, storag
         assert len(served.pipeline.asked[1][1]) == 2
         page.get_by_role("button", name="History").click()
         expect(page.get_by_role("dialog")).to_contain_text("gone when the page is closed")
-        if storage is FORBIDDEN:  # then it is kept by the page itself
+        if storage is not FULL:  # then it is kept by the page itself
             page.get_by_role("dialog").get_by_role("button", name="Delete all").click()
         page.get_by_role("button", name="Close").click()
         page.get_by_role("button", name="New chat").click()
