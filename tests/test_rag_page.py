@@ -526,6 +526,7 @@ def test_answers_are_rated_where_the_server_takes_it(browser, tmp_path):
         turn.get_by_label("Comment").fill("<b>Too early</b>")
         turn.get_by_role("button", name="Send").click()
         expect(turn.get_by_label("Comment")).to_be_hidden()
+        expect(down).to_be_focused()
         assert [one.opinion for one in book.read()] == [Opinion("down", "<b>Too early</b>", "At seven.")]
         down.click()
         expect(turn.get_by_role("status")).to_have_text("Taken back: nothing is kept.")

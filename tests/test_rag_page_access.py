@@ -51,6 +51,18 @@ def test_the_keyboard_is_enough(page, served):
     expect(page.get_by_label("Your question")).to_have_value("x")
 
 
+def test_the_button_that_stops_leaves_the_focus_where_something_can_be_done(page, served):
+    served.pipeline.pace = 0.02
+    ask(page, "a long one")
+    expect(page.locator(".answer-text").last).to_contain_text("and so")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Stop")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator(".stopped")).to_have_count(1)
+    expect(page.get_by_role("button", name="Ask")).to_be_disabled()
+    expect(page.get_by_label("Your question")).to_be_focused()
+
+
 def test_shortcuts_need_two_modifiers_and_work_from_anywhere(page):
     ask(page, "ferry?")
     finished(page)

@@ -198,7 +198,9 @@ export class Chat {
   showSend() {
     send.textContent = this.running ? "Stop" : "Ask";
     send.classList.toggle("stopping", Boolean(this.running));
-    send.disabled = !this.running && (!this.ready || !question.value.trim());
+    const idle = !this.running && (!this.ready || !question.value.trim());
+    if (idle && document.activeElement === send) focusQuestion(); // what is disabled loses the focus to nowhere
+    send.disabled = idle;
   }
 
   submit() {
@@ -210,8 +212,7 @@ export class Chat {
     if (!text || !this.ready) return;
     question.value = "";
     grow();
-    if (matchMedia("(pointer: fine)").matches) question.focus();
-    else question.blur(); // a touch keyboard would cover the answer
+    focusQuestion();
     this.start(text);
   }
 
@@ -239,6 +240,11 @@ export class Chat {
       byId("chats-close").focus();
     });
   }
+}
+
+function focusQuestion() {
+  if (matchMedia("(pointer: fine)").matches) question.focus();
+  else question.blur(); // a touch keyboard would cover the answer
 }
 
 function grow() {
