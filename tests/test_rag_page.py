@@ -563,6 +563,21 @@ def test_an_answer_is_copied_with_its_sources(browser, served):
         )
 
 
+def test_an_answer_is_copied_where_the_page_came_by_http_from_another_machine(page):
+    """There browsers have no clipboard to write to; whoever does not see the button is told all the same."""
+    page.add_init_script("Object.defineProperty(navigator, 'clipboard', {value: undefined});")
+    page.reload()
+    ask(page, "ferry?")
+    finished(page).get_by_role("button", name="Copy answer").click()
+    copied = page.get_by_role("button", name="Copied")
+    expect(copied).to_be_focused()
+    expect(page.locator("#announcer")).to_have_text("Copied")
+    expect(page.locator("textarea")).to_have_count(1)  # what was selected to be copied has gone
+    page.get_by_label("Your question").focus()
+    page.keyboard.press("Control+V")
+    expect(page.get_by_label("Your question")).to_have_value(re.compile(r"^At six .+\n\[1\] The north ferry"))
+
+
 def test_the_page_waits_for_the_model(browser):
     served = Served()
     with running(served), opened(browser, served) as page:

@@ -3,7 +3,7 @@
 import { ask, keyId } from "/static/client.js";
 import { Figures } from "/static/figures.js";
 import { chats, current, forget, forgetAll, isKept, keep, newId, setCurrent } from "/static/history.js";
-import { button, count, make, moment } from "/static/make.js";
+import { announce, button, count, make, moment } from "/static/make.js";
 import { Turn } from "/static/view.js";
 
 const KEPT_TURNS = 10; // earlier questions and answers sent along
@@ -13,10 +13,6 @@ const byId = (id) => document.getElementById(id);
 const question = byId("question");
 const send = byId("send");
 const turns = byId("turns");
-
-function announce(text) {
-  byId("announcer").textContent = text;
-}
 
 /**
  * The view with the questions. `onTrouble` is called where an answer failed in a way that concerns the server, `onShow`
