@@ -108,11 +108,25 @@ def test_where_no_server_answers_is_an_error_that_says_what_to_do(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("url", "error"), [("ftp://a", ConfigError), ("http://", ConfigError), ("http://127.0.0.1:1", Unavailable)]
+    ("url", "error"),
+    [
+        ("ftp://a", ConfigError),
+        ("http://", ConfigError),
+        ("http://[::1", ConfigError),
+        ("http://127.0.0.1:80a", ConfigError),
+        ("http://127.0.0.1:99999", ConfigError),
+        ("http://127.0.0.1:1", Unavailable),
+    ],
 )
 def test_a_bad_address_is_an_error(url: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         show_once(url, None)
+
+
+@pytest.mark.parametrize("key", ["shk\u20111", "shk-1\nX: y"])
+def test_what_can_be_no_key_is_an_error(key: str) -> None:
+    with pytest.raises(ConfigError, match="API key"):
+        show_once("http://127.0.0.1:1", key)
 
 
 def test_another_program_at_that_address_is_told(tmp_path: Path) -> None:
