@@ -18,6 +18,7 @@ from operator import attrgetter
 from types import FrameType
 
 import uvicorn
+from rich.text import Text
 
 from rag.access import check_keys
 from rag.app import create_app
@@ -57,6 +58,8 @@ from rag.segment import Segment
 from rag.service import IndexedDocument, IndexFacts, Service
 from rag.traces import open_traces
 
+logger = logging.getLogger(__name__)
+
 
 def run_server(settings: Settings) -> None:
     """Serve until interrupted. Raises `Unavailable` where the address cannot be had or API keys are missing."""
@@ -74,10 +77,7 @@ def run_server(settings: Settings) -> None:
             at_once=settings.generator.sequences,
             traces=traces,
         )
-        url = _url(settings.server.host, listener.getsockname()[1])
-        err.print(f"smallhold at [bold]{url}[/]  (Ctrl-C ends it; ready when {url}/ready says so)")
-        if not is_loopback(settings.server.host):
-            err.print("[yellow]Keys and answers travel in the clear: put a proxy with TLS before this address.[/]")
+        _announce(_url(settings.server.host, listener.getsockname()[1]), settings.server)
         server = _Server(
             uvicorn.Config(
                 app,
@@ -93,6 +93,18 @@ def run_server(settings: Settings) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
     _leave()
+
+
+def _announce(url: str, settings: ServerSettings) -> None:
+    """Say where the server is: to people, or in the log where programs read that."""
+    said = [f"smallhold at [bold]{url}[/]  (Ctrl-C ends it; ready when {url}/ready says so)"]
+    if not is_loopback(settings.host):
+        said.append("[yellow]Keys and answers travel in the clear: put a proxy with TLS before this address.[/]")
+    for line in said:
+        if settings.log == "plain":
+            err.print(line)
+        else:
+            logger.info(Text.from_markup(line).plain)
 
 
 class _Server(uvicorn.Server):

@@ -50,7 +50,9 @@ def served(answer_seconds: float, drain: float = 30, log: str = "plain") -> Iter
     with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
-            found = re.search(r"http://\S+:\d+", process.stderr.readline())
+            first = process.stderr.readline()
+            assert (log == "json") == first.startswith("{")
+            found = re.search(r"http://\S+:\d+", first)
             assert found
             end = time.monotonic() + 60
             while httpx.get(f"{found[0]}/ready").status_code != 200:
@@ -158,7 +160,7 @@ def test_the_log_is_json_with_request_ids_and_without_texts_or_paths(tmp_path: P
         httpx.get(f"{url}/health")
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=30)[1]
-    lines: list[dict[str, Any]] = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    lines: list[dict[str, Any]] = [json.loads(line) for line in said.splitlines()]
     requests = [line for line in lines if line["logger"] == "smallhold.requests"]
     assert [(line["route"], line["status"]) for line in requests] == [
         ("/v1/chat/completions", 200),
