@@ -518,6 +518,8 @@ def test_usage_comes_in_a_chunk_without_choices(client):
     assert last["choices"] == []
     assert last["usage"]["total_tokens"] == 43
     assert last["usage"]["prompt_tokens_details"] == {"cached_tokens": 30}
+    # Whoever looks for the sources in the last chunk finds them there, whichever that is.
+    assert last["citations"] == chunks[-1]["citations"] == ask(client).json()["citations"]
 
 
 def test_text_streamed_with_a_trailing_blank_is_not_said_twice():
