@@ -5,9 +5,9 @@
     /health  /ready  /metrics  /                                (rag.operations)
     /openapi.json
 
-A request passes `Measured` (figures), then `Guard` (Host, body, headers), `CORSMiddleware` where the settings name
-origins, and `Access` (its API key), then its route. To serve it, let the server's graceful shutdown have a timeout
-(uvicorn: `timeout_graceful_shutdown`): streams end within it or are cut.
+A request passes `Measured` (figures), then `Envelope` (id, headers, log), `CORSMiddleware` where the settings name
+origins, `Guard` (Host, number, body), and `Access` (its API key), then its route. To serve it, let the server's
+graceful shutdown have a timeout (uvicorn: `timeout_graceful_shutdown`): streams end within it or are cut.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from rag.config import FeedbackSettings, ServerSettings
 from rag.endpoints import routes
 from rag.errors import FeedbackDamaged
 from rag.feedback import FeedbackBook
-from rag.guard import UNCOUNTED, Guard, require_json
+from rag.guard import UNCOUNTED, Envelope, Guard, require_json
 from rag.jobs import Jobs
 from rag.keys import Keyring
 from rag.lanes import Lane
@@ -130,6 +130,7 @@ def create_app(
     telemetry.watch_prefixes(loader.prefixes)
     # Each one that is added stands before those that were.
     app.add_middleware(Access, keyring=Keyring(settings.keys), demanded=demands_key(settings), open_paths=OPEN_PATHS)
+    app.add_middleware(Guard, settings=settings)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -138,7 +139,7 @@ def create_app(
             allow_headers=["*"],  # OpenAI's client for browsers sends a dozen of its own
             expose_headers=["Retry-After", "X-Request-Id"],
         )
-    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Envelope)
     app.add_middleware(Measured, telemetry=telemetry)
     return app
 

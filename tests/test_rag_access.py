@@ -613,6 +613,27 @@ def test_origins_that_are_named_may_ask_and_read_refusals(keys) -> None:
                 assert "access-control-allow-origin" not in reply.headers
 
 
+def test_origins_that_are_named_may_read_every_refusal() -> None:
+    """A page that is not let to read a refusal sees a network error, and not when to try again."""
+    named = {"Origin": "https://intranet.example"}
+    json_kind = {**named, "Content-Type": "application/json"}
+    with serving(
+        Script(RuntimeError("a failure")), cors_origins=(named["Origin"],), requests=1, max_body_bytes=1000
+    ) as client:
+        failed = client.post("/v1/chat/completions", json=QUESTION, headers=named)
+        large = client.post("/v1/search", content=b"x" * 1001, headers=json_kind)
+        elsewhere = client.get("/v1/models", headers={**named, "Host": "evil.example"})
+        with half_sent(client):
+            until(lambda: metric(client, "smallhold_requests_in_flight") == 2)
+            full = client.get("/v1/models", headers=named)
+    for reply, status in ((failed, 500), (large, 413), (elsewhere, 421), (full, 503)):
+        assert error(reply, status)
+        assert reply.headers["access-control-allow-origin"] == named["Origin"]
+        assert reply.headers["x-content-type-options"] == "nosniff"
+        assert reply.headers["x-request-id"]
+    assert full.headers["retry-after"]
+
+
 @pytest.mark.parametrize("origin", ["*", "https://*", "https://a.example/", "a.example", "null", "https://a@b", ""])
 def test_what_is_no_origin_is_refused(tmp_path, origin) -> None:
     file = tmp_path / "s.toml"
