@@ -31,7 +31,7 @@ _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\[\]:/@\s]+)(?::\d{1,5})?")
 UNCOUNTED = frozenset({"/health", "/ready", "/metrics"})
 HOST_REFUSED = 421
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_SECURITY_HEADERS = {
+SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'; "
         "require-trusted-types-for 'script'; trusted-types 'none'"
@@ -216,5 +216,5 @@ def _add_headers(message: Message, request_id: str) -> None:
     headers = MutableHeaders(scope=message)
     headers["X-Request-Id"] = request_id
     headers.setdefault("Cache-Control", "no-store")
-    for name, value in _SECURITY_HEADERS.items():
+    for name, value in SECURITY_HEADERS.items():
         headers[name] = value

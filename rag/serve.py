@@ -51,6 +51,7 @@ from rag.guard import is_loopback
 from rag.index import Index
 from rag.lazy import LazyModel
 from rag.logs import log_as_json
+from rag.malformed import Protocol
 from rag.manifest import published_stamp, read_synced
 from rag.pipeline import RagPipeline
 from rag.remote import EndpointGenerator
@@ -81,6 +82,7 @@ def run_server(settings: Settings) -> None:
         server = _Server(
             uvicorn.Config(
                 app,
+                http=Protocol,
                 log_level="warning",
                 log_config=uvicorn.config.LOGGING_CONFIG if plain else None,
                 ws="none",

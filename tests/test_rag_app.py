@@ -46,6 +46,7 @@ from rag.errors import (
     UnknownDocument,
 )
 from rag.filter import EVERYTHING, View
+from rag.malformed import Protocol
 from rag.options import AskOptions
 from rag.pipeline import ABSTENTION_TEXT, UNATTAINABLE_TEXT, RagPipeline
 from rag.prompt import Prompt
@@ -153,7 +154,7 @@ def serving(
     loader = load if callable(load) else lambda: service(load)
     app = create_app(loader, ServerSettings(**settings), feedback=feedback, traces=traces)
     listener = listening()
-    config = uvicorn.Config(app, log_level="critical", ws="none", timeout_graceful_shutdown=graceful)
+    config = uvicorn.Config(app, http=Protocol, log_level="critical", ws="none", timeout_graceful_shutdown=graceful)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -828,6 +829,50 @@ def test_every_response_has_the_security_headers_and_no_cors(client):
     )
     assert crossing.status_code == 405
     assert not [name for name in crossing.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00",  # https, to a server that speaks http
+        b"GET / HTTP/1.1\r\nbad header\r\n\r\n",
+        b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\nno length\r\n",
+    ],
+    ids=["tls", "header", "chunk"],
+)
+def test_what_is_no_http_is_refused_like_everything_else(client, sent, caplog):
+    assert raw(client, sent).status_code == 400
+    refused = raw(client, sent)
+    assert error(refused, 400)["type"] == "invalid_request_error"
+    assert refused.headers["x-content-type-options"] == "nosniff"
+    assert "frame-ancestors 'none'" in refused.headers["content-security-policy"]
+    assert refused.headers["connection"] == "close"
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_a_body_that_goes_wrong_behind_the_answer_closes_the_connection_and_no_more(client, caplog):
+    head = b"POST /v1/search HTTP/1.1\r\nHost: evil.example\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as connection:
+        connection.sendall(head)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 421 ")
+        connection.sendall(b"no length\r\n")
+        while connection.recv(65_536):
+            pass
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def raw(client: httpx.Client, sent: bytes) -> httpx.Response:
+    """What is answered to these bytes, up to the end of the connection."""
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as connection:
+        connection.sendall(sent)
+        answer = b""
+        while more := connection.recv(65_536):
+            answer += more
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = [tuple(line.split(": ", 1)) for line in lines]
+    return httpx.Response(int(status.split(" ")[1]), headers=headers, content=body)
 
 
 def test_request_ids_are_taken_over_where_they_are_plain(client):
