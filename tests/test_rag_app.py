@@ -1049,6 +1049,33 @@ def test_many_embeddings_keep_their_order(client):
     np.testing.assert_allclose(ratios, range(1, 101), rtol=1e-5)
 
 
+def test_many_numbers_hold_no_other_request_up():
+    class Long(WordLengths):
+        def embed(self, texts: Sequence[str]) -> np.ndarray:
+            return np.full((len(texts), 384), 1 / 384**0.5, dtype=np.float32)
+
+    with serving(lambda: dataclasses.replace(service(Script()), embedder=Long())) as client:
+        waits: list[float] = []
+        over = threading.Event()
+
+        def watch() -> None:
+            with httpx.Client(base_url=client.base_url, timeout=20) as watcher:
+                while not over.is_set():
+                    began = time.monotonic()
+                    assert watcher.get("/health").status_code == 200
+                    waits.append(time.monotonic() - began)
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        began = time.monotonic()
+        reply = client.post("/v1/embeddings", json={"input": ["a b"] * 1024, "encoding_format": "float"})
+        took = time.monotonic() - began
+        over.set()
+        watching.join(20)
+    assert len(reply.content) > 5_000_000
+    assert max(waits) < took / 3
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
