@@ -110,7 +110,7 @@ def create_app(
         redoc_url=None,
         telemetry={
             "tracing": traces is not None,
-            "tracer_provider": None if traces is None else traces.provider,
+            "tracer_provider": None if traces is None else traces.for_requests,
             "operation_spans": False,
             "exclude": lambda scope: scope.get("path") in UNCOUNTED,
             "metrics": False,  # they are Prometheus's

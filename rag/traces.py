@@ -2,7 +2,7 @@
 
 FastAPI makes the span of each request; below it is one of the whole answer, and below that one for each stage:
 `retrieval`, `chat MODEL` for the language model, the others by their own names. No text of questions, documents or
-answers is in any, and no key.
+answers is in any, no key, and no name of a document.
 
 https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-spans.md
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 from opentelemetry import context as otel
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
 
 from rag.api import ChatRequest
 from rag.clock import watched
@@ -35,11 +35,41 @@ class _Stage:
     end: int
 
 
+class _WithoutQuery(Tracer):
+    """A tracer whose spans say nothing of a URL's query, which may name a document."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    def start_span(  # type: ignore[override]
+        self, name: str, *args: Any, attributes: Mapping[str, Any] | None = None, **more: Any
+    ) -> Span:
+        told = {key: value for key, value in (attributes or {}).items() if key != "url.query"}
+        return self._tracer.start_span(name, *args, attributes=told, **more)
+
+    def start_as_current_span(self, *args: Any, **more: Any) -> Any:
+        return self._tracer.start_as_current_span(*args, **more)
+
+
+class _ForRequests(TracerProvider):
+    """The provider that FastAPI is given."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._provider = provider
+
+    def get_tracer(self, *args: Any, **more: Any) -> Tracer:
+        return _WithoutQuery(self._provider.get_tracer(*args, **more))
+
+
 class Traces:
-    """Makes the spans of answers. `provider` decides where they go, and whether any is kept."""
+    """Makes the spans of answers. `provider` decides where they go, and whether any is kept.
+
+    `for_requests` is the same for FastAPI, which makes those of requests.
+    """
 
     def __init__(self, provider: TracerProvider) -> None:
         self.provider = provider
+        self.for_requests: TracerProvider = _ForRequests(provider)
         self._tracer = provider.get_tracer("smallhold")
 
     def of_answer(

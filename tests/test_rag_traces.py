@@ -158,8 +158,10 @@ def test_nothing_that_was_asked_read_or_said_is_in_any_span(tmp_path: Any) -> No
             client.headers["Authorization"] = f"Bearer {key}"
             ask(client)
             ask(client, stream=True).read()
+            client.get("/v1/documents/text", params={"id": "secret-name.md"})
     told = repr([(span.name, span.attributes, span.told) for span in recorder.spans])
-    for text in ("ferry leave", "At six", "north ferry", key, "too long"):
+    assert len(recorder.named("GET /v1/documents/text")) == 3
+    for text in ("ferry leave", "At six", "north ferry", key, "too long", "secret-name"):
         assert text not in told
     assert len(recorder.named("invoke_workflow smallhold")) == 6
 
