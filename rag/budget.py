@@ -158,7 +158,9 @@ def charged(ledger: Ledger, key: Key | None, begin: Callable[[], Iterator[Delta]
     deltas = begin()
     try:
         for delta in deltas:
-            used = delta.answer.usage if delta.answer is not None else delta.usage or used
+            told = delta.answer.usage if delta.answer is not None else delta.usage
+            if told != Usage():  # an endpoint that tells nothing at the end leaves what was estimated before
+                used = told or used
             if delta.answer is not None:
                 done = True  # before it is sent: whoever has it may ask on at once
                 ledger.charge(key, used.prompt + used.completion)

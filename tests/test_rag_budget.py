@@ -248,6 +248,16 @@ def test_a_delta_that_does_not_tell_leaves_what_the_one_before_told(ledger: Ledg
     assert ledger.spent(key()) == 32
 
 
+def test_an_endpoint_that_tells_no_usage_is_charged_by_what_was_estimated(ledger: Ledger) -> None:
+    def silent() -> Iterator[Delta]:
+        yield Delta(usage=Usage(prompt=30))
+        yield Delta("x", usage=Usage(prompt=30, completion=4))
+        yield Delta(answer=Answer("x"))
+
+    list(charged(ledger, key(), silent))
+    assert ledger.spent(key()) == 34
+
+
 def test_one_that_waited_until_the_budget_was_spent_is_not_begun(ledger: Ledger) -> None:
     writing = Writing(10)
     deltas = charged(ledger, key(), writing)
