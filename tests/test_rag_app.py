@@ -671,7 +671,7 @@ def test_bad_json_is_told_with_its_place(client):
 
 def test_unknown_models_routes_and_methods(client):
     refused = error(ask(client, model="gpt-9"), 404)
-    assert refused["code"] == "model_not_found"
+    assert (refused["code"], refused["param"]) == ("model_not_found", "model")
     assert refused["message"].endswith("Known: small-1b, smallhold, default.")
     assert error(client.post("/v1/embeddings", json={"input": "x", "model": "small-1b"}), 404)["code"] == (
         "model_not_found"
@@ -691,7 +691,7 @@ def test_errors_of_the_pipeline_have_their_status():
     with serving(Script(too_long)) as client:
         for stream in (False, True):
             refused = error(ask(client, stream=stream), 400)
-            assert refused["code"] == "context_length_exceeded"
+            assert (refused["code"], refused["param"]) == ("context_length_exceeded", "messages")
             assert refused["message"] == "5000 tokens do not fit 4096\nAsk a shorter question."
 
 
