@@ -7,6 +7,7 @@ answers is in any, no key, and no name of a document.
 https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-spans.md
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from rag.clock import watched
 from rag.datatypes import Answer, Delta, Usage
 from rag.errors import ConfigError, SmallholdError
 
+CLOSE_SECONDS = 3.0  # a collector that is not there is tried again and again, which no server's end waits for
 PROVIDER = "smallhold"  # of its own, since the convention names none for models that run here
 
 Attributes = Mapping[str, str | bool | int | float | list[str]]
@@ -80,10 +82,12 @@ class Traces:
         return lambda: self._traced(parent, model, asked, begin)
 
     def close(self) -> None:
-        """Send what has not been sent yet."""
+        """Send what has not been sent yet, unless that takes longer than `CLOSE_SECONDS`."""
         shutdown = getattr(self.provider, "shutdown", None)
         if shutdown is not None:
-            shutdown()
+            sender = threading.Thread(target=shutdown, name="smallhold-traces", daemon=True)
+            sender.start()
+            sender.join(CLOSE_SECONDS)
 
     def _traced(
         self, parent: otel.Context, model: str, asked: Attributes, begin: Callable[[], Iterator[Delta]]
