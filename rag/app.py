@@ -78,8 +78,9 @@ def create_app(
     """
     telemetry = Telemetry()
     loader = Loader(load, published)
-    # What only looks things up goes past the language model's queue.
+    # What only looks things up goes past the language model's queue, and past texts that are embedded.
     chat = Lane("chat", waiting=settings.queue, workers=at_once, deadline=settings.deadline)
+    embed = Lane("embed", waiting=4 * settings.queue, deadline=settings.deadline)
     lookup = Lane("lookup", waiting=4 * settings.queue, deadline=settings.deadline)
     ledger = Ledger(ledger_path(settings.keys))
     book = FeedbackBook(feedback.file, feedback.days) if feedback is not None and feedback.enabled else None
@@ -94,7 +95,7 @@ def create_app(
         finally:
             if forgetting is not None:
                 forgetting.cancel()
-            await asyncio.gather(chat.close(), lookup.close())
+            await asyncio.gather(*(lane.close() for lane in (chat, embed, lookup)))
             await asyncio.to_thread(loader.close)
             ledger.close()
             if traces is not None:
@@ -118,12 +119,12 @@ def create_app(
             "auto_configure": False,
         },
     )
-    jobs = Jobs(loader, chat, lookup, telemetry)
+    jobs = Jobs(loader, chat, embed, lookup, telemetry)
     chats = ChatRoutes(loader, jobs, telemetry, ChatLimits.of(settings), ledger, book, traces)
     app.include_router(routes(chats, LookupRoutes(loader, jobs, telemetry, ledger)))
     operations.add_routes(app)
     problems.install(app)
-    for lane in (chat, lookup):
+    for lane in (chat, embed, lookup):
         telemetry.watch_lane(lane)
     telemetry.watch_ready(lambda: loader.readiness().status == "ready")
     telemetry.watch_restarts(loader.restarts)

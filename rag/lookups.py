@@ -61,7 +61,7 @@ class LookupRoutes:
         check_model(body.model, service.embedder_model)
         key = key_of(request)
         self._ledger.check(key)
-        job = self._jobs.quick(request, lambda: _embedded(service, body, key, self._ledger))
+        job = self._jobs.embed(request, lambda: _embedded(service, body, key, self._ledger))
         parts = [part async for part in job]
         tokens = sum(tokens for _, tokens in parts)
         usage = EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens)

@@ -402,7 +402,7 @@ def test_embeddings_that_wait_in_line_do_not_all_begin_on_the_last_tokens(tmp_pa
         for asker in askers:
             asker.start()
         assert entered.wait(10)
-        until(lambda: metric(client, 'smallhold_queue_depth{lane="lookup"}') == 4)
+        until(lambda: metric(client, 'smallhold_queue_depth{lane="embed"}') == 4)
         go.set()
         for asker in askers:
             asker.join(10)

@@ -1049,6 +1049,27 @@ def test_many_embeddings_keep_their_order(client):
     np.testing.assert_allclose(ratios, range(1, 101), rtol=1e-5)
 
 
+def test_many_texts_to_be_embedded_hold_no_search_up():
+    entered, go = threading.Event(), threading.Event()
+
+    class Slow(WordLengths):
+        def embed(self, texts: Sequence[str]) -> np.ndarray:
+            entered.set()
+            assert go.wait(20)
+            return super().embed(texts)
+
+    with serving(lambda: dataclasses.replace(service(Script()), embedder=Slow())) as client:
+        embedding = threading.Thread(target=client.post, args=["/v1/embeddings"], kwargs={"json": {"input": "a"}})
+        embedding.start()
+        try:
+            assert entered.wait(10)
+            assert client.post("/v1/search", json={"query": "ferry"}, timeout=5).status_code == 200
+            assert client.get("/v1/documents", timeout=5).status_code == 200
+        finally:
+            go.set()
+            embedding.join(20)
+
+
 def test_many_numbers_hold_no_other_request_up():
     class Long(WordLengths):
         def embed(self, texts: Sequence[str]) -> np.ndarray:

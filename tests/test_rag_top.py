@@ -56,7 +56,8 @@ def test_one_look_tells_what_happened_since_the_start(capsys: pytest.CaptureFixt
     said = shown(capsys)
     assert said["server"].startswith(f"{str(client.base_url).rstrip('/')}, small-1b, ready, up ")
     assert re.fullmatch(
-        r"\d+\.\d\d/s, 0 in flight; worked on: chat 0, lookup 0; waiting: chat 0, lookup 0", said["requests"]
+        r"\d+\.\d\d/s, 0 in flight; worked on: chat 0, embed 0, lookup 0; waiting: chat 0, embed 0, lookup 0",
+        said["requests"],
     )
     assert said["refused"] == "400: 1"
     assert re.fullmatch(r"4 \(\d+\.\d\d/s\), abstained 0%", said["answers"])
