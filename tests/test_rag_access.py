@@ -311,8 +311,8 @@ def test_no_client_writes_a_line_of_its_own_into_the_log(caplog) -> None:
     async def fails(request: Request) -> JSONResponse:
         raise RuntimeError("a failure")
 
-    app.add_route("/fails/{rest:path}", fails)
-    (failed,) = calls(app, ("GET", "/fails/x%0A2026-01-01%20all%20is%20well", {}))
+    app.add_api_route("/fails/{rest:path}", fails)
+    (failed,) = calls(app, ("GET", "/fails/x%0D2026-01-01%20all%20is%20well", {}))
     assert error(failed, 500)["code"] == "internal_error"
     (record,) = [record for record in caplog.records if record.name == "rag.guard"]
     assert record.getMessage().endswith(" failed: GET /fails/{rest:path}")

@@ -1010,8 +1010,7 @@ def test_figures_that_are_slow_to_come_hold_nothing_up():
         return PrefixCounters()
 
     with serving(lambda: dataclasses.replace(service(Script()), prefixes=prefixes)) as client:
-        address = f"{client.base_url}/metrics"
-        watchers = [threading.Thread(target=httpx.get, args=[address], kwargs={"timeout": 20}) for _ in range(60)]
+        watchers = [threading.Thread(target=client.get, args=["/metrics"]) for _ in range(60)]
         for watcher in watchers:
             watcher.start()
         try:
