@@ -43,11 +43,10 @@ class _WithoutQuery(Tracer):
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
-    def start_span(  # type: ignore[override]
-        self, name: str, *args: Any, attributes: Mapping[str, Any] | None = None, **more: Any
-    ) -> Span:
-        told = {key: value for key, value in (attributes or {}).items() if key != "url.query"}
-        return self._tracer.start_span(name, *args, attributes=told, **more)
+    def start_span(self, name: str, *args: Any, **more: Any) -> Span:
+        told = more.get("attributes") or {}
+        more["attributes"] = {key: value for key, value in told.items() if key != "url.query"}
+        return self._tracer.start_span(name, *args, **more)
 
     def start_as_current_span(self, *args: Any, **more: Any) -> Any:
         return self._tracer.start_as_current_span(*args, **more)
