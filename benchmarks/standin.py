@@ -27,7 +27,7 @@ from rag.pipeline import RagPipeline
 from rag.prompt import load_prompt
 from rag.protocols import FloatArray
 from rag.retrieve import FusedRetriever
-from rag.serve import left, listed
+from rag.serve import left, listed, seen
 from rag.service import Service
 
 CONTEXT = 4096
@@ -152,6 +152,7 @@ def load_service(index: Index, context: int = CONTEXT) -> Service:
         embedder.name,
         lambda view: left(documents, index, view),
         document=index.document,
+        index=lambda view: seen(index, view),
     )
 
 

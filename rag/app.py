@@ -5,9 +5,9 @@
     /health  /ready  /metrics  /                                (rag.operations)
     /openapi.json
 
-A request passes `Measured` (figures), then `Guard` (Host, body, headers), `CORSMiddleware` where the settings name
-origins, and `Access` (its API key), then its route. To serve it, let the server's graceful shutdown have a timeout
-(uvicorn: `timeout_graceful_shutdown`): streams end within it or are cut.
+A request passes `Measured` (figures), then `Envelope` (id, headers, log), `CORSMiddleware` where the settings name
+origins, `Guard` (Host, number, body), and `Access` (its API key), then its route. To serve it, let the server's
+graceful shutdown have a timeout (uvicorn: `timeout_graceful_shutdown`): streams end within it or are cut.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from rag.config import FeedbackSettings, ServerSettings
 from rag.endpoints import routes
 from rag.errors import FeedbackDamaged
 from rag.feedback import FeedbackBook
-from rag.guard import UNCOUNTED, Guard, require_json
+from rag.guard import UNCOUNTED, Envelope, Guard, require_json
 from rag.jobs import Jobs
 from rag.keys import Keyring
 from rag.lanes import Lane
@@ -78,8 +78,9 @@ def create_app(
     """
     telemetry = Telemetry()
     loader = Loader(load, published)
-    # What only looks things up goes past the language model's queue.
+    # What only looks things up goes past the language model's queue, and past texts that are embedded.
     chat = Lane("chat", waiting=settings.queue, workers=at_once, deadline=settings.deadline)
+    embed = Lane("embed", waiting=4 * settings.queue, deadline=settings.deadline)
     lookup = Lane("lookup", waiting=4 * settings.queue, deadline=settings.deadline)
     ledger = Ledger(ledger_path(settings.keys))
     book = FeedbackBook(feedback.file, feedback.days) if feedback is not None and feedback.enabled else None
@@ -94,8 +95,7 @@ def create_app(
         finally:
             if forgetting is not None:
                 forgetting.cancel()
-            await chat.close()
-            await lookup.close()
+            await asyncio.gather(*(lane.close() for lane in (chat, embed, lookup)))
             await asyncio.to_thread(loader.close)
             ledger.close()
             if traces is not None:
@@ -111,7 +111,7 @@ def create_app(
         redoc_url=None,
         telemetry={
             "tracing": traces is not None,
-            "tracer_provider": None if traces is None else traces.provider,
+            "tracer_provider": None if traces is None else traces.for_requests,
             "operation_spans": False,
             "exclude": lambda scope: scope.get("path") in UNCOUNTED,
             "metrics": False,  # they are Prometheus's
@@ -119,19 +119,19 @@ def create_app(
             "auto_configure": False,
         },
     )
-    jobs = Jobs(loader, chat, lookup, telemetry)
+    jobs = Jobs(loader, chat, embed, lookup, telemetry)
     chats = ChatRoutes(loader, jobs, telemetry, ChatLimits.of(settings), ledger, book, traces)
     app.include_router(routes(chats, LookupRoutes(loader, jobs, telemetry, ledger)))
     operations.add_routes(app)
     problems.install(app)
-    for lane in (chat, lookup):
+    for lane in (chat, embed, lookup):
         telemetry.watch_lane(lane)
     telemetry.watch_ready(lambda: loader.readiness().status == "ready")
-    telemetry.watch_index(loader.index)
     telemetry.watch_restarts(loader.restarts)
     telemetry.watch_prefixes(loader.prefixes)
     # Each one that is added stands before those that were.
     app.add_middleware(Access, keyring=Keyring(settings.keys), demanded=demands_key(settings), open_paths=OPEN_PATHS)
+    app.add_middleware(Guard, settings=settings)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -140,7 +140,7 @@ def create_app(
             allow_headers=["*"],  # OpenAI's client for browsers sends a dozen of its own
             expose_headers=["Retry-After", "X-Request-Id"],
         )
-    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Envelope)
     app.add_middleware(Measured, telemetry=telemetry)
     return app
 

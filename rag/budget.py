@@ -48,15 +48,14 @@ class Ledger:
     def __init__(self, path: Path, now: Callable[[], datetime] = utc_now) -> None:
         self._path = path
         self._now = now
-        self._lock = threading.Lock()
-        self._open: sqlite3.Connection | None = None
-        self._file = 0  # its inode
+        # Apart, so that the event loop, which looks before each request, never waits for a disk that is written to.
+        self._reading, self._writing = _File(path), _File(path)
 
     def spent(self, key: Key) -> int:
         """Return what a key has spent today. Raises `KeysDamaged`."""
         if not self._path.exists():
             return 0
-        with self._connection() as connection:
+        with self._kept(self._reading) as connection:
             row = connection.execute(_READ, (key.id, self._today())).fetchone()
         return int(row[0]) if row is not None else 0
 
@@ -74,15 +73,13 @@ class Ledger:
         """Count tokens against a key's budget, where it has one. Raises `KeysDamaged` where they cannot be kept."""
         if key is None or key.tokens_per_day is None or tokens <= 0:
             return
-        with self._connection() as connection:
+        with self._kept(self._writing) as connection:
             connection.execute(_ADD, (key.id, self._today(), tokens))
 
     def close(self) -> None:
         """Release the file; it is opened again where it is needed again. Idempotent."""
-        with self._lock:
-            if self._open is not None:
-                self._open.close()
-                self._open = None
+        self._reading.close()
+        self._writing.close()
 
     def _today(self) -> str:
         return self._now().astimezone(UTC).date().isoformat()
@@ -94,16 +91,10 @@ class Ledger:
         return -((now - midnight) // timedelta(seconds=1))
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
+    def _kept(self, file: "_File") -> Iterator[sqlite3.Connection]:
         try:
-            with self._lock:
-                if self._open is not None and not self._is_there():
-                    self._open.close()
-                    self._open = None
-                if self._open is None:
-                    self._open = self._connect()
-                    self._file = self._path.stat().st_ino
-                yield self._open
+            with file.connection() as connection:
+                yield connection
         except (sqlite3.Error, OSError) as error:
             # Not to count would be to give without limit. The path stays in the log: clients are told the rest.
             logger.error("the tokens that keys have spent cannot be kept in %s: %s", self._path, error)
@@ -111,10 +102,39 @@ class Ledger:
                 "the tokens that this key has spent cannot be kept", hint="The server's log says why."
             ) from error
 
+
+class _File:
+    """A connection to the file, for one thread at a time; in WAL mode those who read wait for nobody who writes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._open: sqlite3.Connection | None = None
+        self._inode = 0
+
+    @contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """Lend the connection. Raises `OSError` and what SQLite raises."""
+        with self._lock:
+            if self._open is not None and not self._is_there():
+                self._open.close()
+                self._open = None
+            if self._open is None:
+                self._open = self._connect()
+                self._inode = self._path.stat().st_ino
+            yield self._open
+
+    def close(self) -> None:
+        """Release the file."""
+        with self._lock:
+            if self._open is not None:
+                self._open.close()
+                self._open = None
+
     def _is_there(self) -> bool:
         """Whether the open file is still the one of that name: whoever deletes it begins to count anew, not never."""
         try:
-            return self._path.stat().st_ino == self._file
+            return self._path.stat().st_ino == self._inode
         except FileNotFoundError:
             return False
 
@@ -138,7 +158,9 @@ def charged(ledger: Ledger, key: Key | None, begin: Callable[[], Iterator[Delta]
     deltas = begin()
     try:
         for delta in deltas:
-            used = delta.answer.usage if delta.answer is not None else delta.usage or used
+            told = delta.answer.usage if delta.answer is not None else delta.usage
+            if told != Usage():  # an endpoint that tells nothing at the end leaves what was estimated before
+                used = told or used
             if delta.answer is not None:
                 done = True  # before it is sent: whoever has it may ask on at once
                 ledger.charge(key, used.prompt + used.completion)

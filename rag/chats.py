@@ -137,7 +137,7 @@ class ChatRoutes:
                     remember(delta.answer)
                     yield stream.finish(delta.answer, annotations, job.waited)
                     if stream.with_usage:
-                        yield stream.usage(delta.answer.usage)
+                        yield stream.usage(delta.answer)
         except JobCancelled:
             return
         except SmallholdError as error:

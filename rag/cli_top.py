@@ -4,7 +4,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import httpx
 from rich.console import Group
@@ -35,14 +34,21 @@ class Watched:
     """A server that is looked at."""
 
     def __init__(self, url: str, key: str | None) -> None:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        try:
+            address = httpx.URL(url if "://" in url else f"http://{url}")
+        except httpx.InvalidURL:
+            address = httpx.URL()
+        if address.scheme not in {"http", "https"} or not address.host or (address.port or 0) > 65_535:
             raise ConfigError(f"{url!r} is no address of a server", hint="For instance --url http://127.0.0.1:8080.")
-        self.url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        if key and not (key.isascii() and key.isprintable()):
+            raise ConfigError(
+                "the API key has characters that no key has", hint="Was it copied whole, and nothing else?"
+            )
+        self.url = f"{address.scheme}://{address.netloc.decode()}"
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         # A proxy that the environment names knows nothing of this machine's own addresses.
         self._client = httpx.Client(
-            base_url=self.url, headers=headers, timeout=_SECONDS, trust_env=not is_loopback(parts.hostname)
+            base_url=self.url, headers=headers, timeout=_SECONDS, trust_env=not is_loopback(address.host)
         )
 
     def look(self) -> Look:

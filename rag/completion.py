@@ -167,9 +167,11 @@ class EventStream:
         delta = {"annotations": [a.model_dump() for a in annotations]} if annotations else {}
         return self._chunk(delta, _FINISHED[answer.finish_reason], **answer_fields(answer, waited, self.costs))
 
-    def usage(self, usage: Usage) -> bytes:
-        """The chunk without choices that `include_usage` asks for."""
-        return event({**self._head(), "choices": [], "usage": usage_body(usage).model_dump()})
+    def usage(self, answer: Answer) -> bytes:
+        """The chunk without choices that `include_usage` asks for; being the last one, it has the sources, too."""
+        citations = [source.model_dump(mode="json") for source in _sources(answer)]
+        usage = usage_body(answer.usage).model_dump()
+        return event({**self._head(), "choices": [], "usage": usage, "citations": citations})
 
     def _chunk(self, delta: Mapping[str, object], finish_reason: str | None = None, **more: object) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}

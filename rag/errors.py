@@ -38,11 +38,15 @@ from typing import ClassVar
 
 
 class SmallholdError(Exception):
-    """The root of the tree. `http_status`, `exit_code` and `code` (OpenAI's error `code`) belong to the class."""
+    """The root of the tree. `http_status`, `exit_code` and `code` (OpenAI's error `code`) belong to the class.
+
+    `param` is the field of a request that is to blame, None where none is.
+    """
 
     http_status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 3
     code: ClassVar[str] = "internal_error"
+    param: str | None = None
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -71,6 +75,7 @@ class PromptTooLong(InvalidRequest):
     """Prompt and answer do not fit the model's context; nothing was cut."""
 
     code = "context_length_exceeded"
+    param = "messages"
 
 
 class UnknownModel(InvalidRequest):
@@ -78,6 +83,7 @@ class UnknownModel(InvalidRequest):
 
     http_status = 404
     code = "model_not_found"
+    param = "model"
 
 
 class UnknownDocument(InvalidRequest):

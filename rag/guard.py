@@ -29,8 +29,9 @@ _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\[\]:/@\s]+)(?::\d{1,5})?")
 # Answered however much is going on, and not counted: they cost next to nothing, and tell those who watch the server.
 UNCOUNTED = frozenset({"/health", "/ready", "/metrics"})
+HOST_REFUSED = 421
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_SECURITY_HEADERS = {
+SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'; "
         "require-trusted-types-for 'script'; trusted-types 'none'"
@@ -70,6 +71,35 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+class Envelope:
+    """ASGI middleware that gives a request its id, every response its headers, and the log its line."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(Headers(scope=scope))
+        logs.request_id.set(request_id)
+        began, status = time.perf_counter(), problems.CLIENT_GONE
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                _add_headers(message, request_id)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        finally:
+            if scope["path"] not in UNCOUNTED or status == HOST_REFUSED:
+                logs.log_request(scope, status, time.perf_counter() - began)
+
+
 class Guard:
     """ASGI middleware. Refusals have OpenAI's error body, like everything that fails further in."""
 
@@ -82,46 +112,43 @@ class Guard:
         self._requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check the request, pass it on, and see to it that a response with all its headers comes back."""
+        """Check the request, pass it on, and see to it that a response comes back."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        request_id = _request_id(headers)
-        logs.request_id.set(request_id)
-        began, status = time.perf_counter(), problems.CLIENT_GONE
+        counted = scope["path"] not in UNCOUNTED
+        refusal = self._refusal(Headers(scope=scope), counted)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
         started = False
 
-        async def send_with_headers(message: Message) -> None:
-            nonlocal started, status
-            if message["type"] == "http.response.start":
-                started, status = True, message["status"]
-                _add_headers(message, request_id)
+        async def send_noting_start(message: Message) -> None:
+            nonlocal started
+            started = True
             await send(message)
 
-        counted = scope["path"] not in UNCOUNTED
-        refusal = self._refusal(headers, counted)
-        if refusal is not None:
-            await refusal(scope, receive, send_with_headers)
-            logs.log_request(scope, status, time.perf_counter() - began)
-            return
         self._requests += counted
         try:
-            await self._app(scope, self._bounded(receive), send_with_headers)
+            await self._app(scope, self._bounded(receive), send_noting_start)
+        except asyncio.CancelledError:  # told to end, and the time for what is under way is over
+            if started:
+                raise
+            ending = "the server is being stopped\nAsk again when it is there again."
+            await problems.response(503, ending, code="unavailable")(scope, receive, send)
         except Exception:
             if started:
                 raise  # the server closes the connection, which is all that can still be said
-            logger.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
-            await problems.internal(request_id)(scope, receive, send_with_headers)
+            request_id = logs.request_id.get()
+            logger.exception("request %s failed: %s %s", request_id, scope["method"], logs.route_of(scope))
+            await problems.internal(request_id)(scope, receive, send)
         finally:
             self._requests -= counted
-            if counted:
-                logs.log_request(scope, status, time.perf_counter() - began)
 
     def _refusal(self, headers: Headers, counted: bool) -> JSONResponse | None:
         if not self._hosts.allows(headers.getlist("host")):
             return problems.response(
-                421,
+                HOST_REFUSED,
                 "this server does not answer to that Host header\n"
                 "Ask it as localhost or 127.0.0.1, or add the name to server.allowed_hosts.",
             )
@@ -169,8 +196,11 @@ class Guard:
         return problems.response(413, self._too_large)
 
 
-def require_json(request: Request) -> None:
-    """Refuse a POST that does not say that it is JSON: a dependency of every route."""
+async def require_json(request: Request) -> None:
+    """Refuse a POST that does not say that it is JSON: a dependency of every route.
+
+    A coroutine, since others are run in one of the threads that gather the figures: `/health` would wait for these.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if request.method == "POST" and kind != "application/json":
         raise HTTPException(415, "the body must be JSON\nSend it with the header Content-Type: application/json.")
@@ -186,5 +216,5 @@ def _add_headers(message: Message, request_id: str) -> None:
     headers = MutableHeaders(scope=message)
     headers["X-Request-Id"] = request_id
     headers.setdefault("Cache-Control", "no-store")
-    for name, value in _SECURITY_HEADERS.items():
+    for name, value in SECURITY_HEADERS.items():
         headers[name] = value

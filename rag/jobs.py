@@ -18,11 +18,15 @@ T = TypeVar("T")
 
 
 class Jobs:
-    """`chat` is the lane of the language model, `lookup` that of all that is quick."""
+    """`chat` is the lane of the language model, `embed` that of the embedder, `lookup` that of all that is quick.
 
-    def __init__(self, loader: Loader, chat: Lane, lookup: Lane, telemetry: Telemetry) -> None:
+    Two thousand texts take a minute, in which searches and documents that are opened cannot wait.
+    """
+
+    def __init__(self, loader: Loader, chat: Lane, embed: Lane, lookup: Lane, telemetry: Telemetry) -> None:
         self._loader = loader
         self._chat = chat
+        self._embed = embed
         self._lookup = lookup
         self._telemetry = telemetry
         self._watchers: set[asyncio.Task[None]] = set()
@@ -30,6 +34,10 @@ class Jobs:
     def write(self, request: Request, work: Callable[[], Iterator[T]]) -> Job[T]:
         """Have something done by the language model. Raises `Overloaded` where too many wait."""
         return self._submit(request, self._chat, work)
+
+    def embed(self, request: Request, work: Callable[[], Iterator[T]]) -> Job[T]:
+        """Have texts embedded. Raises `Overloaded` where too many wait."""
+        return self._submit(request, self._embed, work)
 
     def quick(self, request: Request, work: Callable[[], Iterator[T]]) -> Job[T]:
         """Have something done that needs no language model. Raises `Overloaded` where too many wait."""

@@ -20,6 +20,10 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# How long an end waits for work that was cancelled. A step of the model is stopped within a second; what an endpoint
+# that says nothing is waited for may be minutes, and who ends a server does not wait that long.
+CLOSE_SECONDS = 3.0
+
 
 class JobCancelled(Exception):
     """The job was cancelled before it ended: its client has gone, or the server ends."""
@@ -155,10 +159,13 @@ class Lane:
         return job
 
     async def close(self) -> None:
-        """Cancel every job and wait until the threads are done with them."""
+        """Cancel every job, and wait until the threads are done with them, or `CLOSE_SECONDS` where one is stuck."""
         for job in list(self._jobs):
             job.cancel()
-        await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        end = asyncio.get_running_loop().time() + CLOSE_SECONDS
+        while self._jobs and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.01)
 
     def _expire(self, job: Job[Any]) -> None:
         what = f"the answer was not complete within {self._deadline:g} s"

@@ -11,12 +11,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from rag.datatypes import PrefixCounters
 from rag.errors import IndexDamaged, IndexIncompatible, IndexMissing, ModelDied, SmallholdError, Unavailable
+from rag.filter import EVERYTHING, View
 from rag.service import IndexFacts, Readiness, Service
 
 logger = logging.getLogger(__name__)
@@ -108,11 +109,14 @@ class Loader:
             return Readiness("ready")
         return Readiness("loading", "the model and the index are being loaded")
 
-    def index(self) -> IndexStatus:
-        """Return what answers come from, and what became of the generations that were published since."""
+    def index(self, view: View = EVERYTHING) -> IndexStatus:
+        """Return what answers come from, counted as a view leaves it, and what became of what was published since."""
         with self._lock:
-            facts = None if self._edition is None else self._edition.service.index
-            return IndexStatus(facts, self._taken, self._refused, self._fault)
+            taken, refused, fault = self._taken, self._refused, self._fault
+        facts = None
+        with suppress(SmallholdError), self._held() as service:  # there may be none yet
+            facts = None if service.index is None else service.index(view)
+        return IndexStatus(facts, taken, refused, fault)
 
     def restarts(self) -> int:
         """Return how often the model's process was started again."""
@@ -252,7 +256,8 @@ class Loader:
                 service.close()
         elif before is not None:
             self._retire(before)
-            logger.info("generation %s of the index is served now", service.index and service.index.generation)
+            generation = service.index(EVERYTHING).generation if service.index is not None else None
+            logger.info("generation %s of the index is served now", generation)
 
 
 def _again(error: SmallholdError) -> SmallholdError:

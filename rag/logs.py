@@ -61,9 +61,18 @@ def log_request(scope: Scope, status: int, seconds: float) -> None:
     key = scope.get("state", {}).get("key")
     fields = {
         "method": scope["method"],
-        "route": getattr(scope.get("route"), "path", "none"),
+        "route": route_of(scope),
         "status": status,
         "seconds": round(seconds, 4),
         "key": None if key is None else key.id,
     }
     _requests.info("request", extra={"fields": fields})
+
+
+def route_of(scope: Scope) -> str:
+    """Return the template of a request's route, "none" where no route took it.
+
+    Paths are the client's: there is no end of them, they may name a document, and a line break in one would begin a
+    line of its own in a log.
+    """
+    return str(getattr(scope.get("route"), "path", "none"))

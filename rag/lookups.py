@@ -3,10 +3,11 @@
 import base64
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import Query
+from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,6 +19,7 @@ from rag.datatypes import ScoredChunk
 from rag.errors import InvalidRequest, UnknownDocument
 from rag.filter import View
 from rag.jobs import Jobs
+from rag.keys import Key
 from rag.loader import Loader
 from rag.replies import (
     DocumentList,
@@ -41,6 +43,8 @@ MAX_LISTED = 1000
 MAX_ID = 4096  # characters of a document's id
 MAX_TEXT = 100_000  # characters of a document that are given at once
 
+_ITEMS = TypeAdapter(list[EmbeddingItem])
+
 
 class LookupRoutes:
     """The routes as methods. What is embedded is counted in `ledger`."""
@@ -57,17 +61,13 @@ class LookupRoutes:
         check_model(body.model, service.embedder_model)
         key = key_of(request)
         self._ledger.check(key)
-        job = self._jobs.quick(request, lambda: _embedded(service, body, lambda n: self._ledger.charge(key, n)))
+        job = self._jobs.embed(request, lambda: _embedded(service, body, key, self._ledger))
         parts = [part async for part in job]
-        vectors = [vector for vectors, _ in parts for vector in vectors]
         tokens = sum(tokens for _, tokens in parts)
-        return sent(
-            EmbeddingList(
-                data=[EmbeddingItem(index=i, embedding=vector) for i, vector in enumerate(vectors)],
-                model=service.embedder_model,
-                usage=EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens),
-            )
-        )
+        usage = EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens)
+        whole = EmbeddingList(data=[], model=service.embedder_model, usage=usage).model_dump_json().encode()
+        items = b",".join(items for items, _ in parts)
+        return Response(whole.replace(b'"data":[]', b'"data":[%b]' % items, 1), media_type="application/json")
 
     async def search(self, request: Request, body: SearchRequest) -> Response:
         """Find passages; the language model is not asked."""
@@ -127,9 +127,15 @@ class LookupRoutes:
 
 
 def _embedded(
-    service: Service, body: EmbeddingsRequest, charge: Callable[[int], None]
-) -> Iterator[tuple[list[list[float] | str], int]]:
-    """Yield some vectors at a time, encoded as asked for, with the tokens of their texts, which are charged."""
+    service: Service, body: EmbeddingsRequest, key: Key | None, ledger: Ledger
+) -> Iterator[tuple[bytes, int]]:
+    """Yield some vectors at a time, as items of a JSON list, with the tokens of their texts, which are charged.
+
+    A million numbers take a second to write. Written here and piece by piece, they hold up no other request.
+
+    Raises `BudgetSpent` before it begins, where others of the same key spent the rest while this one waited.
+    """
+    ledger.check(key)
     for start in range(0, len(body.texts), EMBEDDED_AT_ONCE):
         texts = body.texts[start : start + EMBEDDED_AT_ONCE]
         vectors = service.embedder.embed(texts)
@@ -141,8 +147,9 @@ def _embedded(
         else:
             encoded = vectors.tolist()
         tokens = sum(service.counter.count(text) for text in texts)
-        charge(tokens)
-        yield encoded, tokens
+        ledger.charge(key, tokens)
+        items = [EmbeddingItem(index=start + i, embedding=vector) for i, vector in enumerate(encoded)]
+        yield _ITEMS.dump_json(items)[1:-1], tokens
 
 
 def _hit(index: int, scored: ScoredChunk) -> Hit:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from rag import problems
-from rag.access import BEARER, is_known
+from rag.access import BEARER, is_known, view_of
 from rag.loader import IndexStatus, Loader
 from rag.replies import Health, IndexNow, Ready
 from rag.telemetry import Telemetry
@@ -93,14 +93,15 @@ class Operations:
                 "model": service.model,
                 "embedder": service.embedder_model,
                 "feedback": self._rated,
-                "index": _index_now(self._loader.index()),
+                "index": _index_now(self._loader.index(view_of(request))),
             }
         )
         return JSONResponse(named.model_dump())
 
-    def metrics(self) -> Response:  # in a thread: the model's process is asked for its figures
-        """Figures in Prometheus's text format."""
-        return Response(self._telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
+    def metrics(self, request: Request) -> Response:  # in a thread: the model's process is asked for its figures
+        """Figures in Prometheus's text format; documents are counted that the key may see."""
+        index = self._loader.index(view_of(request))
+        return Response(self._telemetry.exposition(index), media_type=CONTENT_TYPE_LATEST)
 
     async def page(self, request: Request) -> Response:
         """Return the chat page or one of its files."""

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from rag.api import UNSUPPORTED
-from rag.errors import BudgetSpent, LimitExceeded, Overloaded, SmallholdError
+from rag.errors import BudgetSpent, Overloaded, SmallholdError
 from rag.lanes import JobCancelled
 from rag.replies import ErrorBody, ErrorDetail
 
@@ -79,7 +79,7 @@ def install(app: FastAPI) -> None:
 
 def body_of(error: SmallholdError) -> ErrorBody:
     """The body that tells of one of our own errors; the hint follows the message."""
-    return _body(error.http_status, str(error), code=error.code)
+    return _body(error.http_status, str(error), code=error.code, param=error.param)
 
 
 def response(
@@ -100,8 +100,7 @@ def refusal(error: SmallholdError) -> JSONResponse:
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else {}
     if isinstance(error, BudgetSpent):
         headers["X-Should-Retry"] = "false"  # to OpenAI's clients, which try thrice within seconds otherwise
-    param = error.param if isinstance(error, LimitExceeded) else None
-    return response(error.http_status, str(error), code=error.code, param=param, headers=headers)
+    return response(error.http_status, str(error), code=error.code, param=error.param, headers=headers)
 
 
 def internal(request_id: str) -> JSONResponse:

@@ -318,7 +318,10 @@ class Health(BaseModel):
 
 
 class IndexNow(BaseModel):
-    """What answers come from: a generation of the index, and why what was published after it is not served."""
+    """What answers come from: a generation of the index, and why what was published after it is not served.
+
+    `documents` and `chunks` are those that the key may see.
+    """
 
     generation: str
     documents: int

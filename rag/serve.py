@@ -2,10 +2,13 @@
 
 import contextlib
 import gc
+import logging
 import math
 import os
 import signal
 import socket
+import sys
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ from operator import attrgetter
 from types import FrameType
 
 import uvicorn
+from rich.text import Text
 
 from rag.access import check_keys
 from rag.app import create_app
@@ -47,12 +51,15 @@ from rag.guard import is_loopback
 from rag.index import Index
 from rag.lazy import LazyModel
 from rag.logs import log_as_json
+from rag.malformed import Protocol
 from rag.manifest import published_stamp, read_synced
 from rag.pipeline import RagPipeline
 from rag.remote import EndpointGenerator
 from rag.segment import Segment
 from rag.service import IndexedDocument, IndexFacts, Service
 from rag.traces import open_traces
+
+logger = logging.getLogger(__name__)
 
 
 def run_server(settings: Settings) -> None:
@@ -71,13 +78,11 @@ def run_server(settings: Settings) -> None:
             at_once=settings.generator.sequences,
             traces=traces,
         )
-        url = _url(settings.server.host, listener.getsockname()[1])
-        err.print(f"smallhold at [bold]{url}[/]  (Ctrl-C ends it; ready when {url}/ready says so)")
-        if not is_loopback(settings.server.host):
-            err.print("[yellow]Keys and answers travel in the clear: put a proxy with TLS before this address.[/]")
+        _announce(_url(settings.server.host, listener.getsockname()[1]), settings.server)
         server = _Server(
             uvicorn.Config(
                 app,
+                http=Protocol,
                 log_level="warning",
                 log_config=uvicorn.config.LOGGING_CONFIG if plain else None,
                 ws="none",
@@ -89,6 +94,19 @@ def run_server(settings: Settings) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
+    _leave()
+
+
+def _announce(url: str, settings: ServerSettings) -> None:
+    """Say where the server is: to people, or in the log where programs read that."""
+    said = [f"smallhold at [bold]{url}[/]  (Ctrl-C ends it; ready when {url}/ready says so)"]
+    if not is_loopback(settings.host):
+        said.append("[yellow]Keys and answers travel in the clear: put a proxy with TLS before this address.[/]")
+    for line in said:
+        if settings.log == "plain":
+            err.print(line)
+        else:
+            logger.info(Text.from_markup(line).plain)
 
 
 class _Server(uvicorn.Server):
@@ -99,6 +117,17 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             os._exit(128 + sig)  # the model's process ends when it hears that this one is gone
         super().handle_exit(sig, frame)
+
+
+def _leave() -> None:
+    """End the process where a thread of ours is stuck, at an endpoint that says nothing or while it loads a model.
+
+    Python would wait for the one and pull the ground from under the other. What has to be closed is closed by now.
+    """
+    if any(thread.name.startswith("smallhold-") for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _load_collected(settings: Settings) -> Service:
@@ -143,7 +172,7 @@ class _Models:
         """Return the service over a generation, which is closed with the service's pipeline."""
         documents = listed(index)
         index.masks.rows(View(labels=frozenset()))  # the labels are looked up now, not by the first question
-        settings, generator, counts = self.settings, self.generator, index.manifest.counts
+        settings, generator = self.settings, self.generator
         return Service(
             pipeline=_Closing(self._pipeline(index), index),
             embedder=self.embedder,
@@ -157,7 +186,7 @@ class _Models:
             changed=index.manifest.created,
             synced=lambda: read_synced(settings.index.dir),
             costs=build_costs(settings.cost),
-            index=IndexFacts(index.generation, counts.documents, counts.chunks),
+            index=lambda view: seen(index, view),
             renew=lambda: self._newer(index),
             close=self._close,
         )
@@ -212,6 +241,16 @@ def left(documents: Sequence[IndexedDocument], index: Index, view: View) -> Sequ
     """Return the documents that a view leaves, ordered by id, of all of them in the order of their rows."""
     seen = index.masks.documents(view)
     return sorted(documents if seen is None else compress(documents, seen), key=attrgetter("id"))
+
+
+def seen(index: Index, view: View) -> IndexFacts:
+    """Return the generation, and how many documents and passages of it a view leaves."""
+    counts, documents, rows = index.manifest.counts, index.masks.documents(view), index.masks.rows(view)
+    return IndexFacts(
+        index.generation,
+        counts.documents if documents is None else int(documents.sum()),
+        counts.chunks if rows is None else int(rows.sum()),
+    )
 
 
 class _Closing:

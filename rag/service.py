@@ -64,7 +64,7 @@ class IndexedDocument:
 
 @dataclass(frozen=True, slots=True)
 class IndexFacts:
-    """What generation of the index answers come from, and how much is in it."""
+    """What generation of the index answers come from, and how much of it may be seen."""
 
     generation: str
     documents: int
@@ -82,8 +82,9 @@ class Service:
     `costs` says what an answer costs, None where nobody stated a price.
     `keeper` is None where the model runs in this process, `prefixes` where no model of ours runs. The latter may take a
     second.
-    `index` says what answers come from. `renew` returns a service over a newer generation of the index, with the same
-    models, None where this one is the newest; it raises the `SmallholdError` that says why a newer one cannot be used.
+    `index` says what answers come from, and how much of it a view leaves. `renew` returns a service over a newer
+    generation of the index, with the same models, None where this one is the newest; it raises the `SmallholdError`
+    that says why a newer one cannot be used.
     `close` releases what all generations share; what belongs to this one is closed with the pipeline.
     """
 
@@ -100,7 +101,7 @@ class Service:
     changed: datetime | None = None
     synced: Callable[[], datetime | None] = lambda: None
     costs: Costs | None = None
-    index: IndexFacts | None = None
+    index: Callable[[View], IndexFacts] | None = None
     renew: Callable[[], "Service | None"] | None = None
     close: Callable[[], None] = lambda: None
 

@@ -12,6 +12,7 @@ from rag.cost import Cost
 from rag.datatypes import Answer, PrefixCounters
 from rag.lanes import Lane
 from rag.loader import IndexStatus
+from rag.logs import route_of
 
 # A lookup takes milliseconds, an answer on two cores seconds, one behind a full queue minutes.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180)
@@ -95,10 +96,6 @@ class Telemetry:
         """Read whether the server is ready whenever the metrics are asked for."""
         self._ready.set_function(ready)
 
-    def watch_index(self, status: Callable[[], IndexStatus]) -> None:
-        """Read what answers come from whenever the metrics are asked for."""
-        self.registry.register(_Index(status))
-
     def watch_restarts(self, restarts: Callable[[], int]) -> None:
         """Read how often the model's process was started again whenever the metrics are asked for."""
         self.registry.register(_Restarts(restarts))
@@ -152,9 +149,11 @@ class Telemetry:
         """Count a refusal."""
         self._overloads.labels(lane).inc()
 
-    def exposition(self) -> bytes:
-        """Every figure in Prometheus's text format."""
-        return generate_latest(self.registry)
+    def exposition(self, index: IndexStatus) -> bytes:
+        """Every figure in Prometheus's text format; those of the index are given, since keys see different ones."""
+        of_the_index = CollectorRegistry()
+        of_the_index.register(_Index(index))
+        return generate_latest(self.registry) + generate_latest(of_the_index)
 
 
 class _Restarts(Collector):
@@ -172,17 +171,21 @@ class _Restarts(Collector):
 class _Index(Collector):
     """The generation of the index that is served, and what became of those that were published."""
 
-    def __init__(self, status: Callable[[], IndexStatus]) -> None:
+    def __init__(self, status: IndexStatus) -> None:
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the figures as they are now; without an index those that count alone."""
-        status = self._status()
+        """Yield the figures; without an index those that count alone."""
+        status = self._status
         if status.facts is not None:
             named = "Number of the index generation that answers come from."
             yield GaugeMetricFamily("smallhold_index_generation", named, value=int(status.facts.generation))
-            yield GaugeMetricFamily("smallhold_index_documents", "Documents in it.", value=status.facts.documents)
-            yield GaugeMetricFamily("smallhold_index_chunks", "Passages in it.", value=status.facts.chunks)
+            yield GaugeMetricFamily(
+                "smallhold_index_documents",
+                "Documents in it that this key may see.",
+                value=status.facts.documents,
+            )
+            yield GaugeMetricFamily("smallhold_index_chunks", "Passages in these.", value=status.facts.chunks)
         stale = "1 where a newer generation was published that cannot be served."
         yield GaugeMetricFamily("smallhold_index_stale", stale, value=status.fault is not None)
         published = CounterMetricFamily(
@@ -249,9 +252,4 @@ class Measured:
         try:
             await self._app(scope, receive, send_noting_status)
         finally:
-            self._telemetry.request_ended(_route(scope), status, time.perf_counter() - began)
-
-
-def _route(scope: Scope) -> str:
-    """The route's template. What no route took shares one label: paths are the client's and know no bound."""
-    return str(getattr(scope.get("route"), "path", "none"))
+            self._telemetry.request_ended(route_of(scope), status, time.perf_counter() - began)

@@ -2,11 +2,12 @@
 
 FastAPI makes the span of each request; below it is one of the whole answer, and below that one for each stage:
 `retrieval`, `chat MODEL` for the language model, the others by their own names. No text of questions, documents or
-answers is in any, and no key.
+answers is in any, no key, and no name of a document.
 
 https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-spans.md
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from typing import Any
 
 from opentelemetry import context as otel
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
 
 from rag.api import ChatRequest
 from rag.clock import watched
 from rag.datatypes import Answer, Delta, Usage
 from rag.errors import ConfigError, SmallholdError
 
+CLOSE_SECONDS = 3.0  # a collector that is not there is tried again and again, which no server's end waits for
 PROVIDER = "smallhold"  # of its own, since the convention names none for models that run here
 
 Attributes = Mapping[str, str | bool | int | float | list[str]]
@@ -35,11 +37,40 @@ class _Stage:
     end: int
 
 
+class _WithoutQuery(Tracer):
+    """A tracer whose spans say nothing of a URL's query, which may name a document."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    def start_span(self, name: str, *args: Any, **more: Any) -> Span:
+        told = more.get("attributes") or {}
+        more["attributes"] = {key: value for key, value in told.items() if key != "url.query"}
+        return self._tracer.start_span(name, *args, **more)
+
+    def start_as_current_span(self, *args: Any, **more: Any) -> Any:
+        return self._tracer.start_as_current_span(*args, **more)
+
+
+class _ForRequests(TracerProvider):
+    """The provider that FastAPI is given."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._provider = provider
+
+    def get_tracer(self, *args: Any, **more: Any) -> Tracer:
+        return _WithoutQuery(self._provider.get_tracer(*args, **more))
+
+
 class Traces:
-    """Makes the spans of answers. `provider` decides where they go, and whether any is kept."""
+    """Makes the spans of answers. `provider` decides where they go, and whether any is kept.
+
+    `for_requests` is the same for FastAPI, which makes those of requests.
+    """
 
     def __init__(self, provider: TracerProvider) -> None:
         self.provider = provider
+        self.for_requests: TracerProvider = _ForRequests(provider)
         self._tracer = provider.get_tracer("smallhold")
 
     def of_answer(
@@ -50,10 +81,12 @@ class Traces:
         return lambda: self._traced(parent, model, asked, begin)
 
     def close(self) -> None:
-        """Send what has not been sent yet."""
+        """Send what has not been sent yet, unless that takes longer than `CLOSE_SECONDS`."""
         shutdown = getattr(self.provider, "shutdown", None)
         if shutdown is not None:
-            shutdown()
+            sender = threading.Thread(target=shutdown, name="smallhold-traces", daemon=True)
+            sender.start()
+            sender.join(CLOSE_SECONDS)
 
     def _traced(
         self, parent: otel.Context, model: str, asked: Attributes, begin: Callable[[], Iterator[Delta]]

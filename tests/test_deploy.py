@@ -44,7 +44,7 @@ def exported() -> dict[str, set[str]]:
         service(Script(Delta("At six."), Delta(answer=answer))),
         costs=Costs(Prices(per_hour=1.0), Prices(None, 1.0, None, 1.0), "Large"),
         prefixes=PrefixCounters,
-        index=IndexFacts("000001", 1, 1),
+        index=lambda _: IndexFacts("000001", 1, 1),
     )
     with serving(lambda: loaded) as client:
         assert ask(client).status_code == 200

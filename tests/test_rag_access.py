@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import http.client
 import json
@@ -31,7 +32,7 @@ from rag.datatypes import Answer, Delta, Usage
 from rag.errors import ConfigError, KeysDamaged, KeysMissing
 from rag.keys import MadeKey, create_key, revoke_key
 from tests.conftest import REPOSITORY, smallhold
-from tests.test_rag_app import ANSWER, QUESTION, Script, ask, error, metric, service, serving, until
+from tests.test_rag_app import ANSWER, QUESTION, Script, WordLengths, ask, error, metric, service, serving, until
 from tests.test_rag_serve import start
 
 EVERYWHERE = "0.0.0.0"  # what the settings say; the tests' servers listen on loopback
@@ -304,6 +305,20 @@ def test_a_route_that_is_added_later_needs_a_key_and_sees_whose_it_is(keys) -> N
     assert told.json() == {"label": "good", "allow": ["board", "staff"]}
 
 
+def test_no_client_writes_a_line_of_its_own_into_the_log(caplog) -> None:
+    app = create_app(lambda: service(Script()), ServerSettings())
+
+    async def fails(request: Request) -> JSONResponse:
+        raise RuntimeError("a failure")
+
+    app.add_api_route("/fails/{rest:path}", fails)
+    (failed,) = calls(app, ("GET", "/fails/x%0D2026-01-01%20all%20is%20well", {}))
+    assert error(failed, 500)["code"] == "internal_error"
+    (record,) = [record for record in caplog.records if record.name == "rag.guard"]
+    assert record.getMessage().endswith(" failed: GET /fails/{rest:path}")
+    assert "all is well" not in caplog.text.replace("%20", " ")
+
+
 def test_a_websocket_does_not_slip_past(keys) -> None:
     app = create_app(lambda: service(Script()), ServerSettings(host=EVERYWHERE, keys=keys.path))
     sent = []
@@ -363,6 +378,35 @@ def test_embeddings_are_charged(tmp_path) -> None:
         client.headers.update(bearer(made.text))
         assert client.post("/v1/embeddings", json={"input": ["a b", "c"]}).json()["usage"]["total_tokens"] == 3
         assert error(client.post("/v1/embeddings", json={"input": "a"}), 429)["code"] == "insufficient_quota"
+
+
+def test_embeddings_that_wait_in_line_do_not_all_begin_on_the_last_tokens(tmp_path) -> None:
+    path = tmp_path / "keys.json"
+    made = create_key(path, "a", tokens_per_day=3)
+    entered, go = threading.Event(), threading.Event()
+
+    class Slow(WordLengths):
+        def embed(self, texts):
+            entered.set()
+            assert go.wait(20)
+            return super().embed(texts)
+
+    replies: list[int] = []
+    with serving(lambda: dataclasses.replace(service(Script()), embedder=Slow()), host=EVERYWHERE, keys=path) as client:
+        client.headers.update(bearer(made.text))
+
+        def embed() -> None:
+            replies.append(client.post("/v1/embeddings", json={"input": "a b c"}).status_code)
+
+        askers = [threading.Thread(target=embed) for _ in range(5)]
+        for asker in askers:
+            asker.start()
+        assert entered.wait(10)
+        until(lambda: metric(client, 'smallhold_queue_depth{lane="embed"}') == 4)
+        go.set()
+        for asker in askers:
+            asker.join(10)
+    assert sorted(replies) == [200, 429, 429, 429, 429]
 
 
 def test_whoever_leaves_before_the_end_has_spent_what_was_used(tmp_path) -> None:
@@ -567,6 +611,27 @@ def test_origins_that_are_named_may_ask_and_read_refusals(keys) -> None:
             read = client.get("/v1/models", headers={**bearer(keys.good.text), "Origin": stranger})
             for reply in (refused, read):
                 assert "access-control-allow-origin" not in reply.headers
+
+
+def test_origins_that_are_named_may_read_every_refusal() -> None:
+    """A page that is not let to read a refusal sees a network error, and not when to try again."""
+    named = {"Origin": "https://intranet.example"}
+    json_kind = {**named, "Content-Type": "application/json"}
+    with serving(
+        Script(RuntimeError("a failure")), cors_origins=(named["Origin"],), requests=1, max_body_bytes=1000
+    ) as client:
+        failed = client.post("/v1/chat/completions", json=QUESTION, headers=named)
+        large = client.post("/v1/search", content=b"x" * 1001, headers=json_kind)
+        elsewhere = client.get("/v1/models", headers={**named, "Host": "evil.example"})
+        with half_sent(client):
+            until(lambda: metric(client, "smallhold_requests_in_flight") == 2)
+            full = client.get("/v1/models", headers=named)
+    for reply, status in ((failed, 500), (large, 413), (elsewhere, 421), (full, 503)):
+        assert error(reply, status)
+        assert reply.headers["access-control-allow-origin"] == named["Origin"]
+        assert reply.headers["x-content-type-options"] == "nosniff"
+        assert reply.headers["x-request-id"]
+    assert full.headers["retry-after"]
 
 
 @pytest.mark.parametrize("origin", ["*", "https://*", "https://a.example/", "a.example", "null", "https://a@b", ""])

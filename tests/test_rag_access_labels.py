@@ -19,7 +19,7 @@ from rag.labels import LabelRule
 from rag.pipeline import RagPipeline
 from rag.prompt import load_prompt
 from rag.retrieve import FusedRetriever
-from rag.serve import left, listed
+from rag.serve import left, listed, seen
 from rag.service import Service
 from tests.conftest import WordEmbedder
 from tests.test_rag_access import WRONG, Keys, bearer, routes, send
@@ -103,6 +103,7 @@ def load(index: Index) -> Service:
         "words",
         lambda view: left(documents, index, view),
         document=index.document,
+        index=lambda view: seen(index, view),
     )
 
 
@@ -170,6 +171,16 @@ def test_documents_that_are_hidden_are_not_listed_nor_counted(client, people, wh
     assert page.json()["total"] == page.json()["chunks"] == len(page.json()["data"]) == 20 * len(people[who].sees)
     row = next(row for row in page.json()["data"] if row["id"] == "open/opensecret-03.md")
     assert (row["type"], row["date"], row["tags"]) == ("markdown", "2024-04-01", [])
+
+
+@pytest.mark.parametrize("who", ["hr", "none", "board", "every"])
+def test_no_figure_counts_documents_that_are_hidden(client, people, who) -> None:
+    seen = 20 * len(people[who].sees)
+    ready = client.get("/ready", headers=people[who].headers).json()["index"]
+    assert (ready["documents"], ready["chunks"]) == (seen, seen)
+    figures = client.get("/metrics", headers=people[who].headers).text.splitlines()
+    assert f"smallhold_index_documents {seen}.0" in figures
+    assert f"smallhold_index_chunks {seen}.0" in figures
 
 
 @pytest.mark.parametrize("who", ["hr", "none", "board", "every"])

@@ -46,6 +46,7 @@ from rag.errors import (
     UnknownDocument,
 )
 from rag.filter import EVERYTHING, View
+from rag.malformed import Protocol
 from rag.options import AskOptions
 from rag.pipeline import ABSTENTION_TEXT, UNATTAINABLE_TEXT, RagPipeline
 from rag.prompt import Prompt
@@ -153,7 +154,7 @@ def serving(
     loader = load if callable(load) else lambda: service(load)
     app = create_app(loader, ServerSettings(**settings), feedback=feedback, traces=traces)
     listener = listening()
-    config = uvicorn.Config(app, log_level="critical", ws="none", timeout_graceful_shutdown=graceful)
+    config = uvicorn.Config(app, http=Protocol, log_level="critical", ws="none", timeout_graceful_shutdown=graceful)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -518,6 +519,8 @@ def test_usage_comes_in_a_chunk_without_choices(client):
     assert last["choices"] == []
     assert last["usage"]["total_tokens"] == 43
     assert last["usage"]["prompt_tokens_details"] == {"cached_tokens": 30}
+    # Whoever looks for the sources in the last chunk finds them there, whichever that is.
+    assert last["citations"] == chunks[-1]["citations"] == ask(client).json()["citations"]
 
 
 def test_text_streamed_with_a_trailing_blank_is_not_said_twice():
@@ -668,7 +671,7 @@ def test_bad_json_is_told_with_its_place(client):
 
 def test_unknown_models_routes_and_methods(client):
     refused = error(ask(client, model="gpt-9"), 404)
-    assert refused["code"] == "model_not_found"
+    assert (refused["code"], refused["param"]) == ("model_not_found", "model")
     assert refused["message"].endswith("Known: small-1b, smallhold, default.")
     assert error(client.post("/v1/embeddings", json={"input": "x", "model": "small-1b"}), 404)["code"] == (
         "model_not_found"
@@ -688,7 +691,7 @@ def test_errors_of_the_pipeline_have_their_status():
     with serving(Script(too_long)) as client:
         for stream in (False, True):
             refused = error(ask(client, stream=stream), 400)
-            assert refused["code"] == "context_length_exceeded"
+            assert (refused["code"], refused["param"]) == ("context_length_exceeded", "messages")
             assert refused["message"] == "5000 tokens do not fit 4096\nAsk a shorter question."
 
 
@@ -828,6 +831,50 @@ def test_every_response_has_the_security_headers_and_no_cors(client):
     assert not [name for name in crossing.headers if name.startswith("access-control")]
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00",  # https, to a server that speaks http
+        b"GET / HTTP/1.1\r\nbad header\r\n\r\n",
+        b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\nno length\r\n",
+    ],
+    ids=["tls", "header", "chunk"],
+)
+def test_what_is_no_http_is_refused_like_everything_else(client, sent, caplog):
+    assert raw(client, sent).status_code == 400
+    refused = raw(client, sent)
+    assert error(refused, 400)["type"] == "invalid_request_error"
+    assert refused.headers["x-content-type-options"] == "nosniff"
+    assert "frame-ancestors 'none'" in refused.headers["content-security-policy"]
+    assert refused.headers["connection"] == "close"
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_a_body_that_goes_wrong_behind_the_answer_closes_the_connection_and_no_more(client, caplog):
+    head = b"POST /v1/search HTTP/1.1\r\nHost: evil.example\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as connection:
+        connection.sendall(head)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 421 ")
+        connection.sendall(b"no length\r\n")
+        while connection.recv(65_536):
+            pass
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def raw(client: httpx.Client, sent: bytes) -> httpx.Response:
+    """What is answered to these bytes, up to the end of the connection."""
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as connection:
+        connection.sendall(sent)
+        answer = b""
+        while more := connection.recv(65_536):
+            answer += more
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = [tuple(line.split(": ", 1)) for line in lines]
+    return httpx.Response(int(status.split(" ")[1]), headers=headers, content=body)
+
+
 def test_request_ids_are_taken_over_where_they_are_plain(client):
     assert client.get("/health", headers={"X-Request-Id": "abc_1.2-3"}).headers["x-request-id"] == "abc_1.2-3"
     for odd in ("a b", "x" * 129, "é".encode("latin-1"), ""):
@@ -953,6 +1000,31 @@ def test_shutdown_cuts_an_answer_that_takes_too_long():
     assert pipeline.closed
 
 
+def test_figures_that_are_slow_to_come_hold_nothing_up():
+    """A model's process that hangs is waited for a second by each who asks for its figures, in a thread of a few."""
+    asked, go = threading.Semaphore(0), threading.Event()
+
+    def prefixes() -> PrefixCounters:
+        asked.release()
+        assert go.wait(20)
+        return PrefixCounters()
+
+    with serving(lambda: dataclasses.replace(service(Script()), prefixes=prefixes)) as client:
+        watchers = [threading.Thread(target=client.get, args=["/metrics"]) for _ in range(60)]
+        for watcher in watchers:
+            watcher.start()
+        try:
+            for _ in range(40):  # as many threads as there are
+                assert asked.acquire(timeout=10)
+            for path in ("/health", "/ready", "/v1/models"):
+                assert client.get(path, timeout=2).status_code == 200
+            assert error(client.get("/v1/search", timeout=2), 405)
+        finally:
+            go.set()
+            for watcher in watchers:
+                watcher.join(20)
+
+
 # Everything else
 
 
@@ -974,6 +1046,54 @@ def test_many_embeddings_keep_their_order(client):
     body = client.post("/v1/embeddings", json={"input": ["x" * n for n in range(1, 101)]}).json()
     ratios = [item["embedding"][0] / item["embedding"][1] for item in body["data"]]
     np.testing.assert_allclose(ratios, range(1, 101), rtol=1e-5)
+
+
+def test_many_texts_to_be_embedded_hold_no_search_up():
+    entered, go = threading.Event(), threading.Event()
+
+    class Slow(WordLengths):
+        def embed(self, texts: Sequence[str]) -> np.ndarray:
+            entered.set()
+            assert go.wait(20)
+            return super().embed(texts)
+
+    with serving(lambda: dataclasses.replace(service(Script()), embedder=Slow())) as client:
+        embedding = threading.Thread(target=client.post, args=["/v1/embeddings"], kwargs={"json": {"input": "a"}})
+        embedding.start()
+        try:
+            assert entered.wait(10)
+            assert client.post("/v1/search", json={"query": "ferry"}, timeout=5).status_code == 200
+            assert client.get("/v1/documents", timeout=5).status_code == 200
+        finally:
+            go.set()
+            embedding.join(20)
+
+
+def test_many_numbers_hold_no_other_request_up():
+    class Long(WordLengths):
+        def embed(self, texts: Sequence[str]) -> np.ndarray:
+            return np.full((len(texts), 384), 1 / 384**0.5, dtype=np.float32)
+
+    with serving(lambda: dataclasses.replace(service(Script()), embedder=Long())) as client:
+        waits: list[float] = []
+        over = threading.Event()
+
+        def watch() -> None:
+            with httpx.Client(base_url=client.base_url, timeout=20) as watcher:
+                while not over.is_set():
+                    began = time.monotonic()
+                    assert watcher.get("/health").status_code == 200
+                    waits.append(time.monotonic() - began)
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        began = time.monotonic()
+        reply = client.post("/v1/embeddings", json={"input": ["a b"] * 2048, "encoding_format": "float"})
+        took = time.monotonic() - began
+        over.set()
+        watching.join(20)
+    assert len(reply.content) > 10_000_000
+    assert max(waits) < took / 3
 
 
 @pytest.mark.parametrize(

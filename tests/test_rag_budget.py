@@ -5,7 +5,9 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -145,6 +147,27 @@ def test_threads_and_servers_that_spend_at_once_lose_nothing(path: Path, watch: 
         ledger.close()
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["the first look", "a later look"])
+def test_whoever_looks_does_not_wait_for_whoever_writes(ledger: Ledger, path: Path, known: bool) -> None:
+    """The event loop looks before each request: a disk that is slow to take an answer's tokens must not stop it."""
+    ledger.charge(key(), 7)
+    if known:
+        ledger.check(key())
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        writer = threading.Thread(target=ledger.charge, args=[key(), 60])
+        writer.start()
+        began = time.monotonic()
+        while time.monotonic() - began < 0.5:
+            ledger.check(key())
+            time.sleep(0.02)
+        assert time.monotonic() - began < 2  # a write waits for five seconds
+        assert writer.is_alive()
+        other.execute("COMMIT")
+        writer.join(10)
+    assert ledger.spent(key()) == 67
+
+
 def test_without_a_budget_nothing_is_counted_or_written(ledger: Ledger, path: Path) -> None:
     for nobody in (None, key(tokens=None)):
         ledger.check(nobody)
@@ -223,6 +246,16 @@ def test_a_delta_that_does_not_tell_leaves_what_the_one_before_told(ledger: Ledg
     with pytest.raises(RuntimeError):
         list(charged(ledger, key(), failing))
     assert ledger.spent(key()) == 32
+
+
+def test_an_endpoint_that_tells_no_usage_is_charged_by_what_was_estimated(ledger: Ledger) -> None:
+    def silent() -> Iterator[Delta]:
+        yield Delta(usage=Usage(prompt=30))
+        yield Delta("x", usage=Usage(prompt=30, completion=4))
+        yield Delta(answer=Answer("x"))
+
+    list(charged(ledger, key(), silent))
+    assert ledger.spent(key()) == 34
 
 
 def test_one_that_waited_until_the_budget_was_spent_is_not_begun(ledger: Ledger) -> None:

@@ -27,6 +27,8 @@ from tests.test_rag_app import ANSWER, Script, service
 
 class Slow(Script):
     def stream(self, question, history, options):
+        if "stuck" in question:
+            time.sleep(120)
         if "break" in question:
             raise ValueError("The north ferry leaves at six.")
         yield Delta("At ")
@@ -48,7 +50,9 @@ def served(answer_seconds: float, drain: float = 30, log: str = "plain") -> Iter
     with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
-            found = re.search(r"http://\S+:\d+", process.stderr.readline())
+            first = process.stderr.readline()
+            assert (log == "json") == first.startswith("{")
+            found = re.search(r"http://\S+:\d+", first)
             assert found
             end = time.monotonic() + 60
             while httpx.get(f"{found[0]}/ready").status_code != 200:
@@ -109,6 +113,28 @@ def test_what_takes_longer_than_the_drain_is_cut() -> None:
         assert "data: [DONE]" not in asking.lines
 
 
+def test_work_that_cannot_be_cancelled_holds_up_no_end() -> None:
+    """As where the model is an endpoint that says nothing: its silence is waited for, two minutes as it stands."""
+    with served(answer_seconds=0, drain=1) as (process, url):
+        replies: list[httpx.Response] = []
+        body = {"messages": [{"role": "user", "content": "stuck"}]}
+        chat = f"{url}/v1/chat/completions"
+        asking = threading.Thread(target=lambda: replies.append(httpx.post(chat, json=body, timeout=60)))
+        asking.start()
+        while 'smallhold_running{lane="chat"} 1.0' not in httpx.get(f"{url}/metrics").text:
+            time.sleep(0.02)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert time.monotonic() - began < 15
+        asking.join(10)
+    (cut,) = replies
+    assert cut.status_code == 503
+    assert cut.json()["error"]["type"] == "server_error"
+    assert cut.headers["x-content-type-options"] == "nosniff"
+    assert cut.headers["retry-after"]
+
+
 def test_told_twice_it_ends_at_once() -> None:
     with served(answer_seconds=60) as (process, url):
         asking = Asking(url)
@@ -134,7 +160,7 @@ def test_the_log_is_json_with_request_ids_and_without_texts_or_paths(tmp_path: P
         httpx.get(f"{url}/health")
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=30)[1]
-    lines: list[dict[str, Any]] = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    lines: list[dict[str, Any]] = [json.loads(line) for line in said.splitlines()]
     requests = [line for line in lines if line["logger"] == "smallhold.requests"]
     assert [(line["route"], line["status"]) for line in requests] == [
         ("/v1/chat/completions", 200),

@@ -74,7 +74,7 @@ class Shelf:
             "words",
             lambda _: [],
             loaded_at=float(len(self.opened_at)),
-            index=IndexFacts(f"{self.stamp:06}", 10 * self.stamp, 100),
+            index=lambda _: IndexFacts(f"{edition.number:06}", 10 * edition.number, 100),
             renew=renew,
             close=close,
         )

@@ -2,15 +2,17 @@
 
 import dataclasses
 import re
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from rag.config import FeedbackSettings
 from rag.cost import Costs, Prices
-from rag.datatypes import Answer, Citation, Message, Span
-from rag.errors import IndexMissing
+from rag.datatypes import Answer, Citation, Delta, Message, Span
+from rag.errors import IndexMissing, ModelDied
 from rag.feedback import FeedbackBook, Opinion
 from rag.keys import create_key, revoke_key
+from rag.options import AskOptions
 from tests import page_fakes
 from tests.page_fakes import (
     ANSWERS,
@@ -236,6 +238,21 @@ def test_a_connection_that_breaks_in_mid_answer_leaves_what_came_and_a_way_on(pa
     page.route("**/v1/chat/completions", lambda route: route.fulfill(body="", content_type="text/event-stream"))
     ask(page, "ferry?")
     expect(finished(page, 2).locator(".problem-text")).to_have_text("The answer broke off.")
+
+
+def test_a_model_that_dies_in_mid_answer_is_told_and_the_server_is_looked_at(page, served, monkeypatch):
+    def dies(question: str, history: Sequence[Message], options: AskOptions) -> Iterator[Delta]:
+        yield Delta("At six")
+        raise ModelDied("the process that ran the model died of SIGSEGV", hint="Try again in a moment.")
+
+    expect(page.locator("#state")).to_have_attribute("data-status", "ready")
+    monkeypatch.setattr(served.pipeline, "stream", dies)
+    with page.expect_request("**/ready"):
+        ask(page, "ferry?")
+    turn = finished(page)
+    expect(turn.locator(".answer-text")).to_have_text("At six")
+    expect(turn.locator(".problem-text")).to_have_text("The process that ran the model died of SIGSEGV.")
+    expect(turn.get_by_role("button", name="Try again")).to_be_visible()
 
 
 def test_a_hundred_messages_are_shown_and_the_last_of_them_sent(page, served):
@@ -526,6 +543,7 @@ def test_answers_are_rated_where_the_server_takes_it(browser, tmp_path):
         turn.get_by_label("Comment").fill("<b>Too early</b>")
         turn.get_by_role("button", name="Send").click()
         expect(turn.get_by_label("Comment")).to_be_hidden()
+        expect(down).to_be_focused()
         assert [one.opinion for one in book.read()] == [Opinion("down", "<b>Too early</b>", "At seven.")]
         down.click()
         expect(turn.get_by_role("status")).to_have_text("Taken back: nothing is kept.")
@@ -560,6 +578,21 @@ def test_an_answer_is_copied_with_its_sources(browser, served):
             "[1] The north ferry, page 3 (docs/ferry-north.md)\n"
             "[2] Letter of 1902 (https://archive.example/1902)"
         )
+
+
+def test_an_answer_is_copied_where_the_page_came_by_http_from_another_machine(page):
+    """There browsers have no clipboard to write to; whoever does not see the button is told all the same."""
+    page.add_init_script("Object.defineProperty(navigator, 'clipboard', {value: undefined});")
+    page.reload()
+    ask(page, "ferry?")
+    finished(page).get_by_role("button", name="Copy answer").click()
+    copied = page.get_by_role("button", name="Copied")
+    expect(copied).to_be_focused()
+    expect(page.locator("#announcer")).to_have_text("Copied")
+    expect(page.locator("textarea")).to_have_count(1)  # what was selected to be copied has gone
+    page.get_by_label("Your question").focus()
+    page.keyboard.press("Control+V")
+    expect(page.get_by_label("Your question")).to_have_value(re.compile(r"^At six .+\n\[1\] The north ferry"))
 
 
 def test_the_page_waits_for_the_model(browser):

@@ -51,6 +51,18 @@ def test_the_keyboard_is_enough(page, served):
     expect(page.get_by_label("Your question")).to_have_value("x")
 
 
+def test_the_button_that_stops_leaves_the_focus_where_something_can_be_done(page, served):
+    served.pipeline.pace = 0.02
+    ask(page, "a long one")
+    expect(page.locator(".answer-text").last).to_contain_text("and so")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Stop")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator(".stopped")).to_have_count(1)
+    expect(page.get_by_role("button", name="Ask")).to_be_disabled()
+    expect(page.get_by_label("Your question")).to_be_focused()
+
+
 def test_shortcuts_need_two_modifiers_and_work_from_anywhere(page):
     ask(page, "ferry?")
     finished(page)
@@ -330,8 +342,12 @@ FORBIDDEN = """for (const name of ["localStorage", "sessionStorage"])
   Object.defineProperty(window, name, {get() { throw new DOMException("denied", "SecurityError"); }});"""
 FULL = 'Storage.prototype.setItem = () => { throw new DOMException("full", "QuotaExceededError"); };'
 
+# As after a crash of the browser, when what holds it is damaged: it is there, and nothing can be done with it.
+BROKEN = """for (const name of ["getItem", "setItem", "removeItem"])
+  Storage.prototype[name] = () => { throw new DOMException("corrupted", "UnknownError"); };"""
 
-@pytest.mark.parametrize("storage", [FORBIDDEN, FULL], ids=["forbidden", "full"])
+
+@pytest.mark.parametrize("storage", [FORBIDDEN, FULL, BROKEN], ids=["forbidden", "full", "broken"])
 def test_without_storage_everything_works_until_the_page_is_left(browser, storage, tmp_path):
     keys = tmp_path / "keys.json"
     key = create_key(keys, "reader").text
@@ -350,7 +366,7 @@ def test_without_storage_everything_works_until_the_page_is_left(browser, storag
         assert len(served.pipeline.asked[1][1]) == 2
         page.get_by_role("button", name="History").click()
         expect(page.get_by_role("dialog")).to_contain_text("gone when the page is closed")
-        if storage is FORBIDDEN:  # then it is kept by the page itself
+        if storage is not FULL:  # then it is kept by the page itself
             page.get_by_role("dialog").get_by_role("button", name="Delete all").click()
         page.get_by_role("button", name="Close").click()
         page.get_by_role("button", name="New chat").click()

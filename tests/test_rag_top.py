@@ -39,7 +39,9 @@ def priced() -> Iterator[httpx.Client]:
 
     def load():
         loaded = service(Script(Delta("At six."), answered))
-        return dataclasses.replace(loaded, costs=costs, prefixes=lambda: counters, index=IndexFacts("000012", 37, 301))
+        return dataclasses.replace(
+            loaded, costs=costs, prefixes=lambda: counters, index=lambda _: IndexFacts("000012", 37, 301)
+        )
 
     with serving(load) as client:
         yield client
@@ -54,7 +56,8 @@ def test_one_look_tells_what_happened_since_the_start(capsys: pytest.CaptureFixt
     said = shown(capsys)
     assert said["server"].startswith(f"{str(client.base_url).rstrip('/')}, small-1b, ready, up ")
     assert re.fullmatch(
-        r"\d+\.\d\d/s, 0 in flight; worked on: chat 0, lookup 0; waiting: chat 0, lookup 0", said["requests"]
+        r"\d+\.\d\d/s, 0 in flight; worked on: chat 0, embed 0, lookup 0; waiting: chat 0, embed 0, lookup 0",
+        said["requests"],
     )
     assert said["refused"] == "400: 1"
     assert re.fullmatch(r"4 \(\d+\.\d\d/s\), abstained 0%", said["answers"])
@@ -106,11 +109,25 @@ def test_where_no_server_answers_is_an_error_that_says_what_to_do(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("url", "error"), [("ftp://a", ConfigError), ("http://", ConfigError), ("http://127.0.0.1:1", Unavailable)]
+    ("url", "error"),
+    [
+        ("ftp://a", ConfigError),
+        ("http://", ConfigError),
+        ("http://[::1", ConfigError),
+        ("http://127.0.0.1:80a", ConfigError),
+        ("http://127.0.0.1:99999", ConfigError),
+        ("http://127.0.0.1:1", Unavailable),
+    ],
 )
 def test_a_bad_address_is_an_error(url: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         show_once(url, None)
+
+
+@pytest.mark.parametrize("key", ["shk\u20111", "shk-1\nX: y"])
+def test_what_can_be_no_key_is_an_error(key: str) -> None:
+    with pytest.raises(ConfigError, match="API key"):
+        show_once("http://127.0.0.1:1", key)
 
 
 def test_another_program_at_that_address_is_told(tmp_path: Path) -> None:

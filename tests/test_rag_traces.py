@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -158,8 +159,10 @@ def test_nothing_that_was_asked_read_or_said_is_in_any_span(tmp_path: Any) -> No
             client.headers["Authorization"] = f"Bearer {key}"
             ask(client)
             ask(client, stream=True).read()
+            client.get("/v1/documents/text", params={"id": "secret-name.md"})
     told = repr([(span.name, span.attributes, span.told) for span in recorder.spans])
-    for text in ("ferry leave", "At six", "north ferry", key, "too long"):
+    assert len(recorder.named("GET /v1/documents/text")) == 3
+    for text in ("ferry leave", "At six", "north ferry", key, "too long", "secret-name"):
         assert text not in told
     assert len(recorder.named("invoke_workflow smallhold")) == 6
 
@@ -236,6 +239,20 @@ def test_the_sdk_gets_the_same_spans() -> None:
     assert spans["chat small-1b"].parent.span_id == whole.context.span_id
     assert spans["retrieval"].attributes["gen_ai.operation.name"] == "retrieval"
     assert spans["chat small-1b"].attributes["gen_ai.usage.output_tokens"] == 2
+
+
+def test_a_collector_that_does_not_answer_holds_up_no_end() -> None:
+    class Unheard(Recorder):
+        def shutdown(self) -> None:
+            gone.wait(60)
+            super().shutdown()
+
+    gone, recorder = threading.Event(), Unheard()
+    began = time.monotonic()
+    Traces(recorder).close()
+    assert time.monotonic() - began < 20
+    gone.set()
+    until(lambda: recorder.closed)
 
 
 def test_without_the_sdk_the_setting_is_an_error_that_names_the_extra() -> None:

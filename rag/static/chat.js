@@ -3,7 +3,7 @@
 import { ask, keyId } from "/static/client.js";
 import { Figures } from "/static/figures.js";
 import { chats, current, forget, forgetAll, isKept, keep, newId, setCurrent } from "/static/history.js";
-import { button, count, make, moment } from "/static/make.js";
+import { announce, button, count, make, moment } from "/static/make.js";
 import { Turn } from "/static/view.js";
 
 const KEPT_TURNS = 10; // earlier questions and answers sent along
@@ -13,10 +13,6 @@ const byId = (id) => document.getElementById(id);
 const question = byId("question");
 const send = byId("send");
 const turns = byId("turns");
-
-function announce(text) {
-  byId("announcer").textContent = text;
-}
 
 /**
  * The view with the questions. `onTrouble` is called where an answer failed in a way that concerns the server, `onShow`
@@ -198,7 +194,9 @@ export class Chat {
   showSend() {
     send.textContent = this.running ? "Stop" : "Ask";
     send.classList.toggle("stopping", Boolean(this.running));
-    send.disabled = !this.running && (!this.ready || !question.value.trim());
+    const idle = !this.running && (!this.ready || !question.value.trim());
+    if (idle && document.activeElement === send) focusQuestion(); // what is disabled loses the focus to nowhere
+    send.disabled = idle;
   }
 
   submit() {
@@ -210,8 +208,7 @@ export class Chat {
     if (!text || !this.ready) return;
     question.value = "";
     grow();
-    if (matchMedia("(pointer: fine)").matches) question.focus();
-    else question.blur(); // a touch keyboard would cover the answer
+    focusQuestion();
     this.start(text);
   }
 
@@ -239,6 +236,11 @@ export class Chat {
       byId("chats-close").focus();
     });
   }
+}
+
+function focusQuestion() {
+  if (matchMedia("(pointer: fine)").matches) question.focus();
+  else question.blur(); // a touch keyboard would cover the answer
 }
 
 function grow() {

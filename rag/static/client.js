@@ -78,7 +78,7 @@ export async function* ask(messages, signal) {
       break;
     }
     const chunk = JSON.parse(data);
-    if (chunk.error) throw problem(chunk.error.message, 500);
+    if (chunk.error) throw problem(chunk.error.message, 503); // whatever it is, it came from within the server
     yield chunk;
   }
   if (!done) throw new Problem("The answer broke off.", { hint: "The server may have been stopped. Try again." });

@@ -59,7 +59,9 @@ export function opinion(id) {
     details.onsubmit = async (event) => {
       event.preventDefault();
       const sent = await send(rating, comment.input.value.trim(), rating === "down" ? right.input.value.trim() : "");
-      if (sent) details.hidden = true;
+      if (!sent) return;
+      details.hidden = true;
+      thumbs[rating].focus(); // the button that had the focus is gone
     };
   }
 

@@ -18,6 +18,11 @@ export function button(label, onClick, className = "small") {
   return made;
 }
 
+/** Have something read out that is seen elsewhere. */
+export function announce(text) {
+  document.getElementById("announcer").textContent = text;
+}
+
 /** Where a source is found, in words: of files of the server's the path within what was indexed. */
 export function whereabouts(source) {
   return !source.uri || /^file:/i.test(source.uri) ? source.document_id : source.uri;

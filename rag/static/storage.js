@@ -1,10 +1,12 @@
-// The browser's storage: the tab's and the lasting one. Either may be forbidden by the browser's settings, or full.
+// The browser's storage: the tab's and the lasting one. Either may be forbidden by the browser's settings, full, or
+// broken, as after a crash of the browser.
 
 class Shelf {
   constructor(open) {
     this.memory = new Map(); // in place of what is forbidden: it goes with the page
     try {
       this.storage = open();
+      this.storage?.getItem("smallhold");
     } catch {
       this.storage = null;
     }

@@ -2,7 +2,7 @@
 
 import { nearCard, sourceCard } from "/static/cards.js";
 import { sentence } from "/static/client.js";
-import { DOT, button, make, pageOf, whereabouts } from "/static/make.js";
+import { DOT, announce, button, make, pageOf, whereabouts } from "/static/make.js";
 import { opinion } from "/static/feedback.js";
 
 /** One question with what became of it. */
@@ -146,11 +146,20 @@ function plain(content, citations) {
 }
 
 async function copyText(pressed, text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    pressed.textContent = "Copied";
-  } catch {
-    pressed.textContent = "Copying is not allowed here";
-  }
+  const copied = await navigator.clipboard?.writeText(text).then(() => true, () => false);
+  pressed.textContent = copied || copySelected(text) ? "Copied" : "Copying is not allowed here";
+  pressed.focus();
+  announce(pressed.textContent);
   setTimeout(() => (pressed.textContent = "Copy answer"), 2000);
+}
+
+/** Copy as browsers did before: pages that came by http from another machine are given nothing newer. */
+function copySelected(text) {
+  const field = make("textarea", "unseen");
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  const copied = document.execCommand("copy");
+  field.remove();
+  return copied;
 }
