@@ -48,7 +48,7 @@ def test_a_served_model_has_a_process_of_its_own(made: list[tuple[Any, ...]], tm
         "folder_bytes": 0,
         "build": build.build_key(),
     }
-    guarded = ("GuardedGenerator", (options, None), {"timeout": 60.0})
+    guarded = ("GuardedGenerator", (options, None), {"timeout": 120.0})
     assert made == [("LlamaVocabulary", (Path("m.gguf"),), {}), guarded]
 
 
