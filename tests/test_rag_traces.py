@@ -224,11 +224,11 @@ def test_probes_are_not_traced_and_without_traces_nothing_is_watched() -> None:
 
 
 def test_the_sdk_gets_the_same_spans() -> None:
-    export = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-    exporter, provider = export.InMemorySpanExporter(), TracerProvider()
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     with serving(pipeline("At six."), traces=Traces(provider)) as client:
         assert ask(client).status_code == 200
