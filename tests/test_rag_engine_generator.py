@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rag.datatypes import Message, Piece, Sampling
-from rag.engine.context import ATTENTION_ROWS, Context, Part
+from rag.engine.context import Context, Part
 from rag.engine.generator import LlamaGenerator
 from rag.engine.grammar import schema_grammar
 from rag.engine.native import LlamaVocabulary, Model
@@ -259,7 +259,7 @@ def test_a_tuned_model_reads_in_its_own_steps_and_keeps_its_states_apart(tiny_mo
     tuning = Tuning(batch=64, micro_batch=32, flash_attention="on", kv_type="q8_0")
     model = Model(tiny_model)
     tuned, plain = (Context(model, cells=256, sequences=4, tuning=t) for t in (tuning, UNTUNED))
-    assert tuned.batch == tuning.alone + ATTENTION_ROWS + 4 == 324
+    assert tuned.batch == tuning.alone + 4 == 260
     assert tuned.identity != plain.identity
     for context in (tuned, plain):
         context.close()

@@ -9,7 +9,7 @@ import pytest
 from rag.datatypes import Sampling
 from rag.engine import watch
 from rag.engine.batch import AnyTask, plan
-from rag.engine.context import ATTENTION_ROWS, Part
+from rag.engine.context import Part
 from rag.engine.sampling import Writer
 from rag.engine.task import Scoring, Writing
 from rag.errors import DeadlinePassed, ModelLoadFailed, Overloaded, SmallholdError, Unavailable
@@ -464,14 +464,6 @@ def test_scorings_and_a_long_prompt_fit_into_one_batch_together() -> None:
     turns = plan([*scorings, long], context, UNTUNED.batch)
     assert sum(turn.tokens for turn in turns) == context.batch
     assert [turn.tokens for turn in turns] == [1] * 8 + [UNTUNED.batch - 6]
-
-
-def test_a_short_rest_is_read_with_what_is_before_it() -> None:
-    context = FakeContext(batch=UNTUNED.batch + ATTENTION_ROWS + 4)
-    for length, read in [(150, 150), (UNTUNED.batch + ATTENTION_ROWS, UNTUNED.batch), (1000, UNTUNED.batch)]:
-        task = writing(prompt(length))
-        task.sequence = 0
-        assert [turn.tokens for turn in plan([task], context, UNTUNED.batch)] == [read]
 
 
 @pytest.mark.parametrize("fickle", [0, 0.2])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rag.engine.context import ATTENTION_ROWS, ContextLike, Part, TokenArray
+from rag.engine.context import ContextLike, Part, TokenArray
 from rag.engine.lookup import NO_DRAFT
 from rag.engine.task import Task
 
@@ -41,25 +41,19 @@ class Turn(NamedTuple):
 
 
 def plan(tasks: Sequence[AnyTask], context: ContextLike, read_tokens: int) -> list[Turn]:
-    """Share out a batch among tasks in their order. Prompts get up to `read_tokens` together, and a short rest more.
-
-    Such a rest takes longer in a batch of its own: 187 tokens at once took 13% less than 128 and 59, 571 7% less than
-    512 and 59 (540 as long as 512 and 28).
-    """
+    """Share out a batch among tasks in their order. Prompts get up to `read_tokens` together."""
     outputs = context.outputs
     turns = []
     for task in [task for task in tasks if not task.held and task.unread == 1]:
         turns.append(Turn(task, 1, task.outputs(1)))
         outputs -= turns[-1].outputs
-    room = context.batch - len(turns)  # scorings come on top of the answers that there is room for
+    budget = min(read_tokens, context.batch - len(turns))  # scorings come on top of the answers that there is room for
     for task in [task for task in tasks if not task.held and task.unread > 1]:
         silent = max(0, task.first_output - task.read)  # tokens whose logits nobody wants
-        most = min(task.unread, room, silent + outputs)
-        whole = most == task.unread < read_tokens + ATTENTION_ROWS
-        count = most if whole else min(most, read_tokens)
-        if read_tokens > 0 and count:
+        count = min(task.unread, budget, silent + outputs)
+        if count:
             turns.append(Turn(task, count, task.outputs(count)))
-            read_tokens, room, outputs = read_tokens - count, room - count, outputs - turns[-1].outputs
+            budget, outputs = budget - count, outputs - turns[-1].outputs
     return _with_drafts(turns, context, outputs)
 
 

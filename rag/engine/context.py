@@ -21,10 +21,6 @@ State = npt.NDArray[np.uint8]
 
 # Logits beyond one for each sequence, for scoring. Qwen's row of 151,936 takes 0.6 MB, and the buffer is always there.
 SPARE_OUTPUTS = 16
-# llama.cpp attends to blocks of 64 cells for 64 rows of a batch at once, and skips a block that none of the 64 may see.
-# So an answer's token among a prompt's makes 64 rows attend to all cells of that answer: six answers of 512 tokens
-# beside 122 tokens of a prompt took 1.33 s, apart from 128 of them 0.19 and 0.90. Fewer than 64 rows go one by one.
-ATTENTION_ROWS = 64
 
 
 class Part(NamedTuple):
@@ -108,8 +104,7 @@ class Context:
 
     def __init__(self, model: Model, *, cells: int, sequences: int, tuning: Tuning = UNTUNED) -> None:
         self.cells, self.sequences = cells, sequences
-        # Beside the prompts there is room for a token of every answer, and for a short rest of a prompt.
-        self.batch = tuning.alone + ATTENTION_ROWS + sequences
+        self.batch = tuning.alone + sequences  # beside the prompts there is room for a token of every answer
         self.outputs = min(self.batch, sequences + SPARE_OUTPUTS)
         self.forgets_parts = model.forgets_parts
         self._llama = model.llama
