@@ -4,9 +4,11 @@
     python -m training.reader --whole squad-train --set nq-recorded:120@1 --beyond reader.gguf --out beyond.gguf
 
 Needs the QA-set folders named: `--set` takes lessons of many kinds (`:N` from the first N questions, `@K` at most K a
-question, drawn at random), `--whole` takes whole passages, each with all that is asked of it (training/sheets.py). 100
-tokens a second on 2 cores, and 12 GB of memory. The set qed is made of the training shards of QED with `smallhold eval
-convert qed`, squad-train of ten articles of SQuAD 2.0's training part with `smallhold eval convert squad`.
+question, drawn at random), `--whole` takes whole passages, each with all that is asked of it and what is made of that
+(training/sheets.py), `--pairs` with what is asked alone (training/pairs.py), some with orders to the reader put in
+(training/attacks.py). 100 tokens a second on 2 cores, and 12 GB of memory. The set qed is made of QED's training shards
+with `smallhold eval convert qed`, squad-train of ten articles of SQuAD 2.0's training part with `smallhold eval convert
+squad`.
 
 A run differs from another one in its last digits, so the file is kept, not made at installation. How
 configs/adapters/reader-0.5b.gguf came about is in docs/lab.md. Then put the SHA-256 that `--print-sha256` shows into
@@ -34,6 +36,7 @@ from rag.datatypes import Chunk, ScoredChunk, Span
 from rag.engine.generator import LlamaGenerator
 from rag.engine.native import available_cores
 from rag.prompt import Prompt, load_prompt
+from training.attacks import attacked
 from training.examples import Choice, Example, examples_of
 from training.lora import AdaptedModel
 from training.sheets import Sheet, harder, sheets
@@ -101,6 +104,13 @@ def _options() -> argparse.Namespace:
         metavar="FOLDER",
         help="a QA set, whole passages of it with harder questions",
     )
+    parser.add_argument(
+        "--pairs",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="a QA set, whole passages, some with orders",
+    )
     parser.add_argument("--beyond", type=Path, help="an adapter already learnt, which stays as it is")
     parser.add_argument("--out", type=Path, required=True, help="the adapter to write")
     parser.add_argument("--base", default="qwen2.5-coder-0.5b-instruct", help="the model of the registry to teach")
@@ -118,9 +128,11 @@ def _sheets(options: argparse.Namespace, settings: Settings, prompt: Prompt) -> 
         folder, _, limit = named.partition(":")
         chosen = Choice(int(limit) if limit else None, int(each) if each else None)
         found += sheets(_examples(Path(folder), settings, chosen, prompt.decline))
+    whole = Choice(whole=True)
     for folder in options.whole:
-        whole = list(sheets(_examples(Path(folder), settings, Choice(whole=True), prompt.decline)))
-        found += harder(whole, prompt.decline, rng)
+        found += harder(list(sheets(_examples(Path(folder), settings, whole, prompt.decline))), prompt.decline, rng)
+    for folder in options.pairs:
+        found += attacked(list(sheets(_examples(Path(folder), settings, whole, prompt.decline))), prompt.decline, rng)
     return found
 
 
