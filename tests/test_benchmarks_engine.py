@@ -184,8 +184,8 @@ def test_systems_take_turns() -> None:
 
 
 def test_a_small_set_is_shared_out() -> None:
-    assert share_out(1000, Scale(runs=5, answers=12, seen=4)) == (12, 4)
-    assert share_out(40, Scale(runs=5, answers=12, seen=4)) == (6, 2)
+    assert share_out(1000, Scale(runs=5, answers=12, seen=4, warm=12)) == (12, 4, 12)
+    assert share_out(70, Scale(runs=5, answers=12, seen=4, warm=12)) == (6, 2, 6)
     with pytest.raises(DataError, match="too few"):
         share_out(4, Scale(runs=5))
 

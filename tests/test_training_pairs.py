@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from training.attacks import attacked
+from training.examples import Example, asked_of
 from training.sheets import Sheet
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -75,6 +76,10 @@ def test_pairs_get_their_paragraph_their_spelling_and_their_answer(tmp_path: Pat
     assert [(q["question"], [a["text"] for a in q["answers"]]) for q in mill["paragraphs"][0]["qas"]] == [
         ("Until when did Thornton's mill grind barley?", ["1902"]),
         ("Until when did Thornton's mill grind oats?", []),
+    ]
+    assert list(asked_of(tmp_path / "held.json", "unanswerable")) == [
+        Example("Thornton", MILL, "Until when did Thornton's mill grind barley?", "1902"),
+        Example("Thornton", MILL, "Until when did Thornton's mill grind oats?", "unanswerable"),
     ]
     (bridges,) = json.loads((tmp_path / "out.json").read_bytes())["data"]
     assert bridges["title"] == "Bridges_&_Ferries"

@@ -1,7 +1,7 @@
 """Write UnAnsQ's pairs as SQuAD 2.0 JSON: a question that a paragraph answers, and one like it that it does not.
 
     python -m training.pairs UNANSQ/QG ARTICLES --out near.json --hold Samoa,Predation --held near-held.json
-    smallhold eval convert squad near.json near --license "CC BY-SA 4.0"
+    smallhold eval convert squad near-held.json near-held --license "CC BY-SA 4.0"
 
 UnAnsQ (Zhu et al. 2019, https://github.com/haichao592/UnAnsQ) pairs questions that people wrote for SQuAD 2.0's
 training part, the answer's place being the same for both, in lower case and cut into tokens. ARTICLES holds SQuAD's

@@ -2,13 +2,14 @@
 
     python -m training.reader --set squad2-tune --set nq-recorded:200 --set qed@1 --out reader.gguf
     python -m training.reader --whole squad-train --set nq-recorded:120@1 --beyond reader.gguf --out beyond.gguf
+    python -m training.reader --pairs near.json --set nq-recorded:120@1 --beyond reader.gguf --out near.gguf
 
 Needs the QA-set folders named: `--set` takes lessons of many kinds (`:N` from the first N questions, `@K` at most K a
 question, drawn at random), `--whole` takes whole passages, each with all that is asked of it and what is made of that
-(training/sheets.py), `--pairs` with what is asked alone (training/pairs.py), some with orders to the reader put in
-(training/attacks.py). 100 tokens a second on 2 cores, and 12 GB of memory. The set qed is made of QED's training shards
-with `smallhold eval convert qed`, squad-train of ten articles of SQuAD 2.0's training part with `smallhold eval convert
-squad`.
+(training/sheets.py). `--pairs` takes SQuAD 2.0 JSON (training/pairs.py), every paragraph with what is asked of it, and
+puts orders to the reader into some (training/attacks.py). 100 tokens a second on 2 cores, and 12 GB of memory. The set
+qed is made of QED's training shards with `smallhold eval convert qed`, squad-train of ten articles of SQuAD 2.0's
+training part with `smallhold eval convert squad`.
 
 A run differs from another one in its last digits, so the file is kept, not made at installation. How
 configs/adapters/reader-0.5b.gguf came about is in docs/lab.md. Then put the SHA-256 that `--print-sha256` shows into
@@ -37,7 +38,7 @@ from rag.engine.generator import LlamaGenerator
 from rag.engine.native import available_cores
 from rag.prompt import Prompt, load_prompt
 from training.attacks import attacked
-from training.examples import Choice, Example, examples_of
+from training.examples import Choice, Example, asked_of, examples_of
 from training.lora import AdaptedModel
 from training.sheets import Sheet, harder, sheets
 
@@ -131,8 +132,8 @@ def _sheets(options: argparse.Namespace, settings: Settings, prompt: Prompt) -> 
     whole = Choice(whole=True)
     for folder in options.whole:
         found += harder(list(sheets(_examples(Path(folder), settings, whole, prompt.decline))), prompt.decline, rng)
-    for folder in options.pairs:
-        found += attacked(list(sheets(_examples(Path(folder), settings, whole, prompt.decline))), prompt.decline, rng)
+    for file in options.pairs:
+        found += attacked(list(sheets(asked_of(Path(file), prompt.decline))), prompt.decline, rng)
     return found
 
 
@@ -237,7 +238,7 @@ def _loss(model: AdaptedModel, batch: Sequence[Page]) -> Tensor:
 def _sha256(base: Path, adapter: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "made.gguf"
-        adapt(base, adapter, made, "Q8_0", lambda _: None)
+        adapt(base, adapter, made, "Q6_K", lambda _: None)
         with made.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 

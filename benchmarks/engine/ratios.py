@@ -54,6 +54,12 @@ def to_highest(figure: str, systems: Sequence[str] = PEERS) -> Compute:
     return compute
 
 
+def answers_warm(journal: Journal) -> float | None:
+    """Our answers a minute over passages read before, over the best peer's, who have nothing read beforehand."""
+    theirs = [found for name in PEERS if (found := journal.median("answers_per_minute", name)) is not None]
+    return quotient(journal.median("answers_per_minute_warm", OURS), max(theirs, default=None))
+
+
 def f1_lead(journal: Journal) -> float | None:
     """Our F1 less the best peer's, over the same questions."""
     ours = journal.mean("f1", OURS)
@@ -112,6 +118,8 @@ RATIOS = (
 # Conditions of the same list that have no name of their own there.
 FURTHER = (
     Ratio("f1_lead", "F1: ours - best peer's", ">=", 0.0, f1_lead),
+    Ratio("answers_per_minute_warm", "the same, ours with passages read beforehand (smallhold warm)", ">=", 3.0,
+          answers_warm),
     Ratio("tokens_per_second_8_python", "tokens a second, eight clients: ours / llama-cpp-python's", ">=", 2.0,
           to_highest("tokens_per_second_8", (LLAMA_CPP_PYTHON,))),
     Ratio("ttft_p95_8", "95th percentile to first token, eight clients: ours / best peer's", "<=", 1.0,

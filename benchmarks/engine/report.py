@@ -34,6 +34,8 @@ ROWS = (
     Row("prompt_tokens_cold", "  its prompt (tokens)", digits=0),
     Row("answers_per_minute", "answers a minute, one client"),
     Row("f1", "  their F1", digits=3),
+    Row("answers_per_minute_warm", "  passages read beforehand"),
+    Row("f1_warm", "  their F1", digits=3),
     Row("tokens_per_second_8", "tokens a second, eight clients", digits=1),
     Row("tokens_per_answer_8", "  tokens of an answer", digits=1),
     Row("ttft_p95_8", "  95th percentile to first token (s)"),

@@ -16,13 +16,13 @@ from rag.speed import BareLoop
 
 T = TypeVar("T")
 
-WORKLOADS = ("answers", "seen", "cold", "clients", "pace")
+WORKLOADS = ("answers", "seen", "warm", "cold", "clients", "pace")
 
 
 class Rounds:
     """What is measured with, and what is asked.
 
-    `answers` takes the first cases, and `seen` those after them, so that no prompt of the one was asked by the other.
+    `answers`, `seen` and `warm` take cases of their own, one after the other, so that no prompt was asked before.
     Raises `DataError` where the set has too few questions for one run.
     """
 
@@ -38,10 +38,12 @@ class Rounds:
     ) -> None:
         self._journal, self._scale, self._shapes, self._pipeline, self._bare = journal, scale, shapes, pipeline, bare
         self._systems = list(systems)
-        answers, seen = share_out(len(cases), scale)
-        asked, later = cases[: answers * scale.runs], cases[answers * scale.runs :]
+        (self._ours,) = (system for system in systems if isinstance(system, OurSystem))
+        answers, seen, warm = share_out(len(cases), scale)
         self._cases = cases
-        self._answers = _slices(asked, answers, scale.runs)
+        self._answers = _slices(cases, answers, scale.runs)
+        self._warm = _slices(cases[answers * scale.runs :], warm, scale.runs)
+        later = cases[(answers + warm) * scale.runs :]
         self._pairs = seen_pairs(later, cases, shapes.passages)[: seen * scale.runs]
         self._seen = _slices(self._pairs, seen, scale.runs)
 
@@ -50,6 +52,7 @@ class Rounds:
         systems = len(self._systems)
         each = {
             "answers": len(self._answers[0]),
+            "warm": len(self._warm[0]),
             "seen": 2 * len(self._seen[0]),
             "cold": self._scale.cold,
             "clients": systems,
@@ -61,6 +64,7 @@ class Rounds:
         """Measure one run of a workload. Raises `PeerFailed`."""
         runs: dict[str, Callable[[int, Advance], None]] = {
             "answers": self._run_answers,
+            "warm": self._run_warm,
             "seen": self._run_seen,
             "cold": self._run_cold,
             "clients": self._run_clients,
@@ -89,6 +93,9 @@ class Rounds:
             self._journal, run, self._systems, self._pipeline, self._answers[run], self._shapes, advance
         )
 
+    def _run_warm(self, run: int, advance: Advance) -> None:
+        measure.measure_warm(self._journal, run, self._ours, self._pipeline, self._warm[run], self._shapes, advance)
+
     def _run_seen(self, run: int, advance: Advance) -> None:
         measure.measure_seen(self._journal, run, self._systems, self._seen[run], self._shapes, advance)
 
@@ -103,9 +110,8 @@ class Rounds:
 
     def _run_pace(self, run: int, advance: Advance) -> None:
         """Our pace, the bare loop's at the same depth, and the limits of the machine, one right after the other."""
-        (ours,) = (system for system in self._systems if isinstance(system, OurSystem))
         case, scale, threads = self._cases[run % len(self._cases)], self._scale, available_cores()
-        depth = measure.measure_pace(self._journal, run, ours, case, scale)
+        depth = measure.measure_pace(self._journal, run, self._ours, case, scale)
         measure_writing(self._journal, run, self._bare, depth=depth, tokens=scale.written)
         measure_reading(self._journal, run, self._bare, scale.read)
         measure_bandwidth(self._journal, run, threads=threads, megabytes=scale.megabytes)
@@ -113,19 +119,20 @@ class Rounds:
         advance()
 
 
-def share_out(cases: int, scale: Scale) -> tuple[int, int]:
-    """Return the cases of a run for `answers` and for `seen`; fewer than the scale wants where the set is small.
+def share_out(cases: int, scale: Scale) -> tuple[int, int, int]:
+    """Return the cases of a run for `answers`, `seen` and `warm`; fewer than the scale wants where the set is small.
 
-    Raises `DataError` where there is not one for each run of both.
+    Raises `DataError` where there is not one for each run of all three.
     """
-    share = min(1.0, cases / (scale.runs * (scale.answers + scale.seen)))
-    answers, seen = int(scale.answers * share), int(scale.seen * share)
-    if not answers or not seen:
+    wanted = (scale.answers, scale.seen, scale.warm)
+    share = min(1.0, cases / (scale.runs * sum(wanted)))
+    answers, seen, warm = (int(count * share) for count in wanted)
+    if not (answers and seen and warm):
         raise DataError(
             f"{cases} answerable questions are too few for {scale.runs} runs",
             hint="Take a larger set, or fewer --runs.",
         )
-    return answers, seen
+    return answers, seen, warm
 
 
 def _slices(items: Sequence[T], size: int, count: int) -> list[Sequence[T]]:
