@@ -65,6 +65,8 @@ _BEFORE_SUBJECTS = frozenset("do does did can could will would shall should may 
 _BE = frozenset("is are was were".split())
 _SUBJECTS = frozenset("i you we they he she it".split())
 
+# What they ask of a thing is the thing itself: in "what is machine learning" nothing is said of a machine.
+_ASKS_FOR = frozenset("what which who whom where".split())
 
 class Token(NamedTuple):
     """A word as it is written, and where it stands."""
@@ -132,7 +134,7 @@ def _noun(words: list[Token], start: int, end: int) -> tuple[int, int]:
     auxiliary = (
         words[start - 2 if start > 1 and words[start - 1].low in DETERMINERS else start - 1].low if start else ""
     )
-    opens = auxiliary in _BE and start <= 2
+    opens = auxiliary in _BE and start <= 2 and words[0].low not in _ASKS_FOR
     if (auxiliary in _BEFORE_SUBJECTS or opens) and last - first > 1:
         last -= 1  # "does the mill grind", "is the mill safe": what is said of a subject follows it
     if start and words[start - 1].low in _SUBJECTS and last - first > 1:
