@@ -30,9 +30,10 @@ _ASKED_WEIGHT = 3.0  # ... and where it is all that was asked for
 _FITTING = 4.0
 _DECAY = 0.5  # from one exchange to the one before it
 _PREPOSITIONS = "in|on|at|by|since|until|before|after|during|from|for|of|to|with"
-_NUMBERED = re.compile(rf"(?:\b(?P<preposition>{_PREPOSITIONS}) (?:the )?)?\b(?P<number>\d[\w.:/-]*)", re.IGNORECASE)
+_NUMBER = r"\d(?:[\w.:/-]|,(?=\d{3}(?!\d)))*"
+_NUMBERED = re.compile(rf"(?:\b(?P<preposition>{_PREPOSITIONS}) (?:the )?)?\b(?P<number>{_NUMBER})", re.IGNORECASE)
 _PARALLEL = re.compile(
-    rf"(?:(?P<preposition>{_PREPOSITIONS}) )?(?:(?:the|an?) )?(?:(?P<number>\d[\w.:/-]*)|(?P<rest>.+))", re.IGNORECASE
+    rf"(?:(?P<preposition>{_PREPOSITIONS}) )?(?:(?:the|an?) )?(?:(?P<number>{_NUMBER})|(?P<rest>.+))", re.IGNORECASE
 )
 _LEADING = re.compile(
     r"(?:\b(?:ok|okay|well|so|yes|no|and|but|or|then|also|(?:what|how) (?:about|of))\b[,.!]?\s*)+", re.I

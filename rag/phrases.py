@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from rag.sentences import sentence_spans
 
-_WORD = re.compile(r"[^\W_]+(?:[-.'’&/+][^\W_]+)*[+#]*")
+# A comma belongs to a number whose thousands it parts.
+_WORD = re.compile(r"[^\W_]+(?:[-.'’&/+][^\W_]+|(?<=\d),\d{3}(?!\d))*[+#]*")
 
 PRONOUNS = frozenset(
     """i me my mine myself you your yours yourself we us our ours he him his himself she her hers herself it its itself
