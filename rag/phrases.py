@@ -65,9 +65,9 @@ DETERMINERS = frozenset("the a an my our your his her its their this that these 
 _BEFORE_SUBJECTS = frozenset("do does did can could will would shall should may might must".split())
 _BE = frozenset("is are was were".split())
 _SUBJECTS = frozenset("i you we they he she it".split())
-
 # What they ask of a thing is the thing itself: in "what is machine learning" nothing is said of a machine.
 _ASKS_FOR = frozenset("what which who whom where".split())
+
 
 class Token(NamedTuple):
     """A word as it is written, and where it stands."""
