@@ -20,6 +20,10 @@ from rag.errors import ConfigError
 from rag.promise import Promise
 from rag.text import content_words, words
 
+# What is said where there is no answer.
+ABSTENTION_TEXT = "The documents do not say."
+UNATTAINABLE_TEXT = "No answer here would be sure enough."
+
 
 class Signal(BaseModel):
     """One term of the regression: its weight, and the value of the signal that speaks most for an answer."""

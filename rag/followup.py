@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rag.abstain import ABSTENTION_TEXT, UNATTAINABLE_TEXT
 from rag.cues import PERSON, POSSESSIVE, SEVERAL, Cue, find_cue
 from rag.datatypes import Message
 from rag.phrases import EMPTY_WORDS, Phrase, phrases, tokens
@@ -23,6 +24,8 @@ MAX_EXCHANGES = 8
 MAX_TURN_CHARACTERS = 1000
 MAX_ANSWER_CHARACTERS = 300
 MAX_QUESTION_CHARACTERS = 400  # of an earlier question that others were put in front of
+
+_WITHHELD = frozenset({ABSTENTION_TEXT, UNATTAINABLE_TEXT})  # in place of an answer: its words tell of no topic
 
 _NAME_WEIGHT = 2.0  # beside 1 of another phrase
 _ANSWER_WEIGHT = 1.0  # of a name that the assistant said ...
@@ -87,14 +90,15 @@ def follow_up(turn: str, history: Sequence[Message]) -> FollowUp:
 
 
 def _exchanges(history: Sequence[Message]) -> list[_Exchange]:
-    """Pair the turns; what the assistant said before the first question belongs to nothing."""
+    """Pair the turns. What the assistant said before the first question belongs to nothing; an abstention is empty."""
     pairs: list[_Exchange] = []
     for message in history:
         text = message.content[:MAX_TURN_CHARACTERS]
         if message.role == "user":
             pairs.append(_Exchange(text, ""))
         elif message.role == "assistant" and pairs:
-            pairs[-1] = _Exchange(pairs[-1].said, message.content, messages=pairs[-1].messages + 1)
+            answer = "" if message.content.strip() in _WITHHELD else message.content
+            pairs[-1] = _Exchange(pairs[-1].said, answer, messages=pairs[-1].messages + 1)
     return pairs
 
 

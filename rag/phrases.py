@@ -148,8 +148,11 @@ def _noun(words: list[Token], start: int, end: int) -> tuple[int, int]:
 
 
 def _noun_after(sentence: str, words: list[Token], capitals: list[bool], start: int, end: int) -> int:
-    """Return the end of a name with the common noun that it may lead up to, as in "the Tolmen mill"."""
-    if not start or words[start - 1].low not in DETERMINERS or end == len(words) or not _adjoin(sentence, words, end):
+    """Return the end of a name with the common noun that it may lead up to, as in "the Tolmen mill", "Ada's mill"."""
+    if end == len(words) or not _adjoin(sentence, words, end):
+        return end
+    owner = words[end - 1].low.endswith(("'s", "’s"))  # "Bush's father" is not Bush
+    if not owner and (not start or words[start - 1].low not in DETERMINERS):
         return end
     run = _run_end(sentence, words, capitals, end) - end
     plain = not capitals[end] and words[end].low not in EMPTY_WORDS and not _is_verb(words[end].low)
@@ -187,8 +190,12 @@ def _run_end(sentence: str, words: list[Token], capitals: list[bool], start: int
 
 
 def _adjoin(sentence: str, words: list[Token], i: int) -> bool:
-    """Whether only a space lies between a word and the one before it."""
-    return not sentence[words[i - 1].end : words[i].start].strip()
+    """Whether only a space lies between a word and the one before it, or the stop of an initial or a title: a name's.
+
+    Another stop is none within a sentence.
+    """
+    gap = sentence[words[i - 1].end : words[i].start].strip()
+    return not gap or (gap == "." and words[i - 1].text[0].isupper() and words[i].text[0].isupper())
 
 
 def _is_capital(words: list[Token], i: int, title_case: bool) -> bool:

@@ -6,7 +6,14 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Literal
 
-from rag.abstain import Abstention, decline_signal, generation_signals, retrieval_signals
+from rag.abstain import (
+    ABSTENTION_TEXT,
+    UNATTAINABLE_TEXT,
+    Abstention,
+    decline_signal,
+    generation_signals,
+    retrieval_signals,
+)
 from rag.asking import Asking, readings_of, sampling_of
 from rag.cite import cite, is_supported, support
 from rag.clock import Clock
@@ -28,9 +35,6 @@ from rag.protocols import Embedder, Generator, Reranker, Retriever, TokenCounter
 from rag.reading import Reading, freed, given_up, read_apart, used
 from rag.rewrite import Rewriter
 from rag.window import nearest_window
-
-ABSTENTION_TEXT = "The documents do not say."
-UNATTAINABLE_TEXT = "No answer here would be sure enough."
 
 MAX_QUESTION_CHARACTERS = 20_000
 # English takes 1.3 to 1.5 tokens a word.

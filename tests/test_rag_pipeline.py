@@ -2,13 +2,13 @@ from typing import Literal
 
 import pytest
 
-from rag.abstain import Abstention, Signal
+from rag.abstain import ABSTENTION_TEXT, UNATTAINABLE_TEXT, Abstention, Signal
 from rag.datatypes import Message, Mode, RiskTarget, ScoredChunk, Verdict
 from rag.draft import JUDGED_TOKENS
 from rag.errors import ConfigError, InvalidRequest, PromptTooLong
 from rag.filter import View, parse_filter
 from rag.options import AskOptions
-from rag.pipeline import ABSTENTION_TEXT, UNATTAINABLE_TEXT, RagPipeline, said
+from rag.pipeline import RagPipeline, said
 from rag.promise import Promise, Rung
 from rag.prompt import Prompt
 from rag.protocols import Embedder, Retriever
