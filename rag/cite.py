@@ -19,8 +19,8 @@ from rag.text import content_words, words
 _WORDS = 0.6
 _MEANING = 0.7
 
-# What looks like a mark of ours in a model's text points to nothing, and is no number that the text would have to have.
-_MARK = re.compile(r"(?<=[\s.,;:!?)])\[\d{1,3}\]")
+# What looks like marks of ours in a model's text points to nothing, and is no number that the text would have to have.
+_MARK = re.compile(r"\[\d{1,3}(?:[,;]\s?\d{1,3})*\]")
 
 
 class Quote(NamedTuple):
