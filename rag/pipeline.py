@@ -162,7 +162,8 @@ class RagPipeline:
             signals = retrieval_signals(question, evidence.passages)
             target = self._judging.target(options, judge)
             answer = Answer("", retrieved=tuple(retrieved), signals=signals, target=target, question=question)
-        if reason := self._hopeless(evidence, signals, judge):
+        more = found is None and self._hops > 0 and may_need_two(question)
+        if reason := self._hopeless(evidence, signals, judge, more=more):
             yield Delta(answer=self._refuse(question, answer, reason, judge, clock))
             return
         with clock.stage("prompt"):
@@ -243,13 +244,24 @@ class RagPipeline:
             cost=lambda passage: self._counter.count(self._prompt.passage_text(passage)),
         )
 
-    def _hopeless(self, evidence: Evidence, signals: Mapping[str, float], judge: Abstention | None) -> str:
-        """Return why reading on is useless: nothing may be answered, nothing was found, or nothing near enough."""
+    def _cut(self, question: str, passages: Sequence[ScoredChunk]) -> Sequence[ScoredChunk]:
+        """Return what is read of passages: all, or the part nearest to the question."""
+        if not self._window:
+            return passages
+        return [nearest_window(question, p, tokens=self._window, count=self._counter.count) for p in passages]
+
+    def _hopeless(
+        self, evidence: Evidence, signals: Mapping[str, float], judge: Abstention | None, *, more: bool
+    ) -> str:
+        """Return why reading on is useless: nothing may be answered, nothing was found, or nothing near enough.
+
+        What is near enough may come yet where `more` may be searched for.
+        """
         if judge is not None and not judge.attainable:
             return "the share of wrong answers asked for is not attainable with this model and these documents"
         if self._retriever is not None and not evidence.passages:
             return "no passage was found"
-        if judge is not None and not judge.trusts(signals):
+        if judge is not None and not more and not judge.trusts(signals):
             return "no passage is close enough to the question"
         return ""
 
