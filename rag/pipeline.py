@@ -234,11 +234,8 @@ class RagPipeline:
 
     def _select(self, question: str, retrieved: Sequence[ScoredChunk], options: AskOptions) -> Evidence:
         passages = options.passages or self._passages
-        read: Sequence[ScoredChunk] = retrieved[:passages]
-        if self._window:
-            read = [nearest_window(question, p, tokens=self._window, count=self._counter.count) for p in read]
         return select_evidence(
-            read,
+            self._cut(question, retrieved[:passages]),
             passages=passages,
             budget=self._evidence_tokens,
             cost=lambda passage: self._counter.count(self._prompt.passage_text(passage)),
@@ -297,7 +294,8 @@ class RagPipeline:
             known = {passage.chunk.id for passage in answer.retrieved}
             lead = [step.passage for step in led]
             answer = replace(answer, retrieved=(*answer.retrieved, *(p for p in lead if p.chunk.id not in known)))
-            for step in led[: options.passages or self._passages]:
+            for hop_ in led[: options.passages or self._passages]:
+                step = self._cut(answer.question, hop_)
                 tokens = sum(self._counter.count(self._prompt.passage_text(passage)) for passage in step)
                 if tokens <= self._evidence_tokens:
                     readings.append(Reading(step, ask, tokens=tokens))
