@@ -67,9 +67,10 @@ def calibrate(runs: Sequence[Path], *, keep_right: float, system: str = "") -> C
 
 def calibrate_answers(answers: Answers, *, keep_right: float) -> Calibration:
     """Fit and test an estimate on answers; see `calibrate`."""
-    seen_n = _drawn(answers.rows)
-    seen = [row for row, drawn in zip(answers.rows, seen_n, strict=True) if drawn and _answered(row)]
-    unseen = [row for row, drawn in zip(answers.rows, seen_n, strict=True) if not drawn and _answered(row)]
+    rows = _distinct(answers.rows)
+    seen_n = _drawn(rows)
+    seen = [row for row, drawn in zip(rows, seen_n, strict=True) if drawn and _answered(row)]
+    unseen = [row for row, drawn in zip(rows, seen_n, strict=True) if not drawn and _answered(row)]
     _check_enough(seen, unseen)
     tells_declining = all(row.signals.get("decline") is not None for row in (*seen, *unseen))
     estimate = _fit(seen, BEST | (DECLINE if tells_declining else {}))
@@ -191,6 +192,17 @@ def _toml(value: Value) -> str:
 def _drawn(rows: Sequence[Row]) -> BoolArray:
     """Draw half of the different questions; the rows of one question, in whatever runs, are on one side."""
     questions = sorted({row.question for row in rows})
+def _distinct(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows without repetitions: a question asked twice of the same documents tells nothing more.
+
+    Asked of other documents, or in another conversation, it has other signals.
+    """
+    first: dict[tuple[object, ...], Row] = {}
+    for row in rows:
+        first.setdefault((row.question, row.answerable, row.gold, row.answer, *sorted(row.signals.items())), row)
+    return list(first.values())
+
+
     order = np.random.default_rng(SEED).permutation(len(questions))
     drawn = {questions[place] for place in order[: len(questions) // 2]}
     return np.array([row.question in drawn for row in rows], dtype=bool)
