@@ -9,6 +9,7 @@ by lot among the different questions, and not evened out by right and wrong answ
 half would tell how many there are in the other, which a test must not know beforehand.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,11 +83,13 @@ def calibrate_answers(answers: Answers, *, keep_right: float) -> Calibration:
         rungs=ladder(_judged(estimate, seen), tested),
     )
     right_n = tested.wrong_n == 0
-    threshold = float(np.quantile(tested.confidence_n[right_n], 1 - keep_right))
+    # Of the right answers never more than that share lies below it, however few there are; in four digits, too.
+    least = float(np.quantile(tested.confidence_n[right_n], 1 - keep_right, method="lower"))
+    threshold = math.floor(least * 10_000) / 10_000
     fitted = estimate.model_copy(
         update={
             "fitted_on": f"{len(seen)} answers of {', '.join(answers.names)}",
-            "threshold": round(threshold, 4),
+            "threshold": threshold,
             "promise": promise,
         }
     )
@@ -189,9 +192,6 @@ def _toml(value: Value) -> str:
     return quoted(value) if isinstance(value, str) else str(value).lower()
 
 
-def _drawn(rows: Sequence[Row]) -> BoolArray:
-    """Draw half of the different questions; the rows of one question, in whatever runs, are on one side."""
-    questions = sorted({row.question for row in rows})
 def _distinct(rows: Sequence[Row]) -> list[Row]:
     """Return the rows without repetitions: a question asked twice of the same documents tells nothing more.
 
@@ -203,6 +203,9 @@ def _distinct(rows: Sequence[Row]) -> list[Row]:
     return list(first.values())
 
 
+def _drawn(rows: Sequence[Row]) -> BoolArray:
+    """Draw half of the different questions; the rows of one question, in whatever runs, are on one side."""
+    questions = sorted({row.question for row in rows})
     order = np.random.default_rng(SEED).permutation(len(questions))
     drawn = {questions[place] for place in order[: len(questions) // 2]}
     return np.array([row.question in drawn for row in rows], dtype=bool)
