@@ -13,7 +13,7 @@ import typer
 
 from rag import cli_feedback, cli_keys, cli_models, cli_store, cli_sync
 from rag.config import Settings, load_settings
-from rag.errors import ConfigError, SmallholdError, Unavailable
+from rag.errors import ConfigError, InvalidRequest, SmallholdError, Unavailable
 
 # What the system may refuse anywhere, and no fault of the program's.
 _REFUSALS = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EMFILE, errno.ENFILE))
@@ -308,10 +308,15 @@ def _read_line() -> str | None:
         return input("\n> ").strip()
     except (EOFError, KeyboardInterrupt):
         return None
+    from rag.console import print_error
+
 
 
 def _settings(config: Path | None, index_dir: Path | None, **sections: dict[str, Any]) -> Settings:
     """Read the settings with the flags that were given."""
+    except UnicodeDecodeError:
+        print_error(InvalidRequest("the line holds bytes that are no UTF-8", hint="Is the terminal set to UTF-8?"))
+        return ""
     flags = {name: {k: v for k, v in values.items() if v is not None} for name, values in sections.items()}
     if index_dir is not None:
         flags["index"] = {"dir": index_dir}
