@@ -9,6 +9,7 @@ by lot among the different questions, and not evened out by right and wrong answ
 half would tell how many there are in the other, which a test must not know beforehand.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,9 +68,10 @@ def calibrate(runs: Sequence[Path], *, keep_right: float, system: str = "") -> C
 
 def calibrate_answers(answers: Answers, *, keep_right: float) -> Calibration:
     """Fit and test an estimate on answers; see `calibrate`."""
-    seen_n = _drawn(answers.rows)
-    seen = [row for row, drawn in zip(answers.rows, seen_n, strict=True) if drawn and _answered(row)]
-    unseen = [row for row, drawn in zip(answers.rows, seen_n, strict=True) if not drawn and _answered(row)]
+    rows = _distinct(answers.rows)
+    seen_n = _drawn(rows)
+    seen = [row for row, drawn in zip(rows, seen_n, strict=True) if drawn and _answered(row)]
+    unseen = [row for row, drawn in zip(rows, seen_n, strict=True) if not drawn and _answered(row)]
     _check_enough(seen, unseen)
     tells_declining = all(row.signals.get("decline") is not None for row in (*seen, *unseen))
     estimate = _fit(seen, BEST | (DECLINE if tells_declining else {}))
@@ -81,11 +83,13 @@ def calibrate_answers(answers: Answers, *, keep_right: float) -> Calibration:
         rungs=ladder(_judged(estimate, seen), tested),
     )
     right_n = tested.wrong_n == 0
-    threshold = float(np.quantile(tested.confidence_n[right_n], 1 - keep_right))
+    # Of the right answers never more than that share lies below it, however few there are; in four digits, too.
+    least = float(np.quantile(tested.confidence_n[right_n], 1 - keep_right, method="lower"))
+    threshold = math.floor(least * 10_000) / 10_000
     fitted = estimate.model_copy(
         update={
             "fitted_on": f"{len(seen)} answers of {', '.join(answers.names)}",
-            "threshold": round(threshold, 4),
+            "threshold": threshold,
             "promise": promise,
         }
     )
@@ -186,6 +190,17 @@ def _promise_lines(promise: Promise) -> list[str]:
 
 def _toml(value: Value) -> str:
     return quoted(value) if isinstance(value, str) else str(value).lower()
+
+
+def _distinct(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows without repetitions: a question asked twice of the same documents tells nothing more.
+
+    Asked of other documents, or in another conversation, it has other signals.
+    """
+    first: dict[tuple[object, ...], Row] = {}
+    for row in rows:
+        first.setdefault((row.question, row.answerable, row.gold, row.answer, *sorted(row.signals.items())), row)
+    return list(first.values())
 
 
 def _drawn(rows: Sequence[Row]) -> BoolArray:

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from eval.agreement import Agreement, Scorer
     from eval.judge import ModelJudge
-    from rag.protocols import Embedder
+    from rag.embedder import SentenceEmbedder
 
 Similarity = Annotated[bool, typer.Option("--similarity", help="With the embedder's similarity too.")]
 Judge = Annotated[str, typer.Option(help="A system whose generator judges too, such as large.")]
@@ -90,7 +90,8 @@ def add_commands(app: typer.Typer) -> None:
     ) -> None:
         """Add the scores that need a model to the rows of a run: similarity, and a language model as a judge.
 
-        Then `smallhold eval report OUT` reports them. What is scored already is not asked again.
+        Then `smallhold eval report OUT` reports them. What this model has scored already is not asked again; the scores
+        of another one are replaced.
 
         Example: smallhold eval score out/squad2 --similarity --judge large
         """
@@ -100,7 +101,8 @@ def add_commands(app: typer.Typer) -> None:
         if not similarity and not judge:
             raise InvalidRequest("nothing to score with", hint="Give --similarity, --judge SYSTEM or both.")
         with _models(similarity, judge, systems, config) as (embedder, model):
-            counts = add_scores(out, embedder=embedder, judge=model)
+            name = embedder.fingerprint if embedder else ""
+            counts = add_scores(out, embedder=embedder, embedder_name=name, judge=model)
         for name, count in counts.items():
             typer.echo(f"{name}: {count:,} answers scored")
 
@@ -128,7 +130,7 @@ def add_commands(app: typer.Typer) -> None:
 @contextmanager
 def _models(
     similarity: bool, judge: str, systems: Path | None, config: Path | None
-) -> "Iterator[tuple[Embedder | None, ModelJudge | None]]":
+) -> "Iterator[tuple[SentenceEmbedder | None, ModelJudge | None]]":
     """Yield the embedder and the judge that were asked for."""
     from eval.judge import open_judge
     from eval.system_file import choose_systems, load_systems

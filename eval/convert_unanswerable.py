@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.files import dump_line
+from eval.files import JsonObject, dump_line
 from eval.qaset import QASet, Question, load_qaset
 from eval.qaset_draft import new_folder, write_meta
 from rag.errors import DataError
@@ -59,5 +59,11 @@ def _holds(text: str, answers: Sequence[str]) -> bool:
 
 
 def _unanswerable(questions: Sequence[Question]) -> list[bytes]:
-    rows = [{"id": q.id, "question": q.question, "answers": [], "answerable": False, "relevant": []} for q in questions]
-    return [dump_line(row) for row in rows]
+    return [dump_line(_row(question)) for question in questions]
+
+
+def _row(asked: Question) -> JsonObject:
+    row: JsonObject = {"id": asked.id, "question": asked.question, "answers": [], "answerable": False, "relevant": []}
+    if asked.history:
+        row["history"] = [{"role": turn.role, "content": turn.content} for turn in asked.history]
+    return row

@@ -1,6 +1,6 @@
 """Scores that need a model, added to the rows of a run that is there: similarity, and a language model's verdicts.
 
-They are computed once a row and kept; the next run or report does not ask for them again.
+They are computed once a row and model and kept; the next run or report does not ask for them again.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,13 @@ def add_scores(
     out: Path,
     *,
     embedder: Embedder | None = None,
+    embedder_name: str = "",
     judge: ModelJudge | None = None,
     on_row: Callable[[], None] = lambda: None,
 ) -> dict[str, int]:
     """Score the rows of a run; return by metric how many are scored now. Rows are streamed.
+
+    `embedder_name` tells the embedder from others, as its own does a judge.
 
     Raises `DataError` where there is no run, `Unavailable` where another process writes to it.
     """
@@ -29,7 +32,7 @@ def add_scores(
     counts: dict[str, int] = {}
 
     def change(row: Row) -> Row:
-        scored = with_dear_scores(row, embedder, judge)
+        scored = with_dear_scores(row, embedder, judge, embedder_name)
         for name in ("similarity", "right_judge", "grounded_judge"):
             counts[name] = counts.get(name, 0) + (scored.scores.get(name) is not None)
         on_row()
@@ -40,16 +43,26 @@ def add_scores(
     return counts
 
 
-def with_dear_scores(row: Row, embedder: Embedder | None, judge: ModelJudge | None) -> Row:
-    """Return the row with the scores that the models at hand can add. Only given answers are scored."""
+def with_dear_scores(row: Row, embedder: Embedder | None, judge: ModelJudge | None, embedder_name: str = "") -> Row:
+    """Return the row with the scores that the models at hand can add. Only given answers are scored.
+
+    A score of another model is replaced; whose one is that was made before rows told it, nobody knows, and it stays.
+    """
     sample = row.sample
     if not sample.answered:
         return row
-    scores = dict(row.scores)
-    if embedder is not None and sample.gold and scores.get("similarity") is None:
+    scores, by = dict(row.scores), dict(row.scored_by)
+
+    def wanted(name: str, model: str) -> bool:
+        if scores.get(name) is not None and by.get(name, model) == model:
+            return False
+        by[name] = model
+        return True
+
+    if embedder is not None and sample.gold and wanted("similarity", embedder_name):
         scores["similarity"] = similarity(sample.answer, sample.gold, embedder)
-    if judge is not None and sample.gold and scores.get("right_judge") is None:
+    if judge is not None and sample.gold and wanted("right_judge", judge.name):
         scores["right_judge"] = judge.right(sample.question, sample.answer, sample.gold)
-    if judge is not None and sample.retrieves and scores.get("grounded_judge") is None:
+    if judge is not None and sample.retrieves and wanted("grounded_judge", judge.name):
         scores["grounded_judge"] = judge.grounded(sample.question, sample.answer, sample.cited_texts)
-    return row.model_copy(update={"scores": scores, "trust": judge_trust(sample, scores)})
+    return row.model_copy(update={"scores": scores, "scored_by": by, "trust": judge_trust(sample, scores)})

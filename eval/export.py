@@ -17,8 +17,8 @@ from eval.files import JsonObject, atomic_writer, dump_line, open_data, parse_ob
 from eval.qaset import MAX_CORPUS_LINE, load_qaset
 from eval.results import Run, read_rows, read_run
 from eval.rows import RankedDocument, Row
+from rag.abstain import ABSTENTION_TEXT
 from rag.errors import DataError
-from rag.pipeline import ABSTENTION_TEXT
 
 DEPTH = 5
 QRELS = "qrels.txt"

@@ -30,9 +30,13 @@ _VERDICT = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 
 
 class ModelJudge:
-    """Yes/no questions to a generator about an answer. Greedy, so that the same question gets the same verdict."""
+    """Yes/no questions to a generator about an answer. Greedy, so that the same question gets the same verdict.
 
-    def __init__(self, generator: Generator) -> None:
+    `name` tells its verdicts from those of another model.
+    """
+
+    def __init__(self, generator: Generator, name: str = "") -> None:
+        self.name = name
         self._generator = generator
 
     def right(self, question: str, answer: str, gold: Sequence[str]) -> float | None:
@@ -85,7 +89,7 @@ def open_judge(row: SystemRow, settings: Settings) -> Iterator[ModelJudge]:
         raise InvalidRequest(f"{row.name} has no generator to judge with", hint="Name another system by --judge.")
     own = row.apply(settings)
     with closing(build_generator(own, model_store(own))) as generator:
-        yield ModelJudge(generator)
+        yield ModelJudge(generator, " ".join(filter(None, (own.generator.endpoint, own.generator.model))))
 
 
 def _fill(template: str, **parts: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from eval.files import read_bounded, read_jsonl
 from eval.qaset import MAX_QUESTION_LINE, load_qaset
-from eval.results import RUN, read_rows
+from eval.results import RUN, read_rows, read_run
 from rag.errors import DataError
 
 MAX_JUDGED_FILE = 200_000_000
@@ -133,10 +133,13 @@ def _recorded(folder: Path) -> Iterator[JudgedAnswer]:
 
 
 def _run(out: Path) -> Iterator[JudgedAnswer]:
-    places: dict[str, int] = {}
-    for row in read_rows(out):
-        place = places.setdefault(row.question_id, len(places))
+    """Yield the answers that count in a run: those of before a change stay in the folder until it is through."""
+    run = read_run(out)
+    places = {question: place for place, question in enumerate(run.questions)}
+    rows = {(row.system, row.question_id): row for row in read_rows(out) if run.counts(row)}
+    for row in rows.values():
         if row.human_right is not None and row.gold and not row.failed:
+            place = places[row.question_id]
             yield JudgedAnswer(place, row.system, row.question, row.gold, row.answer, row.human_right)
 
 

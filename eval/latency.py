@@ -10,9 +10,10 @@ import numpy as np
 from eval.statistics import Floats
 
 # `replayed` are the seconds that an answer out of the cache took at first, which the others hold already.
-# `read` lies within `generate` and ends at the first token; what comes after that token the reader need not wait for.
+# `read` lies within `generate` and ends at the first token, and a second search (`hop`) within that; what comes after
+# the token the reader need not wait for.
 _NOT_BEFORE_THE_FIRST_TOKEN = frozenset(
-    {"generate", "read", "cite", "total", "replayed", "replayed_here", "replayed_cpu"}
+    {"generate", "read", "hop", "cite", "total", "replayed", "replayed_here", "replayed_cpu"}
 )
 
 

@@ -83,7 +83,8 @@ class Row(Record):
     `unattainable` says that it abstained because no answer at all could be given within the risk asked for.
     Of a cascade `model` is the one that gave the answer and `asked` are all that were asked.
     `answer` is empty where the system abstained, failed (`error` says how) or only retrieves. `original_answers` are
-    those that were right before a counterfactual set rewrote its documents. `trust` follows from the scores.
+    those that were right before a counterfactual set rewrote its documents. `trust` follows from the scores, of which
+    `scored_by` names the model that gave those which take one.
     """
 
     system: str
@@ -95,6 +96,7 @@ class Row(Record):
     relevant: tuple[str, ...]
     generates: bool
     retrieves: bool
+    scored_by: dict[str, str] = {}
     answer: str = ""
     abstained: bool = False
     unattainable: bool = False

@@ -79,9 +79,13 @@ def run(
             state = _run_system(qaset, row, out, open_system, settings, state, progress, spending)
             write_run(out, state)
         prices = {name: SystemRow.model_validate(system.row).prices for name, system in state.systems.items()}
+        counted = {(row.system, row.question_id) for row in read_rows(out) if state.counts(row)}
         rewrite_rows(
             out,
-            keep=lambda row: _belongs(row, state),
+            # Not the row of another wording, however late it came, in place of the one that counts.
+            keep=lambda row: (
+                _belongs(row, state) and (state.counts(row) or (row.system, row.question_id) not in counted)
+            ),
             change=lambda row: row.judged(prices[row.system]) if row.system in prices else row,
         )
         state = state.model_copy(update={"notes": (*state.notes, *_not_recorded(out, state))})

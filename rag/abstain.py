@@ -7,24 +7,28 @@ follows from a risk target where the file holds a promise (`rag/promise.py`).
 """
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from rag.cite import grounding
 from rag.datatypes import ScoredChunk
 from rag.errors import ConfigError
 from rag.promise import Promise
 from rag.text import content_words, words
+from rag.toml import read_toml
+
+# What is said where there is no answer.
+ABSTENTION_TEXT = "The documents do not say."
+UNATTAINABLE_TEXT = "No answer here would be sure enough."
 
 
 class Signal(BaseModel):
     """One term of the regression: its weight, and the value of the signal that speaks most for an answer."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     weight: float
     best: float
@@ -45,7 +49,7 @@ class Abstention(BaseModel):
 
     fitted_on: str
     threshold: float
-    intercept: float
+    intercept: float = Field(allow_inf_nan=False)
     signals: Mapping[str, Signal]
     promise: Promise | None = None
     no_promise: str = Field("", exclude=True)
@@ -129,7 +133,10 @@ def load_abstention(file: Path | str = "extractive", threshold: float | None = N
     """Read a fitted estimate: a file, or by name one of those shipped in `configs/abstention`. Raises `ConfigError`."""
     source = file if isinstance(file, Path) else resources.files("configs") / "abstention" / f"{file}.toml"
     try:
-        fitted = Abstention.model_validate(tomllib.loads(source.read_text(encoding="utf-8")))
-    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise ConfigError(f"the abstention file {source} cannot be used: {error}") from error
+        fitted = Abstention.model_validate(read_toml(source))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"the abstention file {source} cannot be used: {error}",
+            hint="Make one with `smallhold calibrate`, or unset abstention.file.",
+        ) from error
     return fitted if threshold is None else fitted.model_copy(update={"threshold": threshold})

@@ -298,7 +298,7 @@ def local_pipeline(settings: Settings) -> Iterator[RagPipeline | Cascade]:
         index = opened.enter_context(open_index(settings, embedder))
         generator = opened.enter_context(closing(build_generator(settings, store)))
         pipeline = build_pipeline(settings, generator, build_retriever(settings, index, embedder), embedder)
-        yield pipeline if large is None else build_cascade(settings, pipeline, large)
+        yield pipeline if large is None else build_cascade(settings, pipeline, large, embedder)
 
 
 def build_large(
@@ -344,9 +344,14 @@ def cascade_rule(settings: Settings) -> Rule:
     )
 
 
-def build_cascade(settings: Settings, small: RagPipeline, large: LanguageModel) -> Cascade:
-    """Put the large model of the settings behind a pipeline. It is handed what that one's retriever found."""
-    second = build_pipeline(large_settings(settings), large, _Nothing())
+def build_cascade(
+    settings: Settings, small: RagPipeline, large: LanguageModel, embedder: Embedder | None = None
+) -> Cascade:
+    """Put the large model of the settings behind a pipeline. It is handed what that one's retriever found.
+
+    With the same `embedder` it answers as it does alone: long answers are long ones, and support may be in other words.
+    """
+    second = build_pipeline(large_settings(settings), large, _Nothing(), embedder)
     return Cascade(
         Member(model_name(settings), small),
         Member(model_name(large_settings(settings)), second),

@@ -19,8 +19,8 @@ from rag.text import content_words, words
 _WORDS = 0.6
 _MEANING = 0.7
 
-# What looks like a mark of ours in a model's text points to nothing, and is no number that the text would have to have.
-_MARK = re.compile(r"(?<=[\s.,;:!?)])\[\d{1,3}\]")
+# What looks like marks of ours in a model's text points to nothing, and is no number that the text would have to have.
+_MARK = re.compile(r"\[\d{1,3}(?:[,;]\s?\d{1,3})*\]")
 
 
 class Quote(NamedTuple):
@@ -89,9 +89,11 @@ def support(
     number of it stands in no passage, or no word.
     """
     sentence = _MARK.sub("", sentence)
-    known = {word for p in passages for word in words(p.chunk.context_text)}
-    if any(word not in known for word in words(sentence) if word.isdecimal()):
+    numbers, told = _numbers(sentence), [frozenset(words(p.chunk.context_text)) for p in passages]
+    if not numbers.issubset(frozenset().union(*told)):
         return []
+    # They may stand in several passages together; where one has them all, one that lacks some is no source.
+    passages = [p for p, known in zip(passages, told, strict=True) if numbers <= known] or passages
     held = [grounding(sentence, p.chunk.text) for p in passages]
     best = max(held, default=0.0)
     # A passage that holds fewer of the words than another one is no source of them.
@@ -112,8 +114,25 @@ def sentences_of(passage: ScoredChunk) -> list[Span]:
     return sentence_spans(passage.chunk.text) or [Span(0, len(passage.chunk.text))]
 
 
+def _numbers(text: str) -> frozenset[str]:
+    return frozenset(word for word in words(text) if word.isdecimal())
+
+
+def _agreeing(numbers: frozenset[str], passage: ScoredChunk) -> list[Span]:
+    """Return the sentences of a passage that have no other numbers in the place of these; all where each has.
+
+    One without any may be about a number that stands before it, as in a heading.
+    """
+    text, spans = passage.chunk.text, sentences_of(passage)
+    own = [_numbers(text[span.start : span.end]) for span in spans]
+    return [span for span, its in zip(spans, own, strict=True) if numbers <= its or its <= numbers] or spans
+
+
 def _quote(question: str, answer: str, passage: ScoredChunk) -> Quote:
-    """Return the passage's sentence with most words of the answer, among equals with most of the question."""
+    """Return the passage's sentence with most words of the answer, among equals with most of the question.
+
+    One that has other numbers than the answer says something else.
+    """
     text = passage.chunk.text
     asked = set(content_words(question))
 
@@ -121,14 +140,15 @@ def _quote(question: str, answer: str, passage: ScoredChunk) -> Quote:
         sentence = text[span.start : span.end]
         return grounding(answer, sentence), len(asked & set(words(sentence)))
 
-    best = max(sentences_of(passage), key=rank)
+    best = max(_agreeing(_numbers(answer), passage), key=rank)
     share = rank(best)[0]
     return Quote(passage, best, share, share >= _WORDS)
 
 
 def _nearest(sentence: str, passages: Sequence[ScoredChunk], embedder: Embedder) -> Quote:
     """Return the sentence of the passages with the greatest cosine similarity to `sentence`."""
-    quotes = [Quote(passage, span) for passage in passages for span in sentences_of(passage)]
+    numbers = _numbers(sentence)
+    quotes = [Quote(passage, span) for passage in passages for span in _agreeing(numbers, passage)]
     vectors_nd = embedder.embed([sentence, *(quote.text for quote in quotes)])
     cosines_n = vectors_nd[1:] @ vectors_nd[0]
     best = int(cosines_n.argmax())

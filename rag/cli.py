@@ -5,6 +5,7 @@ Parts are imported when a command needs them, so that `--help` is instant.
 
 import errno
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ import typer
 
 from rag import cli_feedback, cli_keys, cli_models, cli_store, cli_sync
 from rag.config import Settings, load_settings
-from rag.errors import ConfigError, SmallholdError, Unavailable
+from rag.errors import ConfigError, InvalidRequest, SmallholdError, Unavailable
 
 # What the system may refuse anywhere, and no fault of the program's.
 _REFUSALS = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EMFILE, errno.ENFILE))
@@ -124,7 +125,7 @@ def ask(
     from rag import console
     from rag.options import AskOptions
 
-    _refuse_both(risk, no_abstain)
+    _refuse_both(risk, {"--no-abstain": no_abstain, "--length": length is not None, "--filter": wanted is not None})
     settings = _settings(
         config, index_dir, generator={"model": model}, evidence={"passages": passages}, abstention={"risk": risk}
     )
@@ -290,10 +291,13 @@ def mount_eval() -> None:
     app.add_typer(make_app(open_systems, load_folder=load_folder, open_source=open_source), name="eval")
 
 
-def _refuse_both(risk: float | None, no_abstain: bool) -> None:
-    """Refuse a promise about answers that nothing withholds."""
-    if risk is not None and no_abstain:
-        raise ConfigError("--risk and --no-abstain exclude each other", hint="A risk target is kept by abstaining.")
+def _refuse_both(risk: float | None, others: Mapping[str, bool]) -> None:
+    """Refuse a promise about answers that nothing withholds, or that are not those which were tested."""
+    for flag in (flag for flag, given in others.items() if given and risk is not None):
+        raise ConfigError(
+            f"--risk and {flag} exclude each other",
+            hint="A risk target is kept by abstaining, and holds for answers as they were tested.",
+        )
 
 
 def _view(wanted: str | None) -> Any:
@@ -304,10 +308,15 @@ def _view(wanted: str | None) -> Any:
 
 
 def _read_line() -> str | None:
+    from rag.console import print_error
+
     try:
         return input("\n> ").strip()
     except (EOFError, KeyboardInterrupt):
         return None
+    except UnicodeDecodeError:
+        print_error(InvalidRequest("the line holds bytes that are no UTF-8", hint="Is the terminal set to UTF-8?"))
+        return ""
 
 
 def _settings(config: Path | None, index_dir: Path | None, **sections: dict[str, Any]) -> Settings:

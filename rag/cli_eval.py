@@ -184,7 +184,7 @@ class _Assembly:
             return CachedPipeline(pipeline, generator)
         # Loaded now, not when it is first needed: loading is part of no question's seconds.
         large = self._model(large_settings(self.settings), answers)
-        return CachedPipeline(build_cascade(self.settings, pipeline, large), generator, large)
+        return CachedPipeline(build_cascade(self.settings, pipeline, large, embedder), generator, large)
 
     def _model(self, settings: Settings, answers: "AnswerCache", *, warm: bool = False) -> "CachedGenerator":
         """Load the model of some settings behind the saved answers, those of a `warm` one apart for their seconds."""

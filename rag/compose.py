@@ -33,7 +33,7 @@ _POINTS_BACK = re.compile(
     re.IGNORECASE,
 )
 # Marks of references, which a reader would take for ours.
-_REFERENCE = re.compile(r"\s*\[\d{1,3}\]")
+_REFERENCE = re.compile(r"\s*\[\d{1,3}(?:[,;]\s?\d{1,3})*\]")
 _ITEM = re.compile(r"^(?:[-*+•‣◦▪·>]|#{1,6})[ \t]+")
 
 

@@ -36,6 +36,11 @@ _EMPTY_IT = re.compile(
     r"|\b(?:raining|snowing) it\b",
     re.IGNORECASE,
 )
+# It stands for nothing where a clause follows that says what costs so much: "does it cost much to build a mill".
+_PRICED_IT = re.compile(
+    r"\bit (?:takes?|took|costs?|happens?|matters?)\b(?!.*\b(?:to|that|if|whether|when|who|what|where|why|how)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
 _EXISTENTIAL = re.compile(
     r"\bthere(?:['’]s| is| are| was| were| be| been| will| has| have| had| may| might| must| can| should| exists?)\b"
     r"|\b(?:is|are|was|were|be|been|isn['’]t|aren['’]t|can|could|will|would|has|have|had|may|might|must|should) there\b"
@@ -106,7 +111,7 @@ def find_cue(turn: str, earlier: frozenset[str] = frozenset(), *, asked_back: bo
         return Cue("pronoun" if clear else "open", why, first, frozenset(w.low for w in unbound))
     if not named or _FRAGMENT.match(turn) or (_CONNECTIVE_START.match(turn) and not has_verb(words)):
         return Cue("ellipsis", "it is no whole question")
-    if found := _UNSAID.search(turn) or _ONE.search(turn):
+    if found := _UNSAID.search(turn) or _ONE.search(turn) or _PRICED_IT.search(turn):
         return Cue("open", f"“{found.group().strip()}” compares with something said before")
     why = "" if any(p.name for p in named) else _nameless(turn, words, named, earlier)
     return Cue("open", why) if why else None

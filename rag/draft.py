@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from rag.clock import Clock
 from rag.datatypes import FinishReason, Piece, Span, Usage
+from rag.marks import end_of_unmarked, unmarked
 from rag.sentences import sentence_spans
 
 # An answer is judged on its first tokens, before any of it is shown, so that nothing shown is taken back. Most
@@ -50,15 +51,17 @@ class Draft:
         """Return what is to be shown since the last call.
 
         The first sentence is shown as it grows: whether to answer at all was judged before. A later one waits until it
-        is whole and is left out unless it is supported.
+        is whole and is left out unless it is supported. Marks of sources are never shown: they would not be ours.
         """
         new = ""
         for span in self._undecided():
             if span.start > 0 and span.start >= self.decided and not supported(self.text[span.start : span.end]):
                 self.decided = span.end
                 continue
-            new += self.text[self.decided : span.end]
-            self.decided = span.end
+            grows = not self.finished and span.end == len(self.text.rstrip())
+            end = end_of_unmarked(self.text, self.decided, span.end) if grows else span.end
+            new += unmarked(self.text, self.decided, end)
+            self.decided = end
         self.shown += new
         return new
 

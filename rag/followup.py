@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rag.abstain import ABSTENTION_TEXT, UNATTAINABLE_TEXT
 from rag.cues import PERSON, POSSESSIVE, SEVERAL, Cue, find_cue
 from rag.datatypes import Message
 from rag.phrases import EMPTY_WORDS, Phrase, phrases, tokens
@@ -24,15 +25,18 @@ MAX_TURN_CHARACTERS = 1000
 MAX_ANSWER_CHARACTERS = 300
 MAX_QUESTION_CHARACTERS = 400  # of an earlier question that others were put in front of
 
+_WITHHELD = frozenset({ABSTENTION_TEXT, UNATTAINABLE_TEXT})  # in place of an answer: its words tell of no topic
+
 _NAME_WEIGHT = 2.0  # beside 1 of another phrase
 _ANSWER_WEIGHT = 1.0  # of a name that the assistant said ...
 _ASKED_WEIGHT = 3.0  # ... and where it is all that was asked for
 _FITTING = 4.0
 _DECAY = 0.5  # from one exchange to the one before it
 _PREPOSITIONS = "in|on|at|by|since|until|before|after|during|from|for|of|to|with"
-_NUMBERED = re.compile(rf"(?:\b(?P<preposition>{_PREPOSITIONS}) (?:the )?)?\b(?P<number>\d[\w.:/-]*)", re.IGNORECASE)
+_NUMBER = r"\d(?:[\w.:/-]|,(?=\d{3}(?!\d)))*"
+_NUMBERED = re.compile(rf"(?:\b(?P<preposition>{_PREPOSITIONS}) (?:the )?)?\b(?P<number>{_NUMBER})", re.IGNORECASE)
 _PARALLEL = re.compile(
-    rf"(?:(?P<preposition>{_PREPOSITIONS}) )?(?:(?:the|an?) )?(?:(?P<number>\d[\w.:/-]*)|(?P<rest>.+))", re.IGNORECASE
+    rf"(?:(?P<preposition>{_PREPOSITIONS}) )?(?:(?:the|an?) )?(?:(?P<number>{_NUMBER})|(?P<rest>.+))", re.IGNORECASE
 )
 _LEADING = re.compile(
     r"(?:\b(?:ok|okay|well|so|yes|no|and|but|or|then|also|(?:what|how) (?:about|of))\b[,.!]?\s*)+", re.I
@@ -86,14 +90,15 @@ def follow_up(turn: str, history: Sequence[Message]) -> FollowUp:
 
 
 def _exchanges(history: Sequence[Message]) -> list[_Exchange]:
-    """Pair the turns; what the assistant said before the first question belongs to nothing."""
+    """Pair the turns. What the assistant said before the first question belongs to nothing; an abstention is empty."""
     pairs: list[_Exchange] = []
     for message in history:
         text = message.content[:MAX_TURN_CHARACTERS]
         if message.role == "user":
             pairs.append(_Exchange(text, ""))
         elif message.role == "assistant" and pairs:
-            pairs[-1] = _Exchange(pairs[-1].said, message.content, messages=pairs[-1].messages + 1)
+            answer = "" if message.content.strip() in _WITHHELD else message.content
+            pairs[-1] = _Exchange(pairs[-1].said, answer, messages=pairs[-1].messages + 1)
     return pairs
 
 

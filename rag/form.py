@@ -17,7 +17,10 @@ _VERB = (
 )
 _MANNER = rf"how\s+(?:exactly\s+|best\s+|else\s+)?{_VERB}\b"
 # A name is asked for with "how", too.
-_NAME = rf"how\s+{_VERB}\b.*\b(?:called|named|spelled|spelt|pronounced|abbreviated)\b"
+_NAME = (
+    rf"how\s+{_VERB}\b.*\b(?:called|named|spelled|spelt|pronounced|abbreviated)\b"
+    rf"|how\s+{_VERB}(?:\s+(?:i|you|we|one|people))?\s+(?:spell|pronounce|abbreviate)\b"
+)
 _ORDER = (
     r"(?:explain|describe|compare|contrast|discuss|summari[sz]e|outline|list|enumerate|elaborate|illustrate|justify"
     r"|analy[sz]e|walk\s+me\s+through|give\s+(?:me\s+)?(?:an?\s+)?(?:overview|summary|explanation|description|list|account)"

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from rag.sentences import sentence_spans
 
-_WORD = re.compile(r"[^\W_]+(?:[-.'’&/+][^\W_]+)*[+#]*")
+# A comma belongs to a number whose thousands it parts.
+_WORD = re.compile(r"[^\W_]+(?:[-.'’&/+][^\W_]+|(?<=\d),\d{3}(?!\d))*[+#]*")
 
 PRONOUNS = frozenset(
     """i me my mine myself you your yours yourself we us our ours he him his himself she her hers herself it its itself
@@ -64,6 +65,8 @@ DETERMINERS = frozenset("the a an my our your his her its their this that these 
 _BEFORE_SUBJECTS = frozenset("do does did can could will would shall should may might must".split())
 _BE = frozenset("is are was were".split())
 _SUBJECTS = frozenset("i you we they he she it".split())
+# What they ask of a thing is the thing itself: in "what is machine learning" nothing is said of a machine.
+_ASKS_FOR = frozenset("what which who whom where".split())
 
 
 class Token(NamedTuple):
@@ -132,7 +135,7 @@ def _noun(words: list[Token], start: int, end: int) -> tuple[int, int]:
     auxiliary = (
         words[start - 2 if start > 1 and words[start - 1].low in DETERMINERS else start - 1].low if start else ""
     )
-    opens = auxiliary in _BE and start <= 2
+    opens = auxiliary in _BE and start <= 2 and words[0].low not in _ASKS_FOR
     if (auxiliary in _BEFORE_SUBJECTS or opens) and last - first > 1:
         last -= 1  # "does the mill grind", "is the mill safe": what is said of a subject follows it
     if start and words[start - 1].low in _SUBJECTS and last - first > 1:
@@ -145,8 +148,11 @@ def _noun(words: list[Token], start: int, end: int) -> tuple[int, int]:
 
 
 def _noun_after(sentence: str, words: list[Token], capitals: list[bool], start: int, end: int) -> int:
-    """Return the end of a name with the common noun that it may lead up to, as in "the Tolmen mill"."""
-    if not start or words[start - 1].low not in DETERMINERS or end == len(words) or not _adjoin(sentence, words, end):
+    """Return the end of a name with the common noun that it may lead up to, as in "the Tolmen mill", "Ada's mill"."""
+    if end == len(words) or not _adjoin(sentence, words, end):
+        return end
+    owner = words[end - 1].low.endswith(("'s", "’s"))  # "Bush's father" is not Bush
+    if not owner and (not start or words[start - 1].low not in DETERMINERS):
         return end
     run = _run_end(sentence, words, capitals, end) - end
     plain = not capitals[end] and words[end].low not in EMPTY_WORDS and not _is_verb(words[end].low)
@@ -184,8 +190,12 @@ def _run_end(sentence: str, words: list[Token], capitals: list[bool], start: int
 
 
 def _adjoin(sentence: str, words: list[Token], i: int) -> bool:
-    """Whether only a space lies between a word and the one before it."""
-    return not sentence[words[i - 1].end : words[i].start].strip()
+    """Whether only a space lies between a word and the one before it, or the stop of an initial or a title: a name's.
+
+    Another stop is none within a sentence.
+    """
+    gap = sentence[words[i - 1].end : words[i].start].strip()
+    return not gap or (gap == "." and words[i - 1].text[0].isupper() and words[i].text[0].isupper())
 
 
 def _is_capital(words: list[Token], i: int, title_case: bool) -> bool:

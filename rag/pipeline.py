@@ -6,7 +6,14 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Literal
 
-from rag.abstain import Abstention, decline_signal, generation_signals, retrieval_signals
+from rag.abstain import (
+    ABSTENTION_TEXT,
+    UNATTAINABLE_TEXT,
+    Abstention,
+    decline_signal,
+    generation_signals,
+    retrieval_signals,
+)
 from rag.asking import Asking, readings_of, sampling_of
 from rag.cite import cite, is_supported, support
 from rag.clock import Clock
@@ -28,9 +35,6 @@ from rag.protocols import Embedder, Generator, Reranker, Retriever, TokenCounter
 from rag.reading import Reading, freed, given_up, read_apart, used
 from rag.rewrite import Rewriter
 from rag.window import nearest_window
-
-ABSTENTION_TEXT = "The documents do not say."
-UNATTAINABLE_TEXT = "No answer here would be sure enough."
 
 MAX_QUESTION_CHARACTERS = 20_000
 # English takes 1.3 to 1.5 tokens a word.
@@ -158,7 +162,8 @@ class RagPipeline:
             signals = retrieval_signals(question, evidence.passages)
             target = self._judging.target(options, judge)
             answer = Answer("", retrieved=tuple(retrieved), signals=signals, target=target, question=question)
-        if reason := self._hopeless(evidence, signals, judge):
+        more = found is None and self._hops > 0 and may_need_two(question)
+        if reason := self._hopeless(evidence, signals, judge, more=more):
             yield Delta(answer=self._refuse(question, answer, reason, judge, clock))
             return
         with clock.stage("prompt"):
@@ -229,23 +234,31 @@ class RagPipeline:
 
     def _select(self, question: str, retrieved: Sequence[ScoredChunk], options: AskOptions) -> Evidence:
         passages = options.passages or self._passages
-        read: Sequence[ScoredChunk] = retrieved[:passages]
-        if self._window:
-            read = [nearest_window(question, p, tokens=self._window, count=self._counter.count) for p in read]
         return select_evidence(
-            read,
+            self._cut(question, retrieved[:passages]),
             passages=passages,
             budget=self._evidence_tokens,
             cost=lambda passage: self._counter.count(self._prompt.passage_text(passage)),
         )
 
-    def _hopeless(self, evidence: Evidence, signals: Mapping[str, float], judge: Abstention | None) -> str:
-        """Return why reading on is useless: nothing may be answered, nothing was found, or nothing near enough."""
+    def _cut(self, question: str, passages: Sequence[ScoredChunk]) -> Sequence[ScoredChunk]:
+        """Return what is read of passages: all, or the part nearest to the question."""
+        if not self._window:
+            return passages
+        return [nearest_window(question, p, tokens=self._window, count=self._counter.count) for p in passages]
+
+    def _hopeless(
+        self, evidence: Evidence, signals: Mapping[str, float], judge: Abstention | None, *, more: bool
+    ) -> str:
+        """Return why reading on is useless: nothing may be answered, nothing was found, or nothing near enough.
+
+        What is near enough may come yet where `more` may be searched for.
+        """
         if judge is not None and not judge.attainable:
             return "the share of wrong answers asked for is not attainable with this model and these documents"
         if self._retriever is not None and not evidence.passages:
             return "no passage was found"
-        if judge is not None and not judge.trusts(signals):
+        if judge is not None and not more and not judge.trusts(signals):
             return "no passage is close enough to the question"
         return ""
 
@@ -281,7 +294,8 @@ class RagPipeline:
             known = {passage.chunk.id for passage in answer.retrieved}
             lead = [step.passage for step in led]
             answer = replace(answer, retrieved=(*answer.retrieved, *(p for p in lead if p.chunk.id not in known)))
-            for step in led[: options.passages or self._passages]:
+            for hop_ in led[: options.passages or self._passages]:
+                step = self._cut(answer.question, hop_)
                 tokens = sum(self._counter.count(self._prompt.passage_text(passage)) for passage in step)
                 if tokens <= self._evidence_tokens:
                     readings.append(Reading(step, ask, tokens=tokens))

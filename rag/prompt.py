@@ -4,15 +4,18 @@ The part before the passage is the same for every question, so that a generator 
 once; passage and question come last.
 """
 
-import tomllib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from rag.datatypes import Message, ScoredChunk
 from rag.errors import ConfigError
+from rag.toml import read_toml
+
+_FIELDS = {"passage": ("{text}",), "user": ("{passages}", "{question}")}
 
 
 class Example(BaseModel):
@@ -27,7 +30,8 @@ class Example(BaseModel):
 
 
 class Prompt(BaseModel):
-    """How a model is asked. `passage` has the fields {title} and {text}, `user` {passages} and {question}.
+    """How a model is asked. `passage` has the fields {title} and {text}, `user` {passages} and {question}, in any order
+    and more than once.
 
     `decline` is what a model that was taught to says where the passage holds no answer. `abstention` names the estimate
     of `configs/abstention` that was fitted to answers to this prompt.
@@ -73,21 +77,32 @@ class Prompt(BaseModel):
         return self._passage(passage.chunk.title, passage.chunk.text)
 
     def _passage(self, title: str, text: str) -> str:
-        # str.format would trip over braces in documents; replacing the text last keeps its own "{title}" as it is.
-        return self.passage.replace("{title}", title).replace("{text}", text)
+        return _filled(self.passage, {"{title}": title, "{text}": text})
 
     def _user(self, passages: str, question: str) -> str:
-        before, _, after = self.user.partition("{passages}")
-        return before + passages + after.replace("{question}", question)
+        return _filled(self.user, {"{passages}": passages, "{question}": question})
+
+
+def _complete(prompt: Prompt) -> Prompt:
+    """Return a prompt that says all it is to say. Raises `ValueError`."""
+    for name, wanted in _FIELDS.items():
+        if missing := [field for field in wanted if field not in getattr(prompt, name)]:
+            raise ValueError(f"{' and '.join(missing)} must stand in `{name}`")
+    return prompt
+
+
+def _filled(template: str, fields: Mapping[str, str]) -> str:
+    """Put all fields in at once, so that braces in titles, passages and questions stay what they are."""
+    return re.sub("|".join(map(re.escape, fields)), lambda found: fields[found[0]], template)
 
 
 def load_prompt(name: str) -> Prompt:
     """Read a prompt of `configs/prompts` by name, or any TOML file by path. Raises `ConfigError`."""
     file = Path(name) if name.endswith(".toml") else resources.files("configs") / "prompts" / f"{name}.toml"
     try:
-        return Prompt.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+        return _complete(Prompt.model_validate(read_toml(file)))
     except FileNotFoundError as error:
         names = ", ".join(sorted(p.name[:-5] for p in (resources.files("configs") / "prompts").iterdir()))
         raise ConfigError(f"there is no prompt {name!r}", hint=f"Known prompts: {names}; or give a path.") from error
-    except (tomllib.TOMLDecodeError, ValidationError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the prompt {file} is malformed: {error}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the prompt {file} cannot be used: {error}") from error

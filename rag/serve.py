@@ -204,7 +204,7 @@ class _Models:
     def _pipeline(self, index: Index) -> RagPipeline | Cascade:
         settings, embedder = self.settings, self.embedder
         small = build_pipeline(settings, self.generator, build_retriever(settings, index, embedder), embedder)
-        return small if self.large is None else build_cascade(settings, small, self.large)
+        return small if self.large is None else build_cascade(settings, small, self.large, embedder)
 
     def _close(self) -> None:
         self.generator.close()

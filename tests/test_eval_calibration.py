@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from eval.calibration import BEST, calibrate, calibrate_answers, calibration_json, described, write_abstention
+from eval.calibration import _drawn as drawn
 from eval.calibration_answers import Answers, read_answers
 from eval.promise import fewest_answers
 from eval.results import Run, RunSystem, encode_row, row_fingerprint, write_run
 from eval.rows import Row
-from rag.abstain import load_abstention
+from rag.abstain import Abstention, load_abstention
 from rag.errors import DataError
 
 SETTINGS: dict[str, Any] = {
@@ -108,6 +109,31 @@ def test_keeping_more_of_the_right_lowers_the_threshold(tmp_path: Path) -> None:
     assert lenient < strict
 
 
+def test_no_more_of_the_right_are_lost_than_asked_for() -> None:
+    draw = random.Random(4)
+    for count in range(80, 90):  # so few answers that one counts
+        rows = [row(i, right=i % 3 > 0, cosine=draw.random()) for i in range(count)]
+        estimate = calibrate_answers(answers(rows), keep_right=0.9).abstention
+        tested = _unseen_right(rows, estimate)
+        assert sum(confidence >= estimate.threshold for confidence in tested) >= 0.9 * len(tested)
+
+
+def _unseen_right(rows: list[Row], estimate: Abstention) -> list[float]:
+    """How sure the estimate is of the right answers that it was not fitted to."""
+    unseen = [r for r, seen in zip(rows, drawn(rows), strict=True) if not seen and r.answerable]
+    return [estimate.confidence({k: v for k, v in r.signals.items() if v is not None}) for r in unseen]
+
+
+def test_a_question_that_is_asked_twice_counts_once() -> None:
+    """Twice the same answers are no more evidence for a promise."""
+    rows = separable(200)
+    once = calibrate_answers(answers(rows), keep_right=0.9)
+    again = [r.model_copy(update={"question_id": f"again {r.question_id}"}) for r in rows]
+    assert calibrate_answers(answers([*rows, *again]), keep_right=0.9) == once
+    other = [r.model_copy(update={"signals": {**r.signals, "coverage": 0.4}}) for r in rows]  # of other documents
+    assert calibrate_answers(answers([*rows, *other]), keep_right=0.9).rows == 400
+
+
 def test_too_little_to_fit_on(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="10 answers with signals are too few"):
         calibrate([run_folder(tmp_path / "a", separable(10))], keep_right=0.9)
@@ -154,7 +180,8 @@ def test_a_signal_that_an_answer_lacks_is_fitted_as_it_will_count() -> None:
 
 def test_a_question_asked_of_several_sets_is_fitted_on_or_tested_with_but_not_both(tmp_path: Path) -> None:
     first = run_folder(tmp_path / "first", separable(200))
-    again = run_folder(tmp_path / "again", separable(200))
+    others = [r.model_copy(update={"signals": {**r.signals, "coverage": 0.4}}) for r in separable(200)]
+    again = run_folder(tmp_path / "again", others)
     once, twice = calibrate([first], keep_right=0.9), calibrate([first, again], keep_right=0.9)
     assert twice.promise.questions == 2 * once.promise.questions
     assert twice.promise.rungs[-1].wrong == 2 * once.promise.rungs[-1].wrong

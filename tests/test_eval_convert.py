@@ -173,8 +173,10 @@ def test_questions_whose_documents_are_withheld(tmp_path: Path) -> None:
     rows = [json.dumps({"id": id_, "title": "", "text": text}) for id_, text in texts.items()]
     (folder / "corpus.jsonl").write_text("\n".join(rows) + "\n")
     asked = [("1", "Mill?", "red", ["a"]), ("2", "Lake?", "lake is", ["b"]), ("3", "Hill?", "cap", ["c"])]
+    said = [{"role": "user", "content": "Is it red?"}, {"role": "assistant", "content": "It is."}]
+    row = {"answerable": True, "history": said}
     lines = [
-        json.dumps({"id": id_, "question": text, "answers": [answer], "answerable": True, "relevant": relevant})
+        json.dumps({**row, "id": id_, "question": text, "answers": [answer], "relevant": relevant})
         for id_, text, answer, relevant in asked
     ]
     (folder / "questions.jsonl").write_text("\n".join(lines) + "\n")
@@ -188,5 +190,6 @@ def test_questions_whose_documents_are_withheld(tmp_path: Path) -> None:
         assert "d" in left and len(left) == 3  # one of the three that hold answers is gone
         (question,) = made.questions
         assert (question.answerable, question.answers, question.relevant) == (False, (), ())
+        assert [turn.content for turn in question.history] == ["Is it red?", "It is."]
         seen.add((question.id, frozenset(left)))
     assert seen == {("2", frozenset("acd")), ("3", frozenset("abd"))}

@@ -101,6 +101,12 @@ def test_scores_are_added_to_a_run_once_and_survive_judging_anew(tmp_path: Path)
     assert counts == {"similarity": 1, "right_judge": 1, "grounded_judge": 1}  # an abstention is not judged
     again = add_scores(tmp_path, embedder=embedder, judge=ModelJudge(generator))
     assert (again, len(generator.asked), embedder.calls) == (counts, 2, 1)
+    other = Says(Piece("no", logprob=math.log(0.6)))
+    add_scores(tmp_path, judge=ModelJudge(other, "another"))
+    assert len(other.asked) == 2  # its verdicts take the place of the first one's
+    assert next(read_rows(tmp_path)).scores["right_judge"] == pytest.approx(0.4)
+    add_scores(tmp_path, embedder=embedder, embedder_name="another", judge=ModelJudge(generator))
+    assert (len(generator.asked), embedder.calls) == (4, 2)
     answered, abstained = read_rows(tmp_path)
     kept = answered.judged(SystemRow(name="s", retrieval=True).prices).scores
     assert (kept["similarity"], kept["right_judge"], kept["right"]) == (1.0, pytest.approx(0.7), 1.0)

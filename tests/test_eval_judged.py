@@ -20,7 +20,9 @@ from eval.agreement import (
     text_scorers,
 )
 from eval.judged import JudgedAnswer, load_judged, option_lists
+from eval.results import ResultsWriter, Run, RunSystem, row_fingerprint, write_run
 from eval.right import load_rule, shipped_rule
+from eval.rows import Row
 from rag.errors import ConfigError, DataError
 from rag.protocols import FloatArray
 from tests.conftest import SHARED
@@ -46,6 +48,26 @@ def write_set(folder: Path, recorded: list[dict[str, Any]]) -> Path:
     write_json(folder / "meta.json", {"name": "n", "kind": "k", "license": "l", "source": "s"})
     (folder / "recorded" / "big.jsonl").write_text("".join(json.dumps(row) + "\n" for row in recorded))
     return folder
+
+
+def test_of_a_run_the_answers_that_count_are_compared(tmp_path: Path) -> None:
+    system = RunSystem(fingerprint="new", row={"name": "s", "retrieval": False, "generator": "m"}, machine={}, date="")
+    write_run(tmp_path, Run(data={}, questions={"q0": "d", "q1": "d"}, systems={"s": system}))
+    with ResultsWriter(tmp_path) as writer:
+        for fingerprint, id_, answer in (
+            ("old", "q1", "Nice"),
+            ("new", "q1", "Lille"),
+            ("new", "q1", "Lyon"),
+            ("old", "q0", "Metz"),
+        ):
+            writer.append(
+                Row(
+                    system="s", question_id=id_, question="Where?", answerable=True, gold=("Lyon",), relevant=(),
+                    generates=True, retrieves=False, answer=answer, human_right=answer == "Lyon",
+                    system_fingerprint=fingerprint, fingerprint=row_fingerprint(fingerprint, "d"),
+                )
+            )  # fmt: skip
+    assert load_judged(tmp_path) == [JudgedAnswer(1, "s", "Where?", ("Lyon",), "Lyon", True)]
 
 
 def many(count: int = 60) -> list[JudgedAnswer]:

@@ -12,6 +12,7 @@ def test_the_first_token_comes_after_every_stage_before_it() -> None:
     # Out of the cache: the corrected stages hold those seconds already.
     assert first_token_seconds({**timings, "replayed": 1.9}) == pytest.approx(0.63)
     assert first_token_seconds({"read": 0.5, "retrieve": None}) == 0.5
+    assert first_token_seconds({"generate": 2.0, "hop": 0.3, "read": 0.5}) == 0.5  # read lasts till after the hop
 
 
 def test_no_first_token_is_no_time() -> None:

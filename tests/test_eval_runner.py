@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -282,6 +283,24 @@ def test_a_price_changes_the_cost_and_asks_nothing(tmp_path: Path) -> None:
     after = go(qaset, fake, out, SMALL.model_copy(update={"price_per_hour": 7200.0}))
     assert fake.asked == []
     assert [row.cost for row in after] == [pytest.approx(2 * (row.cost or 0)) for row in before]
+
+
+def test_a_question_that_is_as_it_was_again_keeps_its_answer(tmp_path: Path) -> None:
+    fake, out = Fake(), tmp_path / "out"
+    row = SystemRow(name="s", generator="m", retrieval=True)
+    run(write_qaset(tmp_path / "set"), [row], out, fake, settings=Settings())
+    fake.interrupted_at = "question 2!"
+    changed = write_qaset(tmp_path / "set", changed=1)
+    changed = replace(
+        changed, questions=(*changed.questions[:2], replace(changed.questions[2], question="question 2!"))
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run(changed, [row], out, fake, settings=Settings())
+    fake.open_now = 0
+    assert fake.asked[N:] == ["question 1!"]
+    found = run(write_qaset(tmp_path / "set"), [row], out, fake, settings=Settings())
+    assert len(fake.asked) == N + 1  # the answers of the beginning still count
+    assert sum(found.counts(one) for one in read_rows(out)) == N
 
 
 def test_a_limit_is_widened_without_asking_twice(tmp_path: Path) -> None:

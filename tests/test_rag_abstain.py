@@ -62,3 +62,11 @@ def test_a_malformed_file_is_named(tmp_path) -> None:
     file.write_text("threshold = 2\n")
     with pytest.raises(ConfigError, match=r"a\.toml"):
         load_abstention(file)
+
+
+@pytest.mark.parametrize("content", [b"fitted_on = '\xff'", b"#" * 200_000, b"intercept = nan"])
+def test_a_file_that_holds_no_estimate_is_named(tmp_path, content: bytes) -> None:
+    file = tmp_path / "a.toml"
+    file.write_bytes(b"fitted_on = 'x'\nthreshold = 0.5\nsignals = {}\n" + content if b"nan" in content else content)
+    with pytest.raises(ConfigError, match=r"a\.toml cannot be used"):
+        load_abstention(file)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import uvicorn
 
+from rag.abstain import ABSTENTION_TEXT, UNATTAINABLE_TEXT
 from rag.app import OPEN_PATHS, IndexedDocument, Service, create_app
 from rag.config import ServerSettings
 from rag.cost import Costs, Prices
@@ -48,7 +49,7 @@ from rag.errors import (
 from rag.filter import EVERYTHING, View
 from rag.malformed import Protocol
 from rag.options import AskOptions
-from rag.pipeline import ABSTENTION_TEXT, UNATTAINABLE_TEXT, RagPipeline
+from rag.pipeline import RagPipeline
 from rag.prompt import Prompt
 from tests.conftest import ListRetriever, QueueGenerator
 

@@ -17,7 +17,7 @@ from rag.options import AskOptions
 from rag.pipeline import RagPipeline
 from rag.promise import Promise, Rung
 from rag.prompt import Prompt
-from tests.conftest import ListRetriever, QueueGenerator, scored
+from tests.conftest import ListRetriever, QueueGenerator, WordEmbedder, scored
 
 PROMPT = Prompt(name="t", system="Quote.", passage="{text}", user="{passages}\nQ: {question}", closed_book="?")
 MILL = scored("The mill was built in 1874. It burned in 1902.", document="mill.md", start=100)
@@ -283,6 +283,18 @@ def test_a_local_large_model_is_loaded_when_it_is_first_asked_and_only_once(tmp_
     large.close()
     large.close()
     assert loaded == ["big", "closed"]
+
+
+def test_a_long_answer_that_is_handed_on_stays_a_long_one() -> None:
+    wanted = load_settings(None, {"cascade": {"threshold": 0.9, "generator": "big", "endpoint": "https://h/v1"}})
+    embedder, small, large = WordEmbedder(), QueueGenerator("in 1874"), QueueGenerator("in 1874")
+    first = RagPipeline(
+        generator=small, counter=small, prompt=PROMPT, retriever=ListRetriever(MILL), abstention=GROUNDED,
+        embedder=embedder,
+    )  # fmt: skip
+    made = build_cascade(wanted, first, large, embedder)
+    answer = made.answer("What of the mill?", options=AskOptions(words=30, abstain=False))
+    assert (answer.model, answer.text) == ("big", "The mill was built in 1874.")
 
 
 def test_a_loading_that_failed_is_tried_again() -> None:

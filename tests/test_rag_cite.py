@@ -94,6 +94,33 @@ def test_a_number_that_stands_nowhere_is_never_supported_and_quotes_are_not_embe
     assert alike.asked == 0
 
 
+def test_a_number_that_stands_beside_another_thing_supports_nothing() -> None:
+    built = scored("The stone mill was built by Ada Brandt in 1850.", document="a")
+    burned = scored("The mill burned in 1874.", document="b")
+    answer = "The stone mill was built by Ada Brandt in 1874."
+    for passages in ([built, burned], [scored(f"{built.chunk.text} {burned.chunk.text}")]):
+        (sentence,), (citation,) = cite("When?", answer, passages)
+        assert (citation.text, sentence.supported) == (burned.chunk.text, False)
+        assert cite("When?", answer.replace("1874", "1850"), passages).sentences[0].supported
+
+
+def test_a_number_may_stand_in_the_heading() -> None:
+    passage = scored("# 1874\n\nThe mill was built by Ada Brandt.")
+    (sentence,), (citation,) = cite("When?", "The mill was built by Ada Brandt in 1874.", [passage])
+    assert (citation.text, sentence.supported) == ("The mill was built by Ada Brandt.", True)
+
+
+def test_numbers_of_two_passages_may_stand_in_one_sentence() -> None:
+    passages = [scored("The mill was built in 1850.", document="a"), scored("It burned in 1874.", document="b")]
+    assert cite("When?", "The mill was built in 1850, not in 1874.", passages).sentences[0].supported
+
+
+@pytest.mark.parametrize("marks", [" [7].", "[7].", " [7][8].", " [7, 8].", ". [7] [8]"])
+def test_made_up_marks_are_no_numbers(marks: str) -> None:
+    passage = scored("The mill was built in 1874.")
+    assert cite("When?", f"The mill was built in 1874{marks}", [passage]).sentences[0].supported
+
+
 def test_marks_that_the_model_made_up_are_no_citations() -> None:
     passage = scored("The mill was built in 1874.", document="a")
     (sentence,), citations = cite("When?", "The mill was built in 1874 [7].", [passage])

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rag.cli import app
+from rag.errors import ConfigError
 from rag.filter import View, parse_filter
 from rag.index import Index
 from rag.pipeline import RagPipeline
@@ -198,3 +199,26 @@ def test_a_chat_shows_on_request_how_a_follow_up_was_understood(monkeypatch: pyt
     assert done.output.count("understood as: And when did the mill burn?") == 1
     assert done.output.count("understood as") == 1
     assert retriever.questions[1:] == ["And when did the mill burn?", "How does Lake Orrin taste?"]
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--length", "50"), ("--filter", '{"type": "pdf"}')])
+def test_a_promise_is_not_given_for_answers_that_were_not_tested(flag: str, value: str) -> None:
+    done = CliRunner().invoke(app, ["ask", "Who?", "--risk", "0.2", flag, value])
+    assert isinstance(done.exception, ConfigError)
+    assert f"--risk and {flag} exclude each other" in str(done.exception)
+
+
+def test_a_line_of_other_bytes_is_told_and_the_chat_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = iter([UnicodeDecodeError("utf-8", b"caf\xe9", 3, 4, "invalid"), "/quit"])
+
+    def read(prompt: str) -> str:
+        line = next(lines)
+        if isinstance(line, Exception):
+            raise line
+        return line
+
+    monkeypatch.setattr("builtins.input", read)
+    monkeypatch.setattr("rag.cli._pipeline", lambda settings: nullcontext(None))
+    done = CliRunner().invoke(app, ["chat"])
+    assert done.exit_code == 0, done.output
+    assert "no UTF-8" in done.stderr

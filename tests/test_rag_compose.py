@@ -1,3 +1,5 @@
+import pytest
+
 from rag.compose import compose
 from tests.conftest import WordEmbedder, scored
 
@@ -48,6 +50,12 @@ def test_the_same_is_not_said_twice() -> None:
     again = [scored("The dam failed since its gates rusted.", document=name) for name in "abc"]
     text, found = compose("Why did the dam fail?", again, words=100, embedder=WordEmbedder())
     assert (text, len(found.citations)) == ("The dam failed since its gates rusted.", 1)
+
+
+@pytest.mark.parametrize("marks", ["[3]", " [3][4]", " [3, 4]", "[3;14] [15]"])
+def test_marks_of_references_are_not_said(marks: str) -> None:
+    passage = scored(f"The gates of the Selk dam rusted shut.{marks}")
+    assert compose("Why did it fail?", [passage], words=50, embedder=WordEmbedder()).text == passage.chunk.text[:38]
 
 
 def test_what_says_no_more_than_the_title_is_not_said() -> None:

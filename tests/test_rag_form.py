@@ -39,6 +39,8 @@ def test_questions_that_want_more_than_a_phrase(question: str) -> None:
         "How similar were the treaties?",
         "How often does it rain?",
         "How is the island called?",
+        "How do you pronounce Ullavane?",
+        "And how does one spell it?",
         "What did the explainer list?",
         "Which is larger, the moor or the wood?",
         "When was the list of farms printed?",

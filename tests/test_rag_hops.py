@@ -1,9 +1,11 @@
 """Questions that need two passages: what is searched for next, and what is read of it."""
 
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
+from rag.abstain import Abstention, Signal
 from rag.datatypes import Message, Piece, Sampling, ScoredChunk, Usage
 from rag.filter import EVERYTHING, View
 from rag.hops import Hop, hop, may_need_two, missing
@@ -93,7 +95,7 @@ class Reader:
             self.open -= 1
 
 
-def pipeline(reader: Reader, found: Searching, **options: int | float) -> RagPipeline:
+def pipeline(reader: Reader, found: Searching, **options: int | float | Abstention) -> RagPipeline:
     settings = {"passages": 2, "hops": 1, **options}
     return RagPipeline(generator=reader, counter=reader, prompt=PROMPT, retriever=found, **settings)  # type: ignore[arg-type]
 
@@ -108,6 +110,29 @@ def test_the_second_passage_is_read_with_the_one_that_led_to_it() -> None:
     assert [citation.document_id for citation in answer.citations] == ["valko"]
     assert answer.timings["hop"] >= 0
     assert answer.passages_read == 3  # the roads could not have won
+
+
+def test_what_only_a_further_search_finds_near_enough_is_not_refused_before_it() -> None:
+    """Else fewer answers would be given than were tested for a promise."""
+    near = Abstention(fitted_on="", threshold=0.5, intercept=-8.5, signals={"cosine": Signal(weight=10.0, best=1.0)})
+    assert near.confidence({"cosine": 0.8}) < 0.5 < near.confidence({"cosine": 0.9})
+    reader = Reader({"born in Tarsk": "Tarsk"})
+    assert pipeline(reader, Searching(), abstention=near).answer(QUESTION).text == "Tarsk"
+    reader = Reader({"born in Tarsk": "Tarsk"})
+    refused = pipeline(reader, Searching(), abstention=near, hops=0).answer(QUESTION)
+    assert (refused.abstained, reader.asked) == (True, [])
+
+
+def test_a_window_is_kept_to_in_what_a_further_search_finds() -> None:
+    padded = [
+        replace(passage, chunk=replace(passage.chunk, text=f"{passage.chunk.text} {'Nothing else is known. ' * 20}"))
+        for passage in (FILM, VALKO)
+    ]
+    found = Searching([padded[1]])
+    found.retrieve = lambda question, k, view=EVERYTHING: padded[:1] if question == QUESTION else padded[1:]  # type: ignore[method-assign]
+    reader = Reader({"born in Tarsk": "Tarsk"})
+    assert pipeline(reader, found, window=16).answer(QUESTION).text == "Tarsk"
+    assert len(reader.asked) == 2 and all(len(prompt.split()) <= 2 * 16 for prompt in reader.asked)
 
 
 def test_nothing_more_is_searched_for_once_a_passage_answers() -> None:

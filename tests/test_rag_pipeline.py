@@ -2,13 +2,14 @@ from typing import Literal
 
 import pytest
 
-from rag.abstain import Abstention, Signal
-from rag.datatypes import Message, Mode, RiskTarget, ScoredChunk, Verdict
-from rag.draft import JUDGED_TOKENS
+from rag.abstain import ABSTENTION_TEXT, UNATTAINABLE_TEXT, Abstention, Signal
+from rag.clock import Clock
+from rag.datatypes import Message, Mode, Piece, RiskTarget, ScoredChunk, Usage, Verdict
+from rag.draft import JUDGED_TOKENS, Draft
 from rag.errors import ConfigError, InvalidRequest, PromptTooLong
 from rag.filter import View, parse_filter
 from rag.options import AskOptions
-from rag.pipeline import ABSTENTION_TEXT, UNATTAINABLE_TEXT, RagPipeline, said
+from rag.pipeline import RagPipeline, said
 from rag.promise import Promise, Rung
 from rag.prompt import Prompt
 from rag.protocols import Embedder, Retriever
@@ -497,3 +498,28 @@ def test_a_first_sentence_is_left_to_the_abstention() -> None:
     answer = pipeline(QueueGenerator("Yes. It burned in 1902."), ListRetriever(MILL)).answer("Did it burn?")
     assert answer.text == "Yes. It burned in 1902."
     assert [(s.citations, s.supported) for s in answer.sentences] == [((), False), ((1,), True)]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (("in", " 1874", " [", "7", "]", "."), "in 1874."),
+        (("in 1874.", "[7]", "[8]"), "in 1874."),
+        (
+            (
+                "in 1874 [7,",
+                " 8] or so",
+            ),
+            "in 1874 or so",
+        ),
+        (("in 1874 [", "7"), "in 1874 [7"),  # it ends there, and is no mark
+        (("a[1]", " and [x]"), "a[1] and [x]"),
+        (("[12]",), "[12]"),
+    ],
+)
+def test_marks_that_are_not_ours_are_never_shown(pieces: tuple[str, ...], text: str) -> None:
+    draft, shown = Draft(judged=True, tokens=1), ""
+    for piece in (*(Piece(piece, None, 1) for piece in pieces), Piece("", finish_reason="stop", usage=Usage())):
+        draft.add(piece, Clock())
+        shown += draft.take(lambda _: True)
+    assert shown == draft.shown == text

@@ -44,3 +44,37 @@ def test_unknown_and_malformed_prompts(tmp_path: Path) -> None:
     file.write_text("name = 'p'\nsytem = 'x'\n")
     with pytest.raises(ConfigError, match=r"p\.toml"):
         load_prompt(str(file))
+
+
+@pytest.mark.parametrize("user", ["Question: {question}\n\n{passages}", "{question}\n{passages}\n{question}"])
+def test_the_question_may_stand_before_the_passages(user: str) -> None:
+    prompt = load_prompt("reader").model_copy(update={"user": user})
+    asked = prompt.messages("Who?", [scored("A {question}.")])[-1].content
+    assert asked == user.replace("{question}", "Who?").replace("{passages}", "Passage (T): A {question}.")
+
+
+def test_a_title_of_braces_is_no_field() -> None:
+    prompt = load_prompt("reader")
+    assert prompt.passage_text(scored("A long text.", title="{text}")) == "Passage ({text}): A long text."
+
+
+@pytest.mark.parametrize(
+    ("field", "text"), [("user", "{passages}"), ("user", "Question: {question}"), ("passage", "({title})")]
+)
+def test_a_prompt_that_leaves_out_what_is_asked_or_read_is_refused(tmp_path: Path, field: str, text: str) -> None:
+    fields = {"name": "p", "system": "s", "passage": "{text}", "user": "{passages} {question}", "closed_book": "c"}
+    file = tmp_path / "p.toml"
+    file.write_text("\n".join(f"{key} = '{value}'" for key, value in {**fields, field: text}.items()))
+    with pytest.raises(ConfigError, match="must stand in `"):
+        load_prompt(str(file))
+
+
+@pytest.mark.parametrize("damage", ["bytes", "folder", "size"])
+def test_a_prompt_file_that_cannot_be_read_is_told(tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "p.toml"
+    if damage == "folder":
+        file.mkdir()
+    else:
+        file.write_bytes(b"name = '\xff\xfe'" if damage == "bytes" else b"#" * 200_000)
+    with pytest.raises(ConfigError, match=r"p\.toml cannot be used"):
+        load_prompt(str(file))
