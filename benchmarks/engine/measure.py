@@ -36,7 +36,9 @@ class Scale(NamedTuple):
     product: int = 2048
 
 
-QUICK = Scale(2, seen=1, cold=1, answers=2, warm=1, clients=2, requests=1, written=6, read=64, megabytes=32, product=256)
+QUICK = Scale(
+    2, seen=1, cold=1, answers=2, warm=1, clients=2, requests=1, written=6, read=64, megabytes=32, product=256
+)
 
 
 def measure_seen(
