@@ -91,8 +91,8 @@ def run_server(settings: Settings) -> None:
             )
         )
         # uvicorn ends in good order and then raises the signal anew; by then being told to end is no failure.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             server.run(sockets=[listener])
     _leave()
 
