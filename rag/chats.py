@@ -61,7 +61,8 @@ class ChatRoutes:
         service = self._loader.service()
         check_model(body.model, service.model)
         self._limits.check(body)
-        key, options = key_of(request), ask_options(body, view_of(request, body.filter))
+        key = key_of(request)
+        options = ask_options(body, view_of(request, body.filter), owner="" if key is None else key.id)
         self._ledger.check(key)
 
         def begin() -> Iterator[Delta]:

@@ -136,7 +136,7 @@ class RagPipeline:
         closed to cancel. What was used by then is the `usage` of the last one.
         """
         clock, judge = Clock(), self._judging.judge(options)
-        asked, spent = yield from self._understand(question, history, clock)
+        asked, spent = yield from self._understand(question, history, clock, options.owner)
         with closing(self._answered(asked, history, options, found, judge, clock)) as deltas:
             for delta in deltas:
                 yield _with(spent, delta)
@@ -194,7 +194,7 @@ class RagPipeline:
         return self._retrieve(asked.question, view, clock)
 
     def _understand(
-        self, question: str, history: Sequence[Message], clock: Clock
+        self, question: str, history: Sequence[Message], clock: Clock, owner: str = ""
     ) -> Stream[Delta, None, tuple[FollowUp, Usage]]:
         """Return the turn as a question of its own, and what that took of the model, if it was asked.
 
@@ -212,7 +212,7 @@ class RagPipeline:
         if asked.sure or self._rewriter is None:
             return asked, Usage()
         with clock.stage("rewrite"):
-            return (yield from self._rewriter.rewrite(question, history, asked))
+            return (yield from self._rewriter.rewrite(question, history, asked, owner))
 
     def _retrieve(self, question: str, view: View, clock: Clock) -> list[ScoredChunk]:
         if self._retriever is None:
