@@ -38,6 +38,7 @@ from rag.datatypes import (
 )
 from rag.errors import (
     ConfigError,
+    EndpointFailed,
     IndexMissing,
     InvalidRequest,
     ModelDied,
@@ -793,6 +794,15 @@ def test_a_body_that_a_form_of_another_site_could_send_is_refused(client, kind):
     headers = {"Content-Type": kind} if kind else {}
     refused = error(client.post("/v1/chat/completions", content=body, headers=headers), 415)
     assert "Content-Type: application/json" in refused["message"]
+
+
+def test_a_stream_begins_once_the_model_has_the_prompt_so_that_a_refusal_has_its_status():
+    failure = EndpointFailed("the endpoint answered 500: no")
+    with serving(Script(Delta(), Delta(usage=Usage()), failure)) as client:
+        assert error(ask(client, stream=True), 503)["code"] == "endpoint_failed"
+    with serving(Script(Delta(), Delta(usage=Usage(5)), failure)) as client:
+        begun = ask(client, stream=True)
+        assert begun.status_code == 200 and "endpoint_failed" in begun.text and "[DONE]" not in begun.text
 
 
 def test_the_body_is_bounded_while_it_is_read():
