@@ -125,7 +125,8 @@ class Lane:
     @property
     def depth(self) -> int:
         """How many jobs wait for a thread."""
-        return sum(job.started is None for job in self._jobs)
+        # Of a copy: figures are asked for in other threads, while the loop takes jobs in and lets them go.
+        return sum(job.started is None for job in self._jobs.copy())
 
     @property
     def running(self) -> int:
