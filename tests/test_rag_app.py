@@ -784,6 +784,8 @@ def test_elsewhere_than_on_loopback_the_host_is_checked_only_where_hosts_are_nam
     assert HostRule("0.0.0.0", ["box.lan"]).allows(["box.lan:8080"])
     for loopback in ("127.0.0.1", "127.8.9.1", "::1", "[::1]", "localhost"):
         assert not HostRule(loopback).allows(["any.example"])
+    assert HostRule("127.0.0.2").allows(["127.0.0.2:8080"]), "the address that it says it is at"
+    assert not HostRule("0.0.0.0", ["box.lan"]).allows(["0.0.0.0"])
     assert not HostRule("127.0.0.1").allows([])
     assert not HostRule("127.0.0.1").allows(["localhost", "localhost"])
 
