@@ -11,7 +11,7 @@ from rag.asking import Asking, readings_of, sampling_of
 from rag.cite import cite, is_supported, support
 from rag.clock import Clock
 from rag.closest import closest
-from rag.compose import PASSAGES, compose
+from rag.compose import PASSAGES, compose, ended
 from rag.datatypes import Answer, Delta, Message, Mode, Piece, ScoredChunk, Usage, Verdict
 from rag.deliberation import Deliberation
 from rag.draft import Draft
@@ -351,7 +351,8 @@ class RagPipeline:
         assert self._embedder is not None  # _words_of saw to it
         with clock.stage("compose"):
             read = answer.retrieved[: options.passages or PASSAGES]
-            text, (sentences, citations) = compose(question, read, words=words, embedder=self._embedder)
+            composed = compose(question, read, words=words, embedder=self._embedder)
+            text, (sentences, citations) = ended(composed, options.stop)
             signals = {**answer.signals, **generation_signals(question, text, read, ())}
         return replace(
             answer,
