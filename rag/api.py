@@ -8,7 +8,17 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from rag.datatypes import Message, Mode
@@ -82,7 +92,14 @@ class Turn(_Request):
     """One message of a chat. Content may be null in the assistant's turns alone."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Content | None = None
+    content: Content | None = Field(None, validate_default=True)
+
+    @field_validator("content")
+    @classmethod
+    def _says_something(cls, content: Content | None, info: ValidationInfo) -> Content | None:
+        if content is None and info.data.get("role", "assistant") != "assistant":
+            raise PydanticCustomError("content", "only the assistant's turns may be without content")
+        return content
 
     @property
     def text(self) -> str:

@@ -428,6 +428,8 @@ def test_a_target_that_is_not_attainable_is_an_answer_of_its_own():
         assert body["choices"][0]["message"]["content"] == UNATTAINABLE_TEXT
         assert (body["verdict"], body["risk_target"]["attainable"]) == ("unattainable", False)
         assert metric(client, 'smallhold_answers_total{verdict="unattainable"}') == 1
+        for others in ('answers_total{verdict="answered"}', 'tokens_total{kind="cached"}'):
+            assert f"\nsmallhold_{others} " in client.get("/metrics").text, "as 0, before the first one"
 
 
 def test_a_promise_that_nobody_tested_is_refused_with_the_command_that_tests():
@@ -617,7 +619,9 @@ def test_what_cannot_be_honoured_is_refused(client, field, value):
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": "  \n"}]}, "messages"),
-        ({"messages": [{"role": "user"}]}, "messages"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": None}, QUESTION["messages"][0]]}, "messages[0].content"),
+        ({"messages": [{"role": "developer"}, QUESTION["messages"][0]]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, "messages"),
         ({"messages": [{"role": "system", "content": "a"}]}, "messages"),
         (
@@ -1127,7 +1131,9 @@ def test_many_numbers_hold_no_other_request_up():
 def test_bad_embedding_requests_are_refused(client, fields, said):
     headers = {"Content-Type": "application/json"}
     response = client.post("/v1/embeddings", content=json.dumps(fields), headers=headers)
-    assert error(response, 400)["message"].startswith(said)
+    refused = error(response, 400)
+    assert refused["message"].startswith(said)
+    assert refused["param"] in ("input", "input[1]", "encoding_format", "dimensions")
 
 
 def test_search_returns_chunks_with_all_their_scores(client):
