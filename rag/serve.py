@@ -18,6 +18,7 @@ from operator import attrgetter
 from types import FrameType
 
 import uvicorn
+from rich.markup import escape
 from rich.text import Text
 
 from rag.access import check_keys
@@ -99,7 +100,8 @@ def run_server(settings: Settings) -> None:
 
 def _announce(url: str, settings: ServerSettings) -> None:
     """Say where the server is: to people, or in the log where programs read that."""
-    said = [f"smallhold at [bold]{url}[/]  (Ctrl-C ends it; ready when {url}/ready says so)"]
+    shown = escape(url)  # the brackets of an IPv6 address are no markup
+    said = [f"smallhold at [bold]{shown}[/]  (Ctrl-C ends it; ready when {shown}/ready says so)"]
     if not is_loopback(settings.host):
         said.append("[yellow]Keys and answers travel in the clear: put a proxy with TLS before this address.[/]")
     for line in said:

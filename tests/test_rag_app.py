@@ -687,6 +687,10 @@ def test_unknown_models_routes_and_methods(client):
     assert error(wrong, 405)["code"] == "method_not_allowed"
     assert wrong.headers["allow"] == "POST"
     assert client.post("/health").status_code == 405
+    assert error(client.post("/v1/search/", json={"query": "x"}), 404)
+    for path in ("/health", "/ready", "/"):
+        probed = client.head(path)
+        assert (probed.status_code, probed.content) == (200, b"")
     for path in ("/docs", "/redoc", "/static/", "/static/__init__.py", "/static/../app.py"):
         assert error(client.get(path), 404)["code"] == "not_found"
 

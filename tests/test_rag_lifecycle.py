@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
+from rag.config import ServerSettings
+from rag.serve import _announce, _url
 from tests.conftest import REPOSITORY
 
 SERVER = """
@@ -174,6 +176,11 @@ def test_told_to_end_before_it_serves_it_ends_at_once_and_well(moment: str, tmp_
         assert process.wait(30) == 0
         assert time.monotonic() - began < 10
         process.kill()
+
+
+def test_the_address_is_told_with_its_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    _announce(_url("fd00::5", 8080), ServerSettings(host="fd00::5"))
+    assert "smallhold at http://[fd00::5]:8080 " in capsys.readouterr().err
 
 
 def test_told_twice_it_ends_at_once() -> None:
