@@ -122,7 +122,7 @@ class _Server(uvicorn.Server):
 
 
 def _leave() -> None:
-    """End the process where a thread of ours is stuck, at an endpoint that says nothing or while it loads a model.
+    """End the process where a thread of ours is stuck, in native code that does not return or while it loads a model.
 
     Python would wait for the one and pull the ground from under the other. What has to be closed is closed by now.
     """

@@ -137,7 +137,7 @@ def test_what_takes_longer_than_the_drain_is_cut() -> None:
 
 
 def test_work_that_cannot_be_cancelled_holds_up_no_end() -> None:
-    """As where the model is an endpoint that says nothing: its silence is waited for, two minutes as it stands."""
+    """As where native code does not return."""
     with served(answer_seconds=0, drain=1) as (process, url):
         replies: list[httpx.Response] = []
         body = {"messages": [{"role": "user", "content": "stuck"}]}
