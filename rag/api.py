@@ -127,6 +127,8 @@ _NOT_HERE: Mapping[str, tuple[tuple[object, ...], str]] = {
     "tools": ((None, []), "tools cannot be called: leave `tools` out"),
     "tool_choice": ((None, "none", "auto"), "tools cannot be called: leave `tool_choice` out"),
     "functions": ((None, []), "functions cannot be called: leave `functions` out"),
+    "function_call": ((None, "none", "auto"), "functions cannot be called: leave `function_call` out"),
+    "web_search_options": ((None,), "the web is not searched: leave `web_search_options` out"),
     "response_format": ((None, {"type": "text"}), "only text can be written: leave `response_format` out"),
     "logprobs": ((None, False), "log probabilities are not reported: leave `logprobs` out"),
     "top_logprobs": ((None, 0), "log probabilities are not reported: leave `top_logprobs` out"),
@@ -220,6 +222,8 @@ class ChatRequest(_Request):
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
     tool_choice: Literal["none", "auto"] | None = None
     functions: Annotated[list[Any], Field(max_length=0)] | None = None
+    function_call: Literal["none", "auto"] | None = None
+    web_search_options: None = None
     response_format: ResponseFormat | None = None
     logprobs: Literal[False] | None = None
     top_logprobs: Literal[0] | None = None

@@ -600,6 +600,8 @@ def test_what_the_request_says_reaches_the_pipeline():
         ("frequency_penalty", 0.5),
         ("presence_penalty", -1),
         ("modalities", ["text", "audio"]),
+        ("function_call", {"name": "f"}),
+        ("web_search_options", {}),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(client, field, value):
