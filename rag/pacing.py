@@ -16,7 +16,7 @@ LONGEST_RETRY_AFTER = 60.0
 class Pace:
     """Spaces the beginnings of requests evenly, so that no minute sees more than `per_minute`; 0 lets all pass.
 
-    Threads share the turns; each has its own count of the seconds that it `waited`, if it did as it was told.
+    Threads share the turns; each has its own count of the seconds that it `waited`, as it tells them.
     """
 
     def __init__(self, per_minute: float, clock: Callable[[], float]) -> None:
@@ -39,8 +39,11 @@ class Pace:
             now = self._clock()
             turn = max(now, self._next)
             self._next = turn + self._interval
-        self._of_thread.waited = self.waited + turn - now
         return turn - now
+
+    def slept(self, seconds: float) -> None:
+        """Note that this thread has waited so long for its turn."""
+        self._of_thread.waited = self.waited + seconds
 
 
 def pause(failed: int, retry_after: str) -> float:

@@ -119,7 +119,7 @@ class EndpointGenerator:
         failed = 0
         while True:
             failure, retry_after, left_out = None, "", self._refused
-            yield from self._rest(self._pace.turn())
+            yield from self._rest(self._pace.turn(), self._pace.slept)
             request = self._request(messages, sampling, left_out)
             with ExitStack() as opened:
                 exchange = opened.enter_context(
@@ -146,11 +146,13 @@ class EndpointGenerator:
             yield from self._rest(pause(failed, retry_after))
             failed += 1
 
-    def _rest(self, seconds: float) -> Iterator[Piece]:
-        """Let time pass."""
+    def _rest(self, seconds: float, note: Callable[[float], None] = lambda _: None) -> Iterator[Piece]:
+        """Let time pass, and note what has passed."""
         while seconds > 0:
-            self._sleep(min(seconds, STEP))
-            seconds -= STEP
+            step = min(seconds, STEP)
+            self._sleep(step)
+            note(step)
+            seconds -= step
             yield Piece("")
 
     def _request(self, messages: Sequence[Message], sampling: Sampling, left_out: frozenset[str]) -> httpx.Request:

@@ -421,6 +421,20 @@ def test_the_documents_are_listed_with_sizes_and_the_last_sync(browser):
         expect(page.get_by_label("Your question")).to_be_visible()
 
 
+def test_a_list_that_comes_after_it_was_cleared_is_not_shown(page):
+    """As where its key was refused meanwhile: the next one may not see the same documents."""
+    shown = """async (cleared) => {
+      const { Library } = await import("/static/library.js");
+      const library = new Library({ onTrouble: () => {} });
+      const listing = library.show();
+      if (cleared) library.clear();
+      await listing;
+      return document.getElementById("rows").childElementCount;
+    }"""
+    assert page.evaluate(shown, False) == 5
+    assert page.evaluate(shown, True) == 0
+
+
 def test_a_search_shows_passages_with_their_scores(page, served):
     page.get_by_role("link", name="Documents").click()
     page.get_by_label("Search the passages").fill("first ferry")

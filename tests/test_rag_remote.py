@@ -212,6 +212,8 @@ def test_requests_keep_their_distance_and_repeated_ones_too(endpoint: Endpoint) 
 def test_a_turn_is_given_once() -> None:
     pace = Pace(60, lambda: 0.0)  # a clock that stands still: three requests at the same moment
     assert [pace.turn() for _ in range(3)] == [0.0, 1.0, 2.0]
+    pace.slept(1.0)
+    pace.slept(2.0)
     assert pace.waited == 3.0
     unlimited = Pace(0, lambda: 0.0)
     assert [unlimited.turn(), unlimited.turn(), unlimited.waited] == [0.0, 0.0, 0.0]
