@@ -45,6 +45,7 @@ PHASES = ("examples", "coverage", "fuzzing", "stateful")
 # The rules that no schema can say, by what is answered.
 UNSAID = (
     r"messages: the last message",
+    r"messages\[\d+\]\.content: only the assistant",
     r"dimensions|this model's vectors have \d+ dimensions",
     r"filter.*has more than \d+ parts",
     r"a risk (of|target holds)",

@@ -8,7 +8,17 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from rag.datatypes import Message, Mode
@@ -82,7 +92,14 @@ class Turn(_Request):
     """One message of a chat. Content may be null in the assistant's turns alone."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Content | None = None
+    content: Content | None = Field(None, validate_default=True)
+
+    @field_validator("content")
+    @classmethod
+    def _says_something(cls, content: Content | None, info: ValidationInfo) -> Content | None:
+        if content is None and info.data.get("role", "assistant") != "assistant":
+            raise PydanticCustomError("content", "only the assistant's turns may be without content")
+        return content
 
     @property
     def text(self) -> str:
@@ -110,6 +127,8 @@ _NOT_HERE: Mapping[str, tuple[tuple[object, ...], str]] = {
     "tools": ((None, []), "tools cannot be called: leave `tools` out"),
     "tool_choice": ((None, "none", "auto"), "tools cannot be called: leave `tool_choice` out"),
     "functions": ((None, []), "functions cannot be called: leave `functions` out"),
+    "function_call": ((None, "none", "auto"), "functions cannot be called: leave `function_call` out"),
+    "web_search_options": ((None,), "the web is not searched: leave `web_search_options` out"),
     "response_format": ((None, {"type": "text"}), "only text can be written: leave `response_format` out"),
     "logprobs": ((None, False), "log probabilities are not reported: leave `logprobs` out"),
     "top_logprobs": ((None, 0), "log probabilities are not reported: leave `top_logprobs` out"),
@@ -203,6 +222,8 @@ class ChatRequest(_Request):
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
     tool_choice: Literal["none", "auto"] | None = None
     functions: Annotated[list[Any], Field(max_length=0)] | None = None
+    function_call: Literal["none", "auto"] | None = None
+    web_search_options: None = None
     response_format: ResponseFormat | None = None
     logprobs: Literal[False] | None = None
     top_logprobs: Literal[0] | None = None

@@ -106,6 +106,7 @@ def create_app(
         summary="Answers from your documents, with the passages they rest on.",
         description=_DESCRIPTION,
         lifespan=lifespan,
+        redirect_slashes=False,  # what is not there is said to be so; a redirect would trust the Host header
         dependencies=[Depends(require_json)],
         docs_url=None,  # FastAPI's documentation pages load their scripts from elsewhere
         redoc_url=None,

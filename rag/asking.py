@@ -1,6 +1,7 @@
 """What is put to the language model for one question: the same words for every passage, or other ones."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rag.datatypes import Message, Mode, Sampling, ScoredChunk
 from rag.evidence import Evidence
@@ -24,7 +25,11 @@ class Asking:
 
     def __call__(self, passages: Sequence[ScoredChunk]) -> Pieces:
         """Return the answer as it is written."""
-        return self.put(self.messages(passages), self.sampling)
+        return self.put(self.messages(passages), self.sampling_over(passages))
+
+    def sampling_over(self, passages: Sequence[ScoredChunk]) -> Sampling:
+        """Return how tokens are chosen for a prompt of these passages."""
+        return replace(self.sampling, own_from=self.prompt.own_from(passages, self.turns))
 
     def messages(self, passages: Sequence[ScoredChunk], wording: str = "{question}") -> list[Message]:
         """Return the chat that asks; `wording` has the field {question}."""
@@ -48,6 +53,7 @@ def sampling_of(options: AskOptions, *, max_tokens: int, decline: str) -> Sampli
         seed=options.seed,
         stop=options.stop,
         decline=decline,
+        owner=options.owner,
     )
 
 

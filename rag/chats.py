@@ -14,7 +14,7 @@ from rag.api import ChatRequest, FeedbackRequest
 from rag.budget import Ledger, charged
 from rag.completion import DONE, EventStream, ask_options, completion, ending, event
 from rag.cost import Costs
-from rag.datatypes import Answer, Delta
+from rag.datatypes import Answer, Delta, Usage
 from rag.errors import FeedbackOff, SmallholdError
 from rag.feedback import FeedbackBook, Opinion
 from rag.jobs import Jobs
@@ -61,7 +61,8 @@ class ChatRoutes:
         service = self._loader.service()
         check_model(body.model, service.model)
         self._limits.check(body)
-        key, options = key_of(request), ask_options(body, view_of(request, body.filter))
+        key = key_of(request)
+        options = ask_options(body, view_of(request, body.filter), owner="" if key is None else key.id)
         self._ledger.check(key)
 
         def begin() -> Iterator[Delta]:
@@ -76,8 +77,11 @@ class ChatRoutes:
             whole = completion(answer, service.model, job.waited, service.costs)
             self._remember(whole.id, key, service, body, answer)
             return sent(whole)
-        # What goes wrong before the first delta, such as a prompt too long, still gets its status.
+        # What goes wrong before the model has taken the prompt, such as one that is too long or an endpoint that
+        # refuses, still gets its status. What comes until then uses no tokens.
         first = await anext(deltas)
+        while not first.text and first.answer is None and first.usage in (None, Usage()):
+            first = await anext(deltas)
         with_usage = bool(body.stream_options and body.stream_options.include_usage)
         stream = EventStream(service.model, with_usage, service.costs)
         return StreamingResponse(

@@ -4,6 +4,8 @@ Parts are imported when a command needs them, so that `--help` is instant.
 """
 
 import errno
+import os
+import signal
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -199,12 +201,15 @@ def serve(
 
     Example: smallhold serve --port 8080, then open http://127.0.0.1:8080
     """
-    from rag.serve import run_server
+    # Until the server is there to end in good order, nothing has to be: the imports alone take seconds.
+    before = signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    try:
+        from rag.serve import run_server
 
-    settings = _settings(
-        config, index_dir, generator={"model": model}, server={"host": host, "port": port}, abstention={"risk": risk}
-    )
-    run_server(settings)
+        flags = {"host": host, "port": port}
+        run_server(_settings(config, index_dir, generator={"model": model}, server=flags, abstention={"risk": risk}))
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @app.command()

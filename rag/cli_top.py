@@ -44,7 +44,7 @@ class Watched:
             raise ConfigError(
                 "the API key has characters that no key has", hint="Was it copied whole, and nothing else?"
             )
-        self.url = f"{address.scheme}://{address.netloc.decode()}"
+        self.url = f"{address.scheme}://{address.netloc.decode()}{address.path.rstrip('/')}"  # a proxy's, for one
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         # A proxy that the environment names knows nothing of this machine's own addresses.
         self._client = httpx.Client(

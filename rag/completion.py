@@ -43,8 +43,8 @@ _FINISHED: Mapping[FinishReason, Literal["stop", "length"]] = {
 }
 
 
-def ask_options(request: ChatRequest, view: View) -> AskOptions:
-    """What the request changes about answering, within what its sender may see."""
+def ask_options(request: ChatRequest, view: View, owner: str = "") -> AskOptions:
+    """What the request changes about answering, within what its sender, the `owner` of a key, may see."""
     return AskOptions(
         max_tokens=request.max_completion_tokens or request.max_tokens,
         temperature=0.0 if request.temperature is None else request.temperature,
@@ -58,6 +58,7 @@ def ask_options(request: ChatRequest, view: View) -> AskOptions:
         words=request.length,
         risk=request.risk,
         view=view,
+        owner=owner,
     )
 
 

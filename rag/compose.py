@@ -8,6 +8,7 @@ say; a 0.5B model that writes over the same sentences does worse (docs/lab.md, b
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -64,6 +65,20 @@ def compose(question: str, passages: Sequence[ScoredChunk], *, words: int, embed
     relevance_n = _relevance(candidates, vectors_nd)
     chosen = _choose(candidates, relevance_n, vectors_nd[1:], words)
     return _written([candidates[i] for i in chosen])
+
+
+def ended(composed: Composed, stop: Sequence[str]) -> Composed:
+    """Return what comes before the first of the stop strings, with the sources of that alone."""
+    text, (sentences, citations) = composed
+    end = min((at for string in stop if (at := text.find(string)) >= 0), default=len(text))
+    text = text[:end].rstrip()
+    left = [
+        replace(sentence, span=Span(sentence.span.start, min(sentence.span.end, len(text))))
+        for sentence in sentences
+        if sentence.span.start < len(text)
+    ]
+    told = {index for sentence in left for index in sentence.citations}
+    return Composed(text, Cited(tuple(left), tuple(citation for citation in citations if citation.index in told)))
 
 
 def _candidates(question: str, passages: Sequence[ScoredChunk]) -> list[_Candidate]:

@@ -127,6 +127,8 @@ class Sampling:
     written: how likely it was comes in the first token's piece, and the answer begins with what is likeliest beside it.
     `grammar` (GBNF, see `rag.engine.grammar`) allows only texts of its form. `deadline` is the longest time in seconds
     until the answer's end, None for no limit; a remote endpoint has its own, and takes no grammar.
+    `owner` is whose question it is. From the message and the character of `own_from` on, the prompt holds what the
+    owner said: what was read of that is kept in memory alone, and serves prompts of the same owner alone.
     """
 
     max_tokens: int = 64
@@ -137,6 +139,8 @@ class Sampling:
     decline: str = ""
     grammar: str = ""
     deadline: float | None = None
+    owner: str = ""
+    own_from: tuple[int, int] | None = None
 
 
 FinishReason = Literal["stop", "length", "cancelled"]

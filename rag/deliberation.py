@@ -109,7 +109,7 @@ class Deliberation:
         attempts: list[Attempt] = []
         if self.reason_tokens:
             reading.give_up()
-        for wording, sampling in self._plans(ask.sampling):
+        for wording, sampling in self._plans(ask.sampling_over(reading.passages)):
             if attempts and clock.elapsed() > self.seconds:
                 break
             before = sum((attempt.usage for attempt in attempts), given_up(readings))
@@ -144,6 +144,7 @@ class Deliberation:
             update={"system": self.wordings.reason, "closed_book": self.wordings.reason, "examples": ()}
         )
         chat = instructed.messages(ask.worded(wording), passages, ask.turns)
+        sampling = replace(sampling, own_from=instructed.own_from(passages, ask.turns))
         thinking = replace(sampling, max_tokens=self.reason_tokens, decline="", stop=())
         thought = yield from _written(ask, chat, thinking, before)
         chat = [*chat, Message("assistant", thought.text), Message("user", ask.worded(self.wordings.conclude))]

@@ -49,8 +49,9 @@ class HostRule:
 
     def __init__(self, host: str, allowed: Iterable[str] = ()) -> None:
         extra = frozenset(name.lower() for name in allowed)
-        self._allowed = _LOOPBACK_NAMES | extra
-        self._checks = is_loopback(host) or bool(extra)
+        own = {host.lower()} if is_loopback(host) else set()  # 127.0.0.2 is loopback, too
+        self._allowed = _LOOPBACK_NAMES | extra | own
+        self._checks = bool(own or extra)
 
     def allows(self, hosts: list[str]) -> bool:
         """Whether a request with these Host headers (there should be one) is answered. Any port will do."""

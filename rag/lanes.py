@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# How long an end waits for work that was cancelled. A step of the model is stopped within a second; what an endpoint
-# that says nothing is waited for may be minutes, and who ends a server does not wait that long.
+# How long an end waits for work that was cancelled. A step of the model is stopped within a second, and an endpoint
+# that says nothing is left; native code may hang, and who ends a server does not wait for that.
 CLOSE_SECONDS = 3.0
 
 
@@ -125,7 +125,8 @@ class Lane:
     @property
     def depth(self) -> int:
         """How many jobs wait for a thread."""
-        return sum(job.started is None for job in self._jobs)
+        # Of a copy: figures are asked for in other threads, while the loop takes jobs in and lets them go.
+        return sum(job.started is None for job in self._jobs.copy())
 
     @property
     def running(self) -> int:

@@ -140,7 +140,9 @@ def _embedded(
         texts = body.texts[start : start + EMBEDDED_AT_ONCE]
         vectors = service.embedder.embed(texts)
         if body.dimensions not in (None, vectors.shape[1]):
-            raise InvalidRequest(f"this model's vectors have {vectors.shape[1]} dimensions, not {body.dimensions}")
+            refusal = InvalidRequest(f"this model's vectors have {vectors.shape[1]} dimensions, not {body.dimensions}")
+            refusal.param = "dimensions"
+            raise refusal
         encoded: list[list[float] | str]
         if body.encoding_format == "base64":
             encoded = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from rag import problems
 from rag.access import BEARER, is_known, view_of
 from rag.loader import IndexStatus, Loader
-from rag.replies import Health, IndexNow, Ready
+from rag.replies import Health, IndexNow, Ready, sent
 from rag.telemetry import Telemetry
 
 # The page's files and their types. Listed, so that nothing else of the folder can be fetched.
@@ -66,6 +66,9 @@ class Operations:
             responses={200: figures, **problems.documented(401, 413, 421, 500, 503)},
             dependencies=[BEARER],
         )
+        # Probes such as `wget --spider` ask with HEAD.
+        app.add_route("/health", self._alive, methods=["HEAD"], include_in_schema=False)
+        app.add_route("/ready", self.ready, methods=["HEAD"], include_in_schema=False)
         app.add_route("/", self.page, include_in_schema=False)
         for name in _PAGE:
             if name != "index.html":
@@ -74,6 +77,9 @@ class Operations:
     async def health(self) -> Health:
         """Say that the process is up."""
         return Health()
+
+    async def _alive(self, _request: Request) -> Response:
+        return sent(await self.health())
 
     async def ready(self, request: Request) -> JSONResponse:
         """Say whether questions can be answered: 200, or 503 with the reason, to those who may ask any."""

@@ -13,7 +13,8 @@ class AskOptions:
     `words` asks for a composed answer of at most so many words, 0 for a short one, whatever the question.
     `risk` asks for a promise: at most this share of the answers given is wrong. It goes with none of the others, since
     a promise is one about answers as they were tested, and with no filter either. `view` is what of the index may be
-    read, by the filter of the request and the labels of whoever asks.
+    read, by the filter of the request and the labels of whoever asks. `owner` tells askers apart: what
+    the model has read of the words of one serves no other.
     """
 
     max_tokens: int | None = None
@@ -27,6 +28,7 @@ class AskOptions:
     words: int | None = None
     risk: float | None = None
     view: View = EVERYTHING
+    owner: str = ""
 
 
 AS_SET = AskOptions()

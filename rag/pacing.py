@@ -16,12 +16,11 @@ LONGEST_RETRY_AFTER = 60.0
 class Pace:
     """Spaces the beginnings of requests evenly, so that no minute sees more than `per_minute`; 0 lets all pass.
 
-    Threads share the turns; each has its own count of the seconds that it `waited`.
+    Threads share the turns; each has its own count of the seconds that it `waited`, as it tells them.
     """
 
-    def __init__(self, per_minute: float, sleep: Callable[[float], None], clock: Callable[[], float]) -> None:
+    def __init__(self, per_minute: float, clock: Callable[[], float]) -> None:
         self._interval = 60.0 / per_minute if per_minute > 0 else 0.0
-        self._sleep = sleep
         self._clock = clock
         self._lock = threading.Lock()
         self._next = -math.inf
@@ -32,17 +31,19 @@ class Pace:
         """Seconds that this thread has waited for its turns."""
         return float(getattr(self._of_thread, "waited", 0.0))
 
-    def wait(self) -> None:
-        """Take the next turn and wait for it."""
+    def turn(self) -> float:
+        """Take the next turn; return in how many seconds it comes."""
         if not self._interval:
-            return
+            return 0.0
         with self._lock:
             now = self._clock()
             turn = max(now, self._next)
             self._next = turn + self._interval
-        if turn > now:
-            self._of_thread.waited = self.waited + turn - now
-            self._sleep(turn - now)
+        return turn - now
+
+    def slept(self, seconds: float) -> None:
+        """Note that this thread has waited so long for its turn."""
+        self._of_thread.waited = self.waited + seconds
 
 
 def pause(failed: int, retry_after: str) -> float:

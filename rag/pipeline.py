@@ -18,7 +18,7 @@ from rag.asking import Asking, readings_of, sampling_of
 from rag.cite import cite, is_supported, support
 from rag.clock import Clock
 from rag.closest import closest
-from rag.compose import PASSAGES, compose
+from rag.compose import PASSAGES, compose, ended
 from rag.datatypes import Answer, Delta, Message, Mode, Piece, ScoredChunk, Usage, Verdict
 from rag.deliberation import Deliberation
 from rag.draft import Draft
@@ -140,7 +140,7 @@ class RagPipeline:
         closed to cancel. What was used by then is the `usage` of the last one.
         """
         clock, judge = Clock(), self._judging.judge(options)
-        asked, spent = yield from self._understand(question, history, clock)
+        asked, spent = yield from self._understand(question, history, clock, options.owner)
         with closing(self._answered(asked, history, options, found, judge, clock)) as deltas:
             for delta in deltas:
                 yield _with(spent, delta)
@@ -199,7 +199,7 @@ class RagPipeline:
         return self._retrieve(asked.question, view, clock)
 
     def _understand(
-        self, question: str, history: Sequence[Message], clock: Clock
+        self, question: str, history: Sequence[Message], clock: Clock, owner: str = ""
     ) -> Stream[Delta, None, tuple[FollowUp, Usage]]:
         """Return the turn as a question of its own, and what that took of the model, if it was asked.
 
@@ -217,7 +217,7 @@ class RagPipeline:
         if asked.sure or self._rewriter is None:
             return asked, Usage()
         with clock.stage("rewrite"):
-            return (yield from self._rewriter.rewrite(question, history, asked))
+            return (yield from self._rewriter.rewrite(question, history, asked, owner))
 
     def _retrieve(self, question: str, view: View, clock: Clock) -> list[ScoredChunk]:
         if self._retriever is None:
@@ -365,7 +365,8 @@ class RagPipeline:
         assert self._embedder is not None  # _words_of saw to it
         with clock.stage("compose"):
             read = answer.retrieved[: options.passages or PASSAGES]
-            text, (sentences, citations) = compose(question, read, words=words, embedder=self._embedder)
+            composed = compose(question, read, words=words, embedder=self._embedder)
+            text, (sentences, citations) = ended(composed, options.stop)
             signals = {**answer.signals, **generation_signals(question, text, read, ())}
         return replace(
             answer,

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from rag.api import UNSUPPORTED
-from rag.errors import BudgetSpent, Overloaded, SmallholdError
+from rag.errors import BudgetSpent, DeadlinePassed, Overloaded, SmallholdError
 from rag.lanes import JobCancelled
 from rag.replies import ErrorBody, ErrorDetail
 
@@ -98,8 +98,9 @@ def response(
 def refusal(error: SmallholdError) -> JSONResponse:
     """The answer that one of our own errors is."""
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else {}
-    if isinstance(error, BudgetSpent):
-        headers["X-Should-Retry"] = "false"  # to OpenAI's clients, which try thrice within seconds otherwise
+    if isinstance(error, BudgetSpent | DeadlinePassed):
+        # To OpenAI's clients, which would try thrice: what took too long would take that long again, three times over.
+        headers["X-Should-Retry"] = "false"
     return response(error.http_status, str(error), code=error.code, param=error.param, headers=headers)
 
 

@@ -67,6 +67,14 @@ class Prompt(BaseModel):
         text = "\n\n".join(self.passage_text(p) for p in passages)
         return [*chat, *map(self._quoted, history), Message("user", self._user(text, question))]
 
+    def own_from(self, passages: Sequence[ScoredChunk], history: Sequence[Message] = ()) -> tuple[int, int]:
+        """Return with which of those messages, and which character of it, what the asker said begins."""
+        if history or not passages:
+            return (1 + 2 * len(self.examples) if passages else 1), 0
+        before, _, after = self.user.partition("{passages}")
+        text = "\n\n".join(self.passage_text(p) for p in passages)
+        return 1 + 2 * len(self.examples), len(before) + len(text) + len(after.partition("{question}")[0])
+
     def _quoted(self, turn: Message) -> Message:
         """Return a turn that begins like no passage."""
         head = self._user(self.passage, "").partition("{")[0]

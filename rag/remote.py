@@ -2,14 +2,14 @@
 
 What may pass (429, 5xx, no connection) is tried again until the endpoint has accepted the request; a stream that
 breaks later fails, for its text is out already. Endpoints differ in what they accept: a parameter that one refuses is
-left out from then on.
+left out from then on. Whatever is waited for, an empty piece comes several times a second, at which a reader may leave.
 """
 
 import math
 import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import httpx
@@ -17,6 +17,7 @@ import httpx
 from rag.datatypes import Message, Piece, Sampling, Usage
 from rag.errors import ConfigError, EndpointFailed, InvalidRequest, PromptTooLong
 from rag.pacing import Pace, pause
+from rag.remote_exchange import STEP, Exchange, Exchanges, Head
 from rag.remote_stream import BadAnswer, StreamedAnswer, error_message
 
 # Bounds on what an endpoint may send; answers here are a few kilobytes.
@@ -67,16 +68,16 @@ class EndpointGenerator:
         self._deadline = deadline
         self._retries = retries
         self._sleep = sleep
-        self._pace = Pace(requests_per_minute, sleep, clock)
-        self._client = httpx.Client(timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)))
+        self._pace = Pace(requests_per_minute, clock)
+        self._exchanges = Exchanges(httpx.Timeout(timeout, connect=min(timeout, 10.0)))
         self._refused: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return f"EndpointGenerator({self._where!r}, {self._model!r})"
 
     def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+        """Close the connections. Whoever still waits for an answer gets `EndpointFailed`. Idempotent."""
+        self._exchanges.close()
 
     @property
     def waited(self) -> float:
@@ -91,20 +92,21 @@ class EndpointGenerator:
         return math.ceil(len(text.encode("utf-8", "replace")) / 3)
 
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
-        """Yield the answer as it comes; the last piece has `finish_reason` and `usage`.
+        """Yield the answer as it comes, and empty pieces while nothing does; the last has `finish_reason` and `usage`.
 
-        That `usage` is all zero where the endpoint tells none. The first piece, without text, estimates the prompt's
-        tokens: an endpoint bills them also where the reader breaks off before the end, and then tells no usage.
-        Raises `EndpointFailed`, and `PromptTooLong` where the endpoint says so.
+        That `usage` is all zero where the endpoint tells none. When the endpoint has accepted the request, a piece
+        without text estimates the prompt's tokens: it bills them also where the reader breaks off before the end, and
+        then tells no usage. Close the iterator to cancel. Raises `EndpointFailed`, and `PromptTooLong` where the
+        endpoint says so.
         """
-        with closing(self._open(messages, sampling)) as response:
+        exchange, head = yield from self._open(messages, sampling)
+        with closing(exchange):
             yield Piece("", usage=Usage(prompt=sum(self.count(message.content) for message in messages)))
             answer = StreamedAnswer()
+            whole = "json" in head.headers.get("Content-Type", "")
+            body = self._bounded(exchange)
             try:
-                if "json" in response.headers.get("Content-Type", ""):
-                    yield from answer.read_event(b"".join(self._bounded(response)))
-                else:
-                    yield from answer.read_stream(self._bounded(response))
+                yield from answer.read_whole(body) if whole else answer.read_stream(body)
                 end = answer.last_piece()
             except httpx.HTTPError as error:
                 raise EndpointFailed(f"{self._where} broke off its answer: {_describe(error)}") from error
@@ -112,31 +114,46 @@ class EndpointGenerator:
                 raise EndpointFailed(f"{self._where} {self._key.redact(str(error))}") from error
             yield end
 
-    def _open(self, messages: Sequence[Message], sampling: Sampling) -> httpx.Response:
+    def _open(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, tuple[Exchange, Head]]:
         """Send the request until it is accepted. Raises what the last attempt failed with."""
         failed = 0
         while True:
             failure, retry_after, left_out = None, "", self._refused
-            self._pace.wait()
-            try:
-                request = self._request(messages, sampling, left_out)
-                response = self._client.send(request, stream=True, auth=self._key)
-            except _MAY_PASS as error:
-                failure = EndpointFailed(f"{self._where} cannot be reached: {_describe(error)}")
-                failure.__cause__ = error
-            except httpx.HTTPError as error:
-                raise EndpointFailed(f"{self._where} cannot be asked: {_describe(error)}") from error
-            else:
-                if response.status_code == 200:
-                    return response
-                failure = self._refusal(response, left_out)
-                retry_after = response.headers.get("Retry-After", "")
+            yield from self._rest(self._pace.turn(), self._pace.slept)
+            request = self._request(messages, sampling, left_out)
+            with ExitStack() as opened:
+                exchange = opened.enter_context(
+                    closing(self._exchanges.begin(request, self._key, most=MAX_ANSWER_BYTES))
+                )
+                try:
+                    while (head := exchange.head()) is None:
+                        yield Piece("")
+                except _MAY_PASS as error:
+                    failure = EndpointFailed(f"{self._where} cannot be reached: {_describe(error)}")
+                    failure.__cause__ = error
+                except httpx.HTTPError as error:
+                    raise EndpointFailed(f"{self._where} cannot be asked: {_describe(error)}") from error
+                else:
+                    if head.status == 200:
+                        opened.pop_all()
+                        return exchange, head
+                    failure = yield from self._refusal(exchange, head, left_out)
+                    retry_after = head.headers.get("Retry-After", "")
             if failure is None:
                 continue
             if failed == self._retries:
                 raise failure
-            self._sleep(pause(failed, retry_after))
+            yield from self._rest(pause(failed, retry_after))
             failed += 1
+
+    def _rest(self, seconds: float, note: Callable[[float], None] = lambda _: None) -> Iterator[Piece]:
+        """Let time pass, and note what has passed."""
+        while seconds > 0:
+            step = min(seconds, STEP)
+            self._sleep(step)
+            note(step)
+            seconds -= step
+            yield Piece("")
 
     def _request(self, messages: Sequence[Message], sampling: Sampling, left_out: frozenset[str]) -> httpx.Request:
         if sampling.grammar:
@@ -156,15 +173,16 @@ class EndpointGenerator:
         if sampling.stop:
             body["stop"] = list(sampling.stop)
         accepted = {key: value for key, value in body.items() if key not in left_out}
-        return self._client.build_request("POST", self._url, json=accepted)
+        return self._exchanges.request(self._url, accepted)
 
-    def _refusal(self, response: httpx.Response, left_out: frozenset[str]) -> EndpointFailed | None:
+    def _refusal(
+        self, exchange: Exchange, head: Head, left_out: frozenset[str]
+    ) -> Generator[Piece, None, EndpointFailed | None]:
         """Judge a status other than 200: return what may pass, None for "ask again without that", raise the rest.
 
         The request that was refused had left out `left_out`.
         """
-        with closing(response):
-            status, text = response.status_code, self._error_text(response)
+        status, text = head.status, (yield from self._error_text(exchange))
         if status in (400, 413, 422) and _exceeds_context(text):
             raise PromptTooLong(f"the prompt does not fit {self._model}: {text}")
         if status in (400, 422) and self._leave_out(text, left_out):
@@ -186,24 +204,27 @@ class EndpointGenerator:
         self._refused |= new
         return bool(new)
 
-    def _bounded(self, response: httpx.Response) -> Iterator[bytes]:
+    def _bounded(self, exchange: Exchange) -> Iterator[bytes | None]:
+        """Yield the body as it comes, None while nothing does."""
         began, size = time.monotonic(), 0
-        for chunk in response.iter_bytes():
-            size += len(chunk)
+        while (chunk := exchange.chunk()) != b"":
+            size += len(chunk or b"")
             if size > MAX_ANSWER_BYTES:
                 raise BadAnswer(f"sent more than {MAX_ANSWER_BYTES:,} bytes")
             if time.monotonic() - began > self._deadline:
                 raise BadAnswer(f"came to no end within {self._deadline:g} seconds")
             yield chunk
 
-    def _error_text(self, response: httpx.Response) -> str:
+    def _error_text(self, exchange: Exchange) -> Generator[Piece, None, str]:
         """Return what an error response says, in one line, without the key."""
         body, began = b"", time.monotonic()
         try:
-            for chunk in response.iter_bytes():
-                body += chunk
+            while (chunk := exchange.chunk()) != b"":
+                body += chunk or b""
                 if len(body) > MAX_ERROR_BYTES or time.monotonic() - began > MAX_ERROR_SECONDS:
                     break
+                if chunk is None:
+                    yield Piece("")
         except httpx.HTTPError:
             pass  # the status is known; a body that breaks off only says less
         return self._key.redact(error_message(body))

@@ -31,11 +31,23 @@ class StreamedAnswer:
     done: bool = False
     _half: str = ""  # the first half of a character that the last text ended in
 
-    def read_stream(self, chunks: Iterator[bytes]) -> Iterator[Piece]:
-        """Yield the text of a stream of server-sent events."""
+    def read_stream(self, chunks: Iterator[bytes | None]) -> Iterator[Piece]:
+        """Yield the text of a stream of server-sent events, an empty piece where None says that nothing has come."""
         for line in split_lines(chunks):
-            if line.startswith(b"data:") and not self.done:
+            if line is None:
+                yield Piece("")
+            elif line.startswith(b"data:") and not self.done:
                 yield from self.read_event(line[len(b"data:") :].strip())
+
+    def read_whole(self, chunks: Iterator[bytes | None]) -> Iterator[Piece]:
+        """Yield the text of a completion in one piece of JSON, likewise."""
+        body = b""
+        for chunk in chunks:
+            if chunk is None:
+                yield Piece("")
+            else:
+                body += chunk
+        yield from self.read_event(body)
 
     def read_event(self, data: bytes) -> Iterator[Piece]:
         """Yield the text of one event, or of a whole completion; remember how and at what expense it ended."""
@@ -73,10 +85,16 @@ class StreamedAnswer:
         return _joined(text[: len(text) - len(self._half)])
 
 
-def split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Split at line feeds alone: JSON text may hold U+2028, at which httpx's own line reader would cut."""
+def split_lines(chunks: Iterator[bytes | None]) -> Iterator[bytes | None]:
+    """Split at line feeds alone: JSON text may hold U+2028, at which httpx's own line reader would cut.
+
+    None, that nothing has come, is passed on.
+    """
     rest = b""
     for chunk in chunks:
+        if chunk is None:
+            yield None
+            continue
         *lines, rest = (rest + chunk).split(b"\n")
         yield from (line.rstrip(b"\r") for line in lines)
         if len(rest) > MAX_LINE:

@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Generator as Stream
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from importlib import resources
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -62,15 +63,17 @@ class Rewriter:
         self._prompt = prompt
 
     def rewrite(
-        self, turn: str, history: Sequence[Message], ruled: FollowUp
+        self, turn: str, history: Sequence[Message], ruled: FollowUp, owner: str = ""
     ) -> Stream[Delta, None, tuple[FollowUp, Usage]]:
         """Return the model's rewriting, or what the rules made of the turn where that is not to be trusted.
 
-        Yields empty deltas with what was used so far, at which it can be cancelled.
+        `owner` is who said all that. Yields empty deltas with what was used so far, at which it can be cancelled.
         """
         said = history[len(history) - ruled.turns :]
         text, usage = "", Usage()
-        with closing(self._generator.stream(self._prompt.messages(turn, said), _SAMPLING)) as pieces:
+        chat = self._prompt.messages(turn, said)
+        sampling = replace(_SAMPLING, owner=owner, own_from=(len(chat) - 1, 0))
+        with closing(self._generator.stream(chat, sampling)) as pieces:
             for piece in pieces:
                 text += piece.text
                 usage = piece.usage or usage

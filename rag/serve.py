@@ -18,6 +18,7 @@ from operator import attrgetter
 from types import FrameType
 
 import uvicorn
+from rich.markup import escape
 from rich.text import Text
 
 from rag.access import check_keys
@@ -91,15 +92,16 @@ def run_server(settings: Settings) -> None:
             )
         )
         # uvicorn ends in good order and then raises the signal anew; by then being told to end is no failure.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             server.run(sockets=[listener])
     _leave()
 
 
 def _announce(url: str, settings: ServerSettings) -> None:
     """Say where the server is: to people, or in the log where programs read that."""
-    said = [f"smallhold at [bold]{url}[/]  (Ctrl-C ends it; ready when {url}/ready says so)"]
+    shown = escape(url)  # the brackets of an IPv6 address are no markup
+    said = [f"smallhold at [bold]{shown}[/]  (Ctrl-C ends it; ready when {shown}/ready says so)"]
     if not is_loopback(settings.host):
         said.append("[yellow]Keys and answers travel in the clear: put a proxy with TLS before this address.[/]")
     for line in said:
@@ -120,7 +122,7 @@ class _Server(uvicorn.Server):
 
 
 def _leave() -> None:
-    """End the process where a thread of ours is stuck, at an endpoint that says nothing or while it loads a model.
+    """End the process where a thread of ours is stuck, in native code that does not return or while it loads a model.
 
     Python would wait for the one and pull the ground from under the other. What has to be closed is closed by now.
     """

@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rag.cost import Cost
-from rag.datatypes import Answer, PrefixCounters
+from rag.datatypes import Answer, PrefixCounters, Verdict
 from rag.lanes import Lane
 from rag.loader import IndexStatus
 from rag.logs import route_of
@@ -56,6 +56,11 @@ class Telemetry:
             ["verdict"],
             registry=self.registry,
         )
+        # So that they are there, as 0, before the first one: else its increase is not seen, and no share is one of 0.
+        for verdict in Verdict:
+            self._answers.labels(verdict.value)
+        for kind in ("prompt", "cached", "completion"):
+            self._tokens.labels(kind)
         self._asked = Counter(
             "smallhold_asked",
             "Questions put to each model, where a larger one helps out; `failed`: it could not be asked.",

@@ -177,12 +177,15 @@ def writing(
     sampling: Sampling | None = None,
     *,
     keep: int = 0,
+    common: int | None = None,
+    owner: int = 0,
     lookup: int = 0,
     only: TokenFilter | None = None,
 ) -> Writing:
     sampling, speller = sampling or Sampling(max_tokens=8), FakeSpeller()
     guess = Lookup(speller, lookup) if lookup else None
-    return Writing(prompt, sampling, Writer(speller, sampling, only), keep=keep, lookup=guess)
+    writer = Writer(speller, sampling, only)
+    return Writing(prompt, sampling, writer, keep=keep, common=common, owner=owner, lookup=guess)
 
 
 @contextmanager

@@ -66,6 +66,15 @@ def bearer(text: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {text}"}
 
 
+def test_an_answer_knows_whose_it_is_so_that_what_was_said_is_shared_with_nobody(keys: Keys) -> None:
+    other = create_key(keys.path, "other")
+    script = Script()
+    with serving(script, host=EVERYWHERE, keys=keys.path) as client:
+        for made in (keys.good, other):
+            assert client.post("/v1/chat/completions", json=QUESTION, headers=bearer(made.text)).status_code == 200
+    assert [options.owner for _, _, options in script.calls] == [keys.good.key.id, other.key.id]
+
+
 def routes() -> list[tuple[str, str]]:
     """Every method and path of the application, from its own list; parameters of paths are filled in."""
 
@@ -503,6 +512,7 @@ def test_an_answer_that_takes_too_long_ends_and_frees_its_place(stream) -> None:
             told = json.loads(last[6:])["error"]
         else:
             told = error(late, 504)
+            assert late.headers["x-should-retry"] == "false", "or OpenAI's client does it all twice more"
         assert told["code"] == "deadline_exceeded"
         assert "server.deadline" in told["message"]
         pipeline.go.release(1)  # the delta that is under way

@@ -39,6 +39,7 @@ from rag.datatypes import (
 )
 from rag.errors import (
     ConfigError,
+    EndpointFailed,
     IndexMissing,
     InvalidRequest,
     ModelDied,
@@ -428,6 +429,8 @@ def test_a_target_that_is_not_attainable_is_an_answer_of_its_own():
         assert body["choices"][0]["message"]["content"] == UNATTAINABLE_TEXT
         assert (body["verdict"], body["risk_target"]["attainable"]) == ("unattainable", False)
         assert metric(client, 'smallhold_answers_total{verdict="unattainable"}') == 1
+        for others in ('answers_total{verdict="answered"}', 'tokens_total{kind="cached"}'):
+            assert f"\nsmallhold_{others} " in client.get("/metrics").text, "as 0, before the first one"
 
 
 def test_a_promise_that_nobody_tested_is_refused_with_the_command_that_tests():
@@ -598,6 +601,8 @@ def test_what_the_request_says_reaches_the_pipeline():
         ("frequency_penalty", 0.5),
         ("presence_penalty", -1),
         ("modalities", ["text", "audio"]),
+        ("function_call", {"name": "f"}),
+        ("web_search_options", {}),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(client, field, value):
@@ -617,7 +622,9 @@ def test_what_cannot_be_honoured_is_refused(client, field, value):
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": "  \n"}]}, "messages"),
-        ({"messages": [{"role": "user"}]}, "messages"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": None}, QUESTION["messages"][0]]}, "messages[0].content"),
+        ({"messages": [{"role": "developer"}, QUESTION["messages"][0]]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, "messages"),
         ({"messages": [{"role": "system", "content": "a"}]}, "messages"),
         (
@@ -683,6 +690,10 @@ def test_unknown_models_routes_and_methods(client):
     assert error(wrong, 405)["code"] == "method_not_allowed"
     assert wrong.headers["allow"] == "POST"
     assert client.post("/health").status_code == 405
+    assert error(client.post("/v1/search/", json={"query": "x"}), 404)
+    for path in ("/health", "/ready", "/"):
+        probed = client.head(path)
+        assert (probed.status_code, probed.content) == (200, b"")
     for path in ("/docs", "/redoc", "/static/", "/static/__init__.py", "/static/../app.py"):
         assert error(client.get(path), 404)["code"] == "not_found"
 
@@ -784,6 +795,8 @@ def test_elsewhere_than_on_loopback_the_host_is_checked_only_where_hosts_are_nam
     assert HostRule("0.0.0.0", ["box.lan"]).allows(["box.lan:8080"])
     for loopback in ("127.0.0.1", "127.8.9.1", "::1", "[::1]", "localhost"):
         assert not HostRule(loopback).allows(["any.example"])
+    assert HostRule("127.0.0.2").allows(["127.0.0.2:8080"]), "the address that it says it is at"
+    assert not HostRule("0.0.0.0", ["box.lan"]).allows(["0.0.0.0"])
     assert not HostRule("127.0.0.1").allows([])
     assert not HostRule("127.0.0.1").allows(["localhost", "localhost"])
 
@@ -794,6 +807,15 @@ def test_a_body_that_a_form_of_another_site_could_send_is_refused(client, kind):
     headers = {"Content-Type": kind} if kind else {}
     refused = error(client.post("/v1/chat/completions", content=body, headers=headers), 415)
     assert "Content-Type: application/json" in refused["message"]
+
+
+def test_a_stream_begins_once_the_model_has_the_prompt_so_that_a_refusal_has_its_status():
+    failure = EndpointFailed("the endpoint answered 500: no")
+    with serving(Script(Delta(), Delta(usage=Usage()), failure)) as client:
+        assert error(ask(client, stream=True), 503)["code"] == "endpoint_failed"
+    with serving(Script(Delta(), Delta(usage=Usage(5)), failure)) as client:
+        begun = ask(client, stream=True)
+        assert begun.status_code == 200 and "endpoint_failed" in begun.text and "[DONE]" not in begun.text
 
 
 def test_the_body_is_bounded_while_it_is_read():
@@ -1116,7 +1138,9 @@ def test_many_numbers_hold_no_other_request_up():
 def test_bad_embedding_requests_are_refused(client, fields, said):
     headers = {"Content-Type": "application/json"}
     response = client.post("/v1/embeddings", content=json.dumps(fields), headers=headers)
-    assert error(response, 400)["message"].startswith(said)
+    refused = error(response, 400)
+    assert refused["message"].startswith(said)
+    assert refused["param"] in ("input", "input[1]", "encoding_format", "dimensions")
 
 
 def test_search_returns_chunks_with_all_their_scores(client):

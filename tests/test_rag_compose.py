@@ -1,6 +1,6 @@
 import pytest
 
-from rag.compose import compose
+from rag.compose import compose, ended
 from tests.conftest import WordEmbedder, scored
 
 DAM = scored(
@@ -38,6 +38,17 @@ def test_the_length_is_kept_and_where_nothing_fits_the_shortest_sentence_is_said
     text, found = compose("Why did the Selk dam fail?", [DAM, GATES], words=1, embedder=WordEmbedder())
     assert text == "The Selk dam failed in 1911."  # 6 words
     assert [c.document_id for c in found.citations] == ["dam"]
+
+
+def test_it_ends_before_a_stop_string_with_the_sources_of_what_is_left() -> None:
+    composed = compose("Why did the Selk dam fail?", [DAM, GATES], words=40, embedder=WordEmbedder())
+    assert len(composed.cited.citations) > 1
+    text, (sentences, citations) = ended(composed, ("\n", " in 1911", "gates"))
+    assert text == "The Selk dam failed"
+    assert [(text[s.span.start : s.span.end], s.citations) for s in sentences] == [(text, (1,))]
+    assert [citation.index for citation in citations] == [1]
+    assert ended(composed, ("nowhere",)) == composed
+    assert ended(composed, ("The",)) == ("", ((), ()))
 
 
 def test_a_sentence_that_points_back_brings_the_one_before_it() -> None:

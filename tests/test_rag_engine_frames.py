@@ -150,7 +150,9 @@ def test_many_senders_lose_and_cross_nothing(pair: tuple[Channel, socket.socket]
 def test_records_survive_the_way() -> None:
     messages = [Message("system", "Be brief."), Message("user", "<|im_start|>")]
     assert unpack_messages(pack_messages(messages)) == messages
-    sampling = Sampling(max_tokens=3, temperature=0.5, stop=("a", "b"), decline="unanswerable")
+    sampling = Sampling(
+        max_tokens=3, temperature=0.5, stop=("a", "b"), decline="unanswerable", owner="a", own_from=(1, 7)
+    )
     assert unpack_sampling(pack_sampling(sampling)) == sampling
     for piece in (
         Piece("", usage=Usage(5, 4, 0)),

@@ -13,8 +13,9 @@ from rag.engine.generator import LlamaGenerator
 from rag.engine.grammar import schema_grammar
 from rag.engine.native import LlamaVocabulary, Model
 from rag.errors import DeadlinePassed, InvalidRequest, ModelLoadFailed, PromptTooLong
+from rag.prompt import load_prompt
 from rag.tuning import UNTUNED, Tuning
-from tests.conftest import CORPUS, ROUNDING
+from tests.conftest import CORPUS, ROUNDING, scored
 
 QUESTION = [Message("system", "Answer in one word."), Message("user", "What is the capital of France?")]
 
@@ -58,6 +59,29 @@ def test_a_shared_prefix_is_read_once_and_changes_nothing(tiny_llama: LlamaGener
     assert 5 < fresh[-1].usage.cached < fresh[-1].usage.prompt - 1
     assert again[-1].usage.cached == again[-1].usage.prompt - 1
     assert [p.text for p in fresh if p.tokens] == [p.text for p in again if p.tokens]
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    "history", [[], [Message("user", "My safe's number is 4711."), Message("assistant", "Noted.")]]
+)
+def test_nobody_can_tell_what_another_one_asked(tiny_llama: LlamaGenerator, history: list[Message]) -> None:
+    """Of two who are given the same passage, one guesses what the other one has said."""
+    prompt, passage = load_prompt("reader"), [scored("The mill stands by the river.")]
+    own_from = prompt.own_from(passage, history)
+
+    def cached(owner: str, question: str, said: list[Message]) -> int:
+        sampling = Sampling(max_tokens=2, owner=owner, own_from=own_from)
+        last = list(tiny_llama.stream(prompt.messages(question, passage, said), sampling))[-1]
+        assert last.usage is not None
+        return last.usage.cached
+
+    secret = "Does Anna know?\n\nHer number is 4711."
+    cached("victim", secret, history)
+    known = cached("victim", secret, history)
+    for guess in ("Xyz.", "Abc."):
+        wrong = cached("prober", guess, [Message("user", guess), Message("assistant", "Noted.")] if history else [])
+    assert cached("prober", secret, history) == wrong < known - 10
 
 
 @pytest.mark.model

@@ -336,6 +336,17 @@ def test_a_request_waits_for_the_new_process_only_so_long(make: Make, tmp_path: 
     assert caught.value.http_status == 503
 
 
+def test_a_client_that_leaves_while_the_process_is_down_is_let_go(make: Make, tmp_path: Path) -> None:
+    generator = make("serve,hang", wait=30)
+    os.kill(process(tmp_path), signal.SIGKILL)
+    until(lambda: generator.fault() is not None)
+    began = time.monotonic()
+    stream = generator.stream([Message("user", "now?")], Sampling())
+    assert next(stream) == Piece("")
+    stream.close()
+    assert time.monotonic() - began < 5
+
+
 def test_a_request_that_came_while_it_was_down_is_answered(make: Make, tmp_path: Path) -> None:
     generator = make(pauses=(0.5,))
     os.kill(process(tmp_path), signal.SIGKILL)

@@ -9,6 +9,7 @@ import pytest
 from rag.datatypes import PrefixCounters, PrefixTier
 from rag.engine.context import TokenArray
 from rag.engine.files import PrefixFiles, identity_of
+from rag.engine.owners import Owners, names
 from rag.engine.prefix import Prefixes
 from rag.engine.states import Match, PrefixIndex, SavedStates, key_of, shared_length, tokens_of
 from tests.engine_fakes import FakeContext
@@ -51,6 +52,26 @@ def test_states_in_memory_leave_by_their_last_use() -> None:
     assert (saved.get(b), saved.bytes, len(saved)) == (None, 20, 2)
     saved.put(b, state(b"b" * 30))
     assert (saved.get(b), saved.bytes, len(saved)) == (None, 20, 2), "larger than the budget: it moves no other"
+
+
+def test_what_somebody_said_never_lies_on_a_disk(tmp_path: Path) -> None:
+    files = PrefixFiles(tmp_path, "model", 10_000)
+    saved = SavedStates(1000, files)
+    owners, read = Owners(), some(100)
+    theirs, other = (names(read, 60, owners.number(owner)) for owner in ("a", "b"))
+    saved.put(key_of(read[:60]), state(b"of a passage"))
+    saved.put(key_of(theirs), state(b"of a conversation"))
+    assert [saved.longest(asked).shared for asked in (theirs, other)] == [100, 60]
+    saved.close()
+    assert (len(files), files.longest(theirs).shared) == (1, 60)
+
+
+def test_numbers_of_owners_fit_beside_a_token() -> None:
+    owners = Owners()
+    largest = tokens(2**18 - 1)
+    numbers = [owners.number(str(i)) for i in range(10_000)]
+    assert len({int(names(largest, 0, number)[0]) for number in set(numbers)}) == len(set(numbers)) > 8000
+    assert min(int(names(largest, 0, number)[0]) for number in numbers) > 0
 
 
 def test_states_on_disk_outlive_the_process(tmp_path: Path) -> None:

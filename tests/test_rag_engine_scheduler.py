@@ -81,6 +81,20 @@ def test_a_prefix_is_taken_over_and_only_the_rest_is_read() -> None:
     assert (counters.context.hits, counters.misses, counters.context.tokens) == (2, 1, 419)
 
 
+def test_what_somebody_said_is_known_to_whoever_said_it_alone() -> None:
+    context = FakeContext()
+    passage, question = prompt(200), prompt(30, 2)
+    with scheduler(context) as engine:
+
+        def cached(owner: int) -> int | None:
+            task = writing([*passage, *question], keep=200, common=200, owner=owner)
+            engine.submit(task)
+            assert text(task) == spelt(written([*passage, *question], 8))
+            return task.cached
+
+        assert [cached(owner) for owner in (1, 2, 2, 1)] == [0, 200, 229, 200]
+
+
 def test_what_another_one_is_just_reading_is_taken_over_too() -> None:
     context = FakeContext()
     passage = prompt(300)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from rag.errors import InvalidRequest
-from rag.lanes import Lane
+from rag.lanes import Job, Lane
 
 
 class Opened:
@@ -45,3 +45,28 @@ def test_what_a_job_looked_into_goes_with_its_end(fails: bool) -> None:
         assert seen[0]() is None
     finally:
         gc.enable()
+
+
+def test_figures_are_read_while_jobs_come_and_go() -> None:
+    """Another thread reads them; here the job that is looked at goes at that very moment."""
+
+    class Going(Job[int]):
+        @property
+        def started(self) -> float | None:  # type: ignore[override]
+            lane._jobs.discard(self)
+            return None
+
+        @started.setter
+        def started(self, when: float | None) -> None:
+            pass
+
+    async def look() -> tuple[int, int]:
+        nonlocal lane
+        lane = Lane("chat", waiting=1)
+        lane._jobs.update({Going(lambda: iter([1])), Going(lambda: iter([1]))})
+        found = lane.depth, lane.running
+        await lane.close()
+        return found
+
+    lane: Lane
+    assert asyncio.run(look()) == (2, 0)

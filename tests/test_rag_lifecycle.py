@@ -1,6 +1,7 @@
 """How a server ends, and what it logs: the real process with real signals, over a pipeline that takes its time."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -16,6 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
+from rag.config import ServerSettings
+from rag.serve import _announce, _url
 from tests.conftest import REPOSITORY
 
 SERVER = """
@@ -41,6 +44,26 @@ class Slow(Script):
 
 rag.serve.load_service = lambda settings: service(Slow())
 rag.serve.run_server(load_settings(None, {"server": {"port": 0, "drain": float(sys.argv[2]), "log": sys.argv[3]}}))
+"""
+
+
+# At a moment of the start it says so and waits for a signal.
+EARLY = """
+import builtins, sys, time
+from rag import cli
+
+def wait(*_, **__):
+    print("now", file=sys.stderr, flush=True)
+    time.sleep(60)
+
+if sys.argv[1] == "import rag.serve":
+    known = builtins.__import__
+    builtins.__import__ = lambda name, *rest: wait() if name == "rag.serve" else known(name, *rest)
+else:
+    import rag.serve
+    rag.serve._Server.__init__ = wait
+sys.argv[1:] = ["serve", "--port", "0"]
+cli.main()
 """
 
 
@@ -114,7 +137,7 @@ def test_what_takes_longer_than_the_drain_is_cut() -> None:
 
 
 def test_work_that_cannot_be_cancelled_holds_up_no_end() -> None:
-    """As where the model is an endpoint that says nothing: its silence is waited for, two minutes as it stands."""
+    """As where native code does not return."""
     with served(answer_seconds=0, drain=1) as (process, url):
         replies: list[httpx.Response] = []
         body = {"messages": [{"role": "user", "content": "stuck"}]}
@@ -133,6 +156,31 @@ def test_work_that_cannot_be_cancelled_holds_up_no_end() -> None:
     assert cut.json()["error"]["type"] == "server_error"
     assert cut.headers["x-content-type-options"] == "nosniff"
     assert cut.headers["retry-after"]
+
+
+@pytest.mark.parametrize("moment", ["import rag.serve", "announced"])
+def test_told_to_end_before_it_serves_it_ends_at_once_and_well(moment: str, tmp_path: Path) -> None:
+    """Imports take seconds, and between the line that says where the server is and the first request lies a while."""
+    with subprocess.Popen(
+        [sys.executable, "-c", EARLY, moment],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "SMALLHOLD_INDEX__DIR": str(tmp_path)},
+    ) as process:
+        assert process.stderr is not None
+        while (line := process.stderr.readline()) != "now\n":
+            assert line
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert time.monotonic() - began < 10
+        process.kill()
+
+
+def test_the_address_is_told_with_its_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    _announce(_url("fd00::5", 8080), ServerSettings(host="fd00::5"))
+    assert "smallhold at http://[fd00::5]:8080 " in capsys.readouterr().err
 
 
 def test_told_twice_it_ends_at_once() -> None:

@@ -347,6 +347,19 @@ def test_what_comes_before_is_added_without_a_jump(page, monkeypatch):
     expect(mark).to_have_text(LETTER)
 
 
+def test_pressed_twice_what_comes_after_comes_once(page, monkeypatch):
+    monkeypatch.setitem(TEXTS, "docs/ferry-north.md", "x" * 1000 + FERRY + " line" * 20_000)
+    ask(page, "ferry?")
+    finished(page).get_by_role("button", name="Open in the document").first.click()
+    reader = page.get_by_role("dialog", name="The north ferry")
+    expect(reader.locator("mark")).to_have_text(SENTENCE)
+    before = len(reader.locator("#reader-text").text_content())
+    page.evaluate("[1, 2].forEach(() => document.getElementById('reader-later').click())")
+    expect(reader.locator("#reader-body")).to_be_focused()
+    page.wait_for_timeout(500)
+    assert len(reader.locator("#reader-text").text_content()) == before + 20_000
+
+
 def test_a_document_that_changed_or_went_is_told(page, monkeypatch):
     ask(page, "ferry?")
     turn = finished(page)
@@ -406,6 +419,20 @@ def test_the_documents_are_listed_with_sizes_and_the_last_sync(browser):
         expect(rows).to_have_count(100)
         page.go_back()
         expect(page.get_by_label("Your question")).to_be_visible()
+
+
+def test_a_list_that_comes_after_it_was_cleared_is_not_shown(page):
+    """As where its key was refused meanwhile: the next one may not see the same documents."""
+    shown = """async (cleared) => {
+      const { Library } = await import("/static/library.js");
+      const library = new Library({ onTrouble: () => {} });
+      const listing = library.show();
+      if (cleared) library.clear();
+      await listing;
+      return document.getElementById("rows").childElementCount;
+    }"""
+    assert page.evaluate(shown, False) == 5
+    assert page.evaluate(shown, True) == 0
 
 
 def test_a_search_shows_passages_with_their_scores(page, served):
@@ -489,6 +516,25 @@ def test_chats_are_kept_in_the_browser_until_they_are_deleted(page, served):
     earlier.get_by_role("button", name="Delete all").click()
     expect(earlier.get_by_text("There are none yet.")).to_be_visible()
     assert page.evaluate("localStorage.length") == 0
+
+
+def test_two_tabs_with_one_chat_overwrite_nothing(page):
+    ask(page, "ferry?")
+    finished(page)
+    other = page.context.new_page()  # a tab that is duplicated has a copy of the tab's storage
+    other.goto(page.url)
+    other.evaluate(
+        "id => sessionStorage.setItem('smallhold-chat', id)", page.evaluate("sessionStorage['smallhold-chat']")
+    )
+    other.reload()
+    expect(other.locator(".turn")).to_have_count(1)
+    for tab, question in ((other, "Which glyph?"), (page, "calendar?"), (other, "copy?")):
+        turns = tab.locator(".turn").count()
+        ask(tab, question)
+        finished(tab, turns + 1)
+    kept = page.evaluate("JSON.parse(localStorage['smallhold-chats'])")
+    asked = sorted([turn["question"] for turn in chat["turns"]] for chat in kept)
+    assert asked == [["ferry?", "Which glyph?", "copy?"], ["ferry?", "calendar?"]]
 
 
 def test_kept_chats_are_bounded_and_what_is_damaged_is_dropped(page):

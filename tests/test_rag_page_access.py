@@ -373,3 +373,54 @@ def test_without_storage_everything_works_until_the_page_is_left(browser, storag
         expect(page.locator(".turn")).to_have_count(0)
         page.reload()
         expect(page.get_by_label("API key", exact=True)).to_be_focused()
+
+
+def test_what_has_no_spaces_widens_no_page(browser, served):
+    with opened(browser, served, viewport={"width": 360, "height": 740}) as page:
+        page.evaluate(
+            """() => {
+              const long = "path/of_a_document/".repeat(30);
+              const at = (id) => document.getElementById(id);
+              for (const id of ["welcome-index", "notice-text", "notice-hint"]) at(id).textContent = long;
+              at("notice").hidden = false;
+              for (const name of ["understood", "unsupported", "figures"]) {
+                const line = document.createElement("p");
+                line.className = name;
+                line.textContent = long;
+                at("turns").append(line);
+              }
+            }"""
+        )
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+def test_a_script_from_right_to_left_begins_on_the_right(browser, served):
+    with opened(browser, served) as page:
+        ask(page, "\u05de\u05ea\u05d9 ferry?")
+        asked = finished(page).locator(".asked")
+        first, last, edge = asked.evaluate(
+            """heading => {
+              const left = (at) => {
+                const range = document.createRange();
+                range.setStart(heading.firstChild, at);
+                range.setEnd(heading.firstChild, at + 1);
+                return range.getBoundingClientRect().right;
+              };
+              const text = heading.textContent;
+              return [left(0), left(text.length - 1), heading.getBoundingClientRect().right];
+            }"""
+        )
+        assert last < first
+        assert abs(first - edge) < 2
+
+
+def test_the_enter_that_ends_a_composition_asks_nothing(browser, served):
+    """Safari tells of it when the composition is over, with the key code 229."""
+    with opened(browser, served) as page:
+        page.get_by_label("Your question").fill("ferry?")
+        page.get_by_label("Your question").evaluate(
+            "box => box.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', keyCode: 229, bubbles: true}))"
+        )
+        expect(page.locator(".turn")).to_have_count(0)
+        page.keyboard.press("Enter")
+        expect(page.locator(".turn")).to_have_count(1)

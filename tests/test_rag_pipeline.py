@@ -449,6 +449,8 @@ def test_the_length_is_the_requests_to_set() -> None:
     assert composed.text == "It burned in 1902."
     assert composed.usage.completion == 1  # the first token alone, by which the model says whether it would decline
     assert asked_again().answer("How did the mill burn?", options=AskOptions(words=0)).text == "a stove"
+    cut = asked_again().answer("When did it burn?", options=AskOptions(words=5, stop=(composed.text[4:],)))
+    assert cut.text == composed.text[:4].rstrip()
     few = asked_again().answer("When did it burn?", options=AskOptions(words=50, max_tokens=8))
     assert few.text == "It burned in 1902."  # 8 tokens are 5 words
 

@@ -20,6 +20,19 @@ def test_the_shipped_prompt_puts_what_is_constant_first() -> None:
 
 
 @pytest.mark.parametrize("name", ["extractive", "reader"])
+def test_what_the_asker_said_begins_with_the_earlier_turns_or_with_the_question(name: str) -> None:
+    prompt, passages = load_prompt(name), [scored("A {question}\n\npassage."), scored("B.")]
+    chat = prompt.messages("Who?\n\nReally.", passages)
+    at, character = prompt.own_from(passages)
+    assert at == len(chat) - 1 and chat[at].content[character:] == "Who?\n\nReally."
+    turns = [Message("user", "a"), Message("assistant", "b")]
+    assert prompt.messages("Who?", passages, turns)[prompt.own_from(passages, turns)[0]] == turns[0]
+    assert prompt.own_from(passages, turns)[1] == 0
+    assert prompt.messages("Who?", [], turns)[1:] == [*turns, Message("user", "Who?")]
+    assert prompt.own_from([], turns) == prompt.own_from([]) == (1, 0)
+
+
+@pytest.mark.parametrize("name", ["extractive", "reader"])
 def test_no_earlier_turn_begins_like_a_passage(name: str) -> None:
     """What is read of a passage is kept for all keys: no guess at a hidden one may meet it and be told as cached."""
     prompt = load_prompt(name)

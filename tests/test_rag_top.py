@@ -130,8 +130,12 @@ def test_what_can_be_no_key_is_an_error(key: str) -> None:
         show_once("http://127.0.0.1:1", key)
 
 
-def test_another_program_at_that_address_is_told(tmp_path: Path) -> None:
+def test_another_program_at_that_address_is_told_and_a_path_belongs_to_the_address(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "metrics").write_text("up 1\n")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below/metrics").write_text("smallhold_model_restarts_total 3\n")
     command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as other:
         try:
@@ -140,6 +144,8 @@ def test_another_program_at_that_address_is_told(tmp_path: Path) -> None:
             assert found
             with pytest.raises(DataError, match="no figures of smallhold"):
                 show_once(found[0], None)
+            show_once(f"{found[0]}/below/", None)  # as behind a proxy
+            assert "model started again 3 times" in shown(capsys)["server"]
         finally:
             other.terminate()
 

@@ -179,10 +179,10 @@ def soak(
     apart = []
     for job, heard in ended:
         lead = _lead_in(engine, chats[job.prompt])
-        end_ = "failed" if heard is None else judge(expected[job.prompt], heard, lead)
-        counts[end_] += 1
-        if heard is not None and end_ not in ("right", "near_tie"):
-            apart.append(_tell_apart(end_, job, expected[job.prompt], heard, lead))
+        outcome = "failed" if heard is None else judge(expected[job.prompt], heard, lead)
+        counts[outcome] += 1
+        if heard is not None and outcome not in ("right", "near_tie"):
+            apart.append(_tell_apart(outcome, job, expected[job.prompt], heard, lead))
     growth = None if warm is None or end is None else end / warm - 1
     told = {name: counts[name] for name in (*ENDS, "hung_up", "refused_first")}
     return {

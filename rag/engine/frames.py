@@ -120,7 +120,8 @@ def pack_sampling(sampling: Sampling) -> dict[str, Any]:
 
 def unpack_sampling(packed: Mapping[str, Any]) -> Sampling:
     """Return the sampling again."""
-    return Sampling(**{**packed, "stop": tuple(packed["stop"])})
+    own = packed["own_from"]
+    return Sampling(**{**packed, "stop": tuple(packed["stop"]), "own_from": None if own is None else (own[0], own[1])})
 
 
 def pack_options(options: Frame) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from rag.engine.files import PrefixFiles, identity_of
 from rag.engine.grammar import Grammar
 from rag.engine.lookup import Lookup, LookupCounters
 from rag.engine.native import Model
-from rag.engine.prefix import Prefixes, repeatable
+from rag.engine.owners import Owners
+from rag.engine.prefix import Prefixes, everybodys, repeatable
 from rag.engine.sampling import Writer
 from rag.engine.scheduler import Scheduler
 from rag.engine.states import SavedStates
@@ -87,6 +88,7 @@ class LlamaGenerator:
             alone_tokens=self.tuning.alone,
             name=path.name,
         )
+        self._owners = Owners()
         self._closed = False
 
     def close(self) -> None:
@@ -140,7 +142,10 @@ class LlamaGenerator:
         writer = Writer(self._vocabulary, sampling, grammar)
         lookup = Lookup(self._vocabulary, self.tuning.lookup) if self.tuning.lookup else None
         keep = repeatable(prompt, messages, self.encode)
-        task = Writing(prompt, sampling, writer, keep=keep, lookup=lookup)
+        own = sampling.own_from
+        common = keep if own is None else everybodys(prompt, messages, self.encode, own)
+        owner = self._owners.number(sampling.owner)
+        task = Writing(prompt, sampling, writer, keep=keep, common=common, owner=owner, lookup=lookup)
         with self._submitted(task):
             while True:
                 try:

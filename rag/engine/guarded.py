@@ -31,8 +31,9 @@ WORKER = (sys.executable, "-P", "-m", "rag.engine.worker")
 PAUSES = (0.0, 1.0, 2.0, 4.0)
 # A process that dies sooner than so many seconds after it was ready died quickly.
 QUICK_SECONDS = 30.0
-# How long a request waits for a process that is being started again.
+# How long a request waits for a process that is being started again, and for how long at a time.
 WAIT_SECONDS = 10.0
+STEP = 0.25
 # How long a process may make no progress before it is killed: many times a step of reading, since a process that is
 # merely slow must not be killed. On 2 cores with a load of 10, steps of the 135M have been seen to take over 10 s.
 TIMEOUT_SECONDS = 60.0
@@ -106,9 +107,14 @@ class GuardedGenerator:
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
         """Yield the answer piece by piece, the first empty ones while the prompt is read.
 
-        Closing or dropping the iterator cancels the rest; the model is free within a second.
+        Empty ones come while the process is waited for, too. Closing or dropping the iterator cancels the rest; the
+        model is free within a second.
         """
-        child = self._ready_child()
+        end = time.monotonic() + self._wait
+        while (child := self._child_within(min(STEP, self._wait))) is None:
+            if time.monotonic() > end and (fault := self.fault()) is not None:
+                raise fault
+            yield Piece("")
         number, events = _opened(child, "stream", messages=pack_messages(messages), sampling=pack_sampling(sampling))
         try:
             while (event := events.get()) is not None:
@@ -163,20 +169,20 @@ class GuardedGenerator:
             self._vocabulary.close()
 
     def _call(self, op: str, **fields: Any) -> Any:
-        return _result(self._ready_child(), op, **fields)
+        while (child := self._child_within(self._wait)) is None:
+            if (fault := self.fault()) is not None:
+                raise fault
+        return _result(child, op, **fields)
 
-    def _ready_child(self) -> Child:
-        """Return the process that can be asked, waiting for it a while. Raises `ModelDied`."""
+    def _child_within(self, seconds: float) -> Child | None:
+        """Return the process that can be asked, None where there is none by then. Raises why there will be none."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._ready_at is not None or self._down or self._closing, timeout=self._wait
-            )
+            self._changed.wait_for(lambda: self._ready_at is not None or self._down or self._closing, timeout=seconds)
             if self._closing:
                 raise _closed()
-            if self._child is None or self._ready_at is None:
-                assert self._fault is not None
+            if self._down and self._fault is not None:
                 raise copy.copy(self._fault)
-            return self._child
+            return None if self._ready_at is None else self._child
 
     def _keep(self) -> None:
         """Run the process again and again until it is closed, or has died quickly too often."""

@@ -48,9 +48,26 @@ def repeatable(prompt: Sequence[int], messages: Sequence[Message], encode: Calla
     before, gap, _ = last.content.rpartition("\n\n")
     if not gap:
         return len(prompt)
-    head = encode([*earlier, Message(last.role, before + gap)])
-    same = (i for i, (a, b) in enumerate(zip(head, prompt, strict=False)) if a != b)
-    return next(same, min(len(head), len(prompt)))
+    return _in_common(encode([*earlier, Message(last.role, before + gap)]), prompt)
+
+
+def everybodys(
+    prompt: Sequence[int],
+    messages: Sequence[Message],
+    encode: Callable[[list[Message]], list[int]],
+    own_from: tuple[int, int],
+) -> int:
+    """Return how many tokens of a prompt hold nothing that its asker said, who begins at that message and character."""
+    whole, characters = own_from
+    head = [*messages[:whole]]
+    if characters:
+        head.append(Message(messages[whole].role, messages[whole].content[:characters]))
+    return _in_common(encode(head), prompt) if head else 0
+
+
+def _in_common(head: Sequence[int], prompt: Sequence[int]) -> int:
+    differ = (i for i, (a, b) in enumerate(zip(head, prompt, strict=False)) if a != b)
+    return next(differ, min(len(head), len(prompt)))
 
 
 class Prefixes:

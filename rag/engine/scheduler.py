@@ -226,7 +226,7 @@ class Scheduler:
         self._active.remove(task)
         self._crowded, self._changed = False, True
         assert task.sequence is not None
-        self._prefixes.keep(task.sequence, task.tokens_n[: min(task.read, task.prompt)], task.keep)
+        self._prefixes.keep(task.sequence, task.names_n[: task.read], task.keep)
         task.sequence = None
 
     def _admit(self) -> None:
@@ -255,9 +255,9 @@ class Scheduler:
 
     def _has_part(self, task: AnyTask, reading: list[AnyTask]) -> bool:
         """Whether a batch has room for it, by either order, and none of these reads what it could take over."""
-        prompt_n = task.tokens_n[: task.first_output]
+        prompt_n = task.names_n[: task.first_output]
         known = self._prefixes.known(prompt_n, self._running())
-        if any(self._prefixes.passes_on(other.tokens_n[: other.prompt], prompt_n, known) for other in reading):
+        if any(self._prefixes.passes_on(other.names_n, prompt_n, known) for other in reading):
             return False
         unread = task.length - known
         older = sum(other.unread for other in reading if other.number < task.number)
@@ -273,13 +273,13 @@ class Scheduler:
         task.sequence = sequence
         self._active.append(task)
         # The last tokens are read even where they are known: their logits are wanted.
-        task.read = self._prefixes.begin(sequence, task.tokens_n[: task.first_output], running)
+        task.read = self._prefixes.begin(sequence, task.names_n[: task.first_output], running)
         if task.cached is None:
             task.cached = task.read
 
     def _running(self) -> list[tuple[int, TokenArray]]:
         """Return the sequences in use with what is read of each."""
-        return [(task.sequence, task.tokens_n[: task.read]) for task in self._active if task.sequence is not None]
+        return [(task.sequence, task.names_n[: task.read]) for task in self._active if task.sequence is not None]
 
     def _plan(self, tasks: list[AnyTask]) -> list[Turn]:
         """Share out a batch: for answers, or for prompts, by turns the oldest and much shorter ones first."""

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from rag.engine.context import State, TokenArray
+from rag.engine.owners import are_owned
 
 Key = bytes  # tokens, as `key_of` writes them
 
@@ -91,6 +92,7 @@ class StateFiles(Protocol):
 class SavedStates:
     """States in memory within a budget of bytes, the least recently used leaving first, to `files` if there are any.
 
+    Those of somebody's own words (`rag.engine.owners`) are dropped instead.
     `keeps` says whether anything is kept at all.
     """
 
@@ -160,7 +162,7 @@ class SavedStates:
         self._move(key, state)
 
     def _move(self, key: bytes, state: State) -> None:
-        if self._files is not None:
+        if self._files is not None and not are_owned(tokens_of(key)):
             self._files.put(key, state)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from rag.datatypes import Piece, Sampling, Usage
 from rag.engine.context import TokenArray
 from rag.engine.lookup import NO_DRAFT, Lookup
+from rag.engine.owners import names
 from rag.engine.sampling import Writer, log_total
 from rag.protocols import FloatArray
 
@@ -23,16 +24,25 @@ class Task(Generic[T]):
     The scheduler's thread owns it; other threads wait for its `events`, may `cancel` it, and set `held`
     to false.
     `inner` tasks belong to a request that has a place already. `keep` is how many tokens may come again in other
-    prompts.
+    prompts. After `common` begins what the `owner` said; `names_n` tell what the prompt has in common with others.
     """
 
     def __init__(
-        self, tokens: Sequence[int], *, room: int, keep: int = 0, deadline: float | None = None, inner: bool = False
+        self,
+        tokens: Sequence[int],
+        *,
+        room: int,
+        keep: int = 0,
+        common: int | None = None,
+        owner: int = 0,
+        deadline: float | None = None,
+        inner: bool = False,
     ) -> None:
         self.tokens_n: TokenArray = np.empty(len(tokens) + room, np.int32)
         self.tokens_n[: len(tokens)] = tokens
         self.length = self.prompt = len(tokens)
         self.keep = min(keep or self.prompt, self.prompt)
+        self.names_n: TokenArray = names(self.tokens_n[: self.prompt], self.keep if common is None else common, owner)
         self.ends_by = math.inf if deadline is None else time.monotonic() + deadline
         self.inner = inner
         self.number = 0  # given by the scheduler, in the order of arrival
@@ -103,9 +113,12 @@ class Writing(Task[Piece]):
         writer: Writer,
         *,
         keep: int = 0,
+        common: int | None = None,
+        owner: int = 0,
         lookup: Lookup | None = None,
     ) -> None:
-        super().__init__(tokens, room=max(0, sampling.max_tokens), keep=keep, deadline=sampling.deadline)
+        room = max(0, sampling.max_tokens)
+        super().__init__(tokens, room=room, keep=keep, common=common, owner=owner, deadline=sampling.deadline)
         self._writer = writer
         self._lookup = lookup
 

@@ -2,7 +2,7 @@
 
 import { ask, keyId } from "/static/client.js";
 import { Figures } from "/static/figures.js";
-import { chats, current, forget, forgetAll, isKept, keep, newId, setCurrent } from "/static/history.js";
+import { chats, current, forget, forgetAll, isKept, keep, newId, setCurrent, wentOn } from "/static/history.js";
 import { announce, button, count, make, moment } from "/static/make.js";
 import { Turn } from "/static/view.js";
 
@@ -147,6 +147,7 @@ export class Chat {
 
   remember(text, reply, figures) {
     this.kept ??= { id: newId(), at: 0, turns: [] };
+    if (wentOn(this.kept)) this.kept = { ...this.kept, id: newId() }; // two chats from here on: neither overwrites the other
     this.kept.at = Date.now();
     this.kept.turns.push({ question: text, reply, figures });
     keep(this.kept);
@@ -222,7 +223,8 @@ export class Chat {
       this.showSend();
     });
     question.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      // 229: Safari tells of the Enter that ends a composition when that is over.
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
       event.preventDefault();
       if (!this.running) this.submit();
     });

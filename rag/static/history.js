@@ -37,6 +37,11 @@ export function keep(chat) {
   }
 }
 
+/** Whether another tab went on with a chat after it was kept or opened here, as one that was made of this one may. */
+export function wentOn(chat) {
+  return chats().some((other) => other.id === chat.id && other.at > chat.at);
+}
+
 /** Whether this browser keeps what it is told to: its settings may forbid that, and its room is not ours alone. */
 export function isKept() {
   return !lasting.refused;

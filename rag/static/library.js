@@ -15,6 +15,7 @@ export class Library {
   constructor({ onTrouble }) {
     this.onTrouble = onTrouble;
     this.listed = 0;
+    this.shown = 0; // counts what it was shown for, so that a late list is not shown to another key
     this.asked = 0; // counts the searches, so that a slow one does not overwrite a later one
     byId("more-rows").addEventListener("click", () => this.list());
     byId("search-form").addEventListener("submit", (event) => {
@@ -26,6 +27,7 @@ export class Library {
   /** Show nothing, until it is fetched anew. */
   clear() {
     this.asked += 1;
+    this.shown += 1;
     this.listed = 0;
     for (const id of ["facts", "rows", "hits", "found"]) byId(id).replaceChildren();
     byId("more-rows").hidden = true;
@@ -39,15 +41,17 @@ export class Library {
 
   async list() {
     const from = this.listed;
+    const shown = this.shown;
     let index;
     try {
       index = await documents(ROWS, from);
     } catch (problem) {
+      if (shown !== this.shown) return;
       byId("facts").replaceChildren(...fact("Not to be had", `${problem.message} ${problem.hint ?? ""}`));
       if (problem.status === 401) this.onTrouble();
       return;
     }
-    if (from !== this.listed) return; // shown anew meanwhile
+    if (from !== this.listed || shown !== this.shown) return; // shown anew meanwhile
     byId("facts").replaceChildren(
       ...fact("Documents", index.total.toLocaleString("en")),
       ...fact("Passages", index.chunks.toLocaleString("en")),

@@ -10,7 +10,7 @@ const LONGEST = 100_000; // what the server gives at once
 const byId = (id) => document.getElementById(id);
 const dialog = byId("reader");
 const body = byId("reader-body");
-let shown = null; // {id, start, end, length}: the part of the document that is on the page
+let shown = null; // {id, start, end, length, growing}: the part of the document that is on the page
 let opening = 0; // counts the openings, so that a late answer to an earlier one is dropped
 
 /** Open the document of `source` and mark what stands at its span. `source.text` is what was quoted from there. */
@@ -57,7 +57,10 @@ function showMore() {
 /** Fetch the text beside what is shown, and keep in view what is in view. */
 async function extend(earlier) {
   const mine = opening;
-  const { id, start, end } = shown;
+  const at = shown;
+  if (at.growing) return; // pressed twice: the same text would come twice
+  at.growing = true;
+  const { id, start, end } = at;
   const from = earlier ? Math.max(0, start - STEP) : end;
   try {
     const part = await documentText(id, from, earlier ? start - from : STEP);
@@ -76,6 +79,8 @@ async function extend(earlier) {
     body.focus({ preventScroll: true });
   } catch (problem) {
     if (mine === opening) byId("reader-note").textContent = `${problem.message} ${problem.hint ?? ""}`;
+  } finally {
+    at.growing = false;
   }
 }
 
