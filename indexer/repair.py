@@ -3,14 +3,19 @@
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from indexer import checkpoint
 from indexer.compact import publish_parts
+from indexer.embedding import IndexEmbedder, chunk_vectors
 from indexer.ivf import write_clusters
 from indexer.segment import Part, describe_segment, finish_lexical
 from indexer.store import IndexWriter
+from indexer.update import Progress
+from rag.docstore import DocumentStore
 from rag.errors import IndexDamaged, IndexIncompatible, IndexMissing, SmallholdError
 from rag.index import Generation
 from rag.labels import LabelRule
@@ -25,12 +30,14 @@ from rag.manifest import (
     REBUILD_HINT,
     SEGMENTS,
     STORE,
+    VECTORS,
     damages,
     manifest_sum,
     read_current,
     read_label_rules,
 )
 from rag.segment import Segment
+from rag.vectors import FlatVectors
 
 _SUM = re.compile(rf"[0-9a-f]{{64}}  {re.escape(MANIFEST)}\n")
 _FEW_DIGITS = 8  # of 64
@@ -42,8 +49,8 @@ class Repair:
 
     A whole generation is published again, which counts as going back, where its label rules are not those wanted.
     `lost` are the ids of the documents that are no longer in the index and must be read again; `unnamed` counts those
-    whose names were lost too. Of `mended` segments the terms were counted or the vectors clustered anew, which loses
-    nothing; `manifest.sha256` is among them where that was written anew.
+    whose names were lost too. Of `mended` segments the terms were counted, or the vectors made or clustered anew, which
+    loses nothing; `manifest.sha256` is among them where that was written anew.
     """
 
     done: str
@@ -54,8 +61,17 @@ class Repair:
     mended: list[str] = field(default_factory=list)
 
 
-def repair(directory: Path, labels: Sequence[LabelRule] | None = None) -> Repair:
+def repair(
+    directory: Path,
+    labels: Sequence[LabelRule] | None = None,
+    embedder: Callable[[], IndexEmbedder] | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> Repair:
     """Make an index whole: as it is, or as another whole generation that is there, or without its damaged segments.
+
+    Where the texts of a segment are whole and its vectors are not, `embedder` gives what makes them again, which must
+    be what made the others: `IndexIncompatible` else, for what came as a stream has its texts nowhere else. With None
+    such a segment is dropped like another one.
 
     Its label rules are `labels`; for None they are those of the current generation, also where it is another one that
     is whole: that one's may be older and show what was hidden since. Raises `InvalidRequest` where they cannot be told,
@@ -76,7 +92,7 @@ def repair(directory: Path, labels: Sequence[LabelRule] | None = None) -> Repair
                 continue
             with old:
                 rules = read_label_rules(directory) if labels is None else tuple(labels)
-                done = _gone_back(writer, old, rules) if whole else _rebuilt(writer, old, rules)
+                done = _gone_back(writer, old, rules) if whole else _rebuilt(writer, old, rules, embedder, progress)
                 done.mended += [MANIFEST_SUM] if name in summed else []
                 return done
     raise IndexDamaged(
@@ -141,8 +157,14 @@ def _gone_back(writer: IndexWriter, whole: Generation, rules: tuple[LabelRule, .
     return Repair("went back", whole.name)
 
 
-def _rebuilt(writer: IndexWriter, old: Generation, rules: tuple[LabelRule, ...]) -> Repair:
-    """Publish the whole segments of a generation, under these label rules."""
+def _rebuilt(
+    writer: IndexWriter,
+    old: Generation,
+    rules: tuple[LabelRule, ...],
+    embedder: Callable[[], IndexEmbedder] | None,
+    progress: Progress,
+) -> Repair:
+    """Publish the whole segments of a generation, and what can be mended, under these label rules."""
     done = Repair("rebuilt", "")
     parts = []
     with writer.guard(), writer.staging() as staging:
@@ -150,8 +172,9 @@ def _rebuilt(writer: IndexWriter, old: Generation, rules: tuple[LabelRule, ...])
             damaged = [name for name in segment.info.files if damages(segment.folder, {name: segment.info.files[name]})]
             if not damaged:
                 parts.append(Part(segment, deleted))
-            elif all(name == CLUSTERS or name.startswith(LEXICAL) for name in damaged):
-                mended = _mended(writer, staging, segment, damaged, old.manifest.embedder.dimension)
+            elif {CATALOG, STORE}.isdisjoint(damaged) and (embedder or VECTORS not in damaged):
+                makes = _maker(old, segment, embedder) if embedder and VECTORS in damaged else None
+                mended = _mended(writer, staging, segment, damaged, old.manifest.embedder.dimension, makes, progress)
                 parts.append(Part(mended, deleted))
                 done.mended.append(segment.info.name)
             else:
@@ -161,15 +184,43 @@ def _rebuilt(writer: IndexWriter, old: Generation, rules: tuple[LabelRule, ...])
         for part in parts:
             if part.segment.folder.is_relative_to(staging):
                 part.segment.close()
+        checkpoint.discard(writer.directory)
     done.lost.sort()
     return done
 
 
-def _mended(writer: IndexWriter, staging: Path, segment: Segment, damaged: Sequence[str], dimension: int) -> Segment:
-    """A copy of a segment with what is damaged of its terms and clusters made anew."""
+def _maker(old: Generation, segment: Segment, embedder: Callable[[], IndexEmbedder]) -> IndexEmbedder:
+    """Return what made the vectors of this generation. Raises `IndexIncompatible` where there is only another one."""
+    made, found = old.manifest.embedder, embedder()
+    if found.fingerprint != made.fingerprint:
+        raise IndexIncompatible(
+            f"the vectors of {segment.folder} are damaged and must be made by the embedder {made.name} (fingerprint "
+            f"{made.fingerprint}); configured is {found.name} (fingerprint {found.fingerprint})",
+            hint=f"Configure the embedder {made.name} and repair it again. {REBUILD_HINT}",
+        )
+    return found
+
+
+def _mended(
+    writer: IndexWriter,
+    staging: Path,
+    segment: Segment,
+    damaged: Sequence[str],
+    dimension: int,
+    embedder: IndexEmbedder | None,
+    progress: Progress,
+) -> Segment:
+    """A copy of a segment with what is damaged of its vectors, clusters and terms made anew."""
     folder = staging / SEGMENTS / writer.new_segment(staging)
-    anew = {CLUSTERS if name == CLUSTERS else LEXICAL for name in damaged}
+    anew = {LEXICAL if name.startswith(LEXICAL) else name for name in damaged}
+    anew |= {CLUSTERS} if VECTORS in anew else set()  # codes of the vectors that were there
     shutil.copytree(segment.folder, folder, ignore=shutil.ignore_patterns(*anew))
+    if embedder is not None:
+        with closing(DocumentStore(folder / STORE)) as store:
+            vectors_nd, _ = chunk_vectors(
+                store, None, embedder, writer.directory, lambda done, total: progress("embed", done, total)
+            )
+        FlatVectors.build(vectors_nd).save(folder / VECTORS)
     if CLUSTERS in anew:
         write_clusters(folder)
     finish = finish_lexical if LEXICAL in anew else describe_segment

@@ -1,6 +1,7 @@
 """Looking after an index: what is damaged is found and named, what is whole is kept, and it can be carried away."""
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -15,10 +16,12 @@ import pytest
 from typer.testing import CliRunner
 
 import indexer.transfer
+from indexer.load import Loader
 from indexer.repair import repair
 from indexer.stats import stats
 from indexer.store import IndexWriter
-from indexer.sync import build
+from indexer.stream import Stream
+from indexer.sync import build, sync
 from indexer.transfer import export_index, import_index
 from indexer.verify import verify
 from rag.cli import app
@@ -193,6 +196,31 @@ def test_terms_are_counted_anew(directory: Path) -> None:
     assert contents(directory) == TEXTS
     with Index.open(directory) as index:
         assert index.lexical.scores("mill beta").tolist() == before.tolist()
+
+
+def test_vectors_are_made_anew_from_texts_that_are_whole(tmp_path: Path) -> None:
+    """What came as a stream has its text nowhere else."""
+    directory, told = tmp_path / "index", []
+    lines = b'{"id": "1", "text": "alpha beta"}\n{"id": "2", "text": "gamma"}\n'
+    with Stream.read(io.BytesIO(lines), "tickets") as stream:
+        sync(directory, [], stream=stream, embedder=WordEmbedder(), chunker=LineChunker(), loader=Loader())
+    with Index.open(directory) as index:
+        before = index.vectors.rows([0, 1])
+    flip(directory / SEGMENTS / "000001" / "vectors.faiss")
+    (directory / SEGMENTS / "000001" / "lexical/rows.npy").unlink()
+    other = WordEmbedder()
+    other.fingerprint = "others-64"
+    with pytest.raises(IndexIncompatible, match="must be made by the embedder words") as caught:
+        repair(directory, embedder=lambda: other)
+    assert "Configure the embedder words" in caught.value.hint
+    done = repair(directory, None, WordEmbedder, lambda *seen: told.append(seen))
+    assert (done.done, done.mended, done.lost, done.dropped) == ("rebuilt", ["000001"], [], [])
+    assert told == [("embed", 0, 2), ("embed", 2, 2)]
+    assert verify(directory).problems == []
+    assert contents(directory) == {"tickets/1": "alpha beta", "tickets/2": "gamma"}
+    with Index.open(directory) as index:
+        assert index.vectors.rows([0, 1]).tolist() == before.tolist()
+    assert not (directory / ".embeddings").exists()
 
 
 @pytest.mark.parametrize(
@@ -532,10 +560,10 @@ def test_the_commands_say_what_they_found_and_did(directory: Path, tmp_path: Pat
     assert "4 documents, 5 chunks" in run("import", tmp_path / "x.zip", "--index", tmp_path / "copy")[1]
     assert "one segment" in run("compact", "--index", directory)[1]
     assert "nothing to do" in run("compact", "--index", directory)[1]
-    flip(directory / SEGMENTS / "000004" / "vectors.faiss")
+    flip(directory / SEGMENTS / "000004" / "store.sqlite")
     code, said = run("verify", "--json", "--index", directory)
     assert code == 1
-    assert "vectors.faiss" in json.loads(said)["problems"][0]
+    assert "store.sqlite" in json.loads(said)["problems"][0]
     code, said = run("repair", "--index", directory)
     assert code == 1
     assert "must be read again: a\n" in said
