@@ -65,7 +65,7 @@ def repair(
     directory: Path,
     labels: Sequence[LabelRule] | None = None,
     embedder: Callable[[], IndexEmbedder] | None = None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress | None = None,
 ) -> Repair:
     """Make an index whole: as it is, or as another whole generation that is there, or without its damaged segments.
 
@@ -92,7 +92,7 @@ def repair(
                 continue
             with old:
                 rules = read_label_rules(directory) if labels is None else tuple(labels)
-                done = _gone_back(writer, old, rules) if whole else _rebuilt(writer, old, rules, embedder, progress)
+                done = _gone_back(writer, old, rules) if whole else _rebuilt(writer, old, rules, embedder, progress or _silent)
                 done.mended += [MANIFEST_SUM] if name in summed else []
                 return done
     raise IndexDamaged(
@@ -236,3 +236,7 @@ def _name_lost(segment: Segment, deleted: frozenset[int], damaged: list[str], do
         done.lost += [document_id for number, document_id in rows if number not in deleted]
     else:
         done.unnamed += segment.info.documents - len(deleted)
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    del stage, done, total
