@@ -92,7 +92,11 @@ def repair(
                 continue
             with old:
                 rules = read_label_rules(directory) if labels is None else tuple(labels)
-                done = _gone_back(writer, old, rules) if whole else _rebuilt(writer, old, rules, embedder, progress or _silent)
+                done = (
+                    _gone_back(writer, old, rules)
+                    if whole
+                    else _rebuilt(writer, old, rules, embedder, progress or _silent)
+                )
                 done.mended += [MANIFEST_SUM] if name in summed else []
                 return done
     raise IndexDamaged(

@@ -99,13 +99,13 @@ def sync(
         with report.timed("scan"):
             scan = find_files(plan, loader.suffixes, index_dir.resolve(), keep, run.before)
             note_mounts(scan, plan, stamps, run.before, allow_empty=allow_empty)
-            files = FileSources(loader, stamps.describe, letters, report)
+            files = FileSources(loader, stamps.describe, letters, report, run.before)
             sources = distinct(files.of(scan, tell), keep, report)
             unseen = {*scan.unseen, *files.unseen}
             stored = old or (stored_generation(index_dir, opened) if unseen or run.lists else None)
             taken = {*keep, *(source.id for source in sources)}
-            held = held_below(stored, unseen | {*files.unread} if old else unseen, taken)
-            report.kept += len(unseen & held.keys())
+            held = held_below(stored, unseen, taken)
+            report.kept += len(held)
             report.passing += len(unseen)
             sources += chain.from_iterable(held.values())
             if stream:
@@ -114,7 +114,9 @@ def sync(
             sources += stored_sources(index_dir, lasting, opened)
         answers = Pages(index_dir) if rebuild else Pages.of(index_dir)
         if run.lists:
-            pages = UrlSources(fetched, FileSources(loader, describe_file, letters, report), answers, letters, report)
+            pages = UrlSources(
+                fetched, FileSources(loader, describe_file, letters, report, run.before), answers, letters, report
+            )
             for listed in run.lists:
                 taken = {*keep, *(source.id for source in sources)}
                 sources += pages.of(listed, held_pages(stored, listed.root), taken)

@@ -104,7 +104,7 @@ class TextLoader:
     def recogniser(self, name: str) -> str:
         return self.ocr if name.endswith(".md") else ""
 
-    def unpack(self, path: Path) -> None:
+    def unpack(self, path: Path, *, pictures: bool = False) -> None:
         return None
 
 
