@@ -1,16 +1,20 @@
 """Documents that a run takes from the index itself, since it does not read their originals again."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote
 
-from indexer.scan import Place
+from indexer.ignore import Ignore
+from indexer.scan import Place, RootPlan
 from indexer.update import Source
+from rag.catalog import DocumentEntry
 from rag.datatypes import Document
 from rag.docstore import DocumentStore
 from rag.errors import IndexDamaged, InvalidRequest, Unavailable, UnreadableDocument
 from rag.index import Generation
+from rag.manifest import Patterns
 
 
 def stored_sources(index_dir: Path, roots: Collection[str], opened: ExitStack) -> Iterator[Source]:
@@ -45,16 +49,32 @@ def held_pages(generation: Generation | None, root: str) -> dict[str, list[Sourc
 
 
 def held_below(
-    generation: Generation | None, places: Collection[Place], taken: Collection[str]
+    generation: Generation | None, places: Collection[Place], taken: Collection[str], plan: RootPlan
 ) -> dict[Place, list[Source]]:
-    """What an index holds of files and folders that could not be looked at; ids that are `taken` left out."""
+    """What an index holds of files and folders that could not be looked at.
+
+    Ids that are `taken` are left out, and so is what the plan's patterns leave out: these may be new.
+    """
     held: dict[Place, list[Source]] = {}
+    ignores = {
+        place.root: Ignore(Path(place.root), plan.patterns.get(place.root, Patterns()), unseen=True) for place in places
+    }
     for segment, _, entry in generation.entries() if generation and places else ():
         place = next((place for place in Place.around(entry.original.root, entry.id) if place in places), None)
-        if generation and place is not None and entry.id not in taken:
+        if generation and place is not None and entry.id not in taken and not _is_left_out(entry, ignores, plan):
             read = partial(_read, generation, segment, entry.id)
             held.setdefault(place, []).append(Source(entry.id, entry.uri, entry.original, entry.id, read))
     return held
+
+
+def _is_left_out(entry: DocumentEntry, ignores: Mapping[str, Ignore], plan: RootPlan) -> bool:
+    """Whether patterns leave out the file that a document was made from: no pattern speaks of a root that is one."""
+    root, label = entry.original.root, plan.labels[entry.original.root]
+    file, _, member = entry.uri.partition("#")
+    if file == Path(root).as_uri():
+        return False
+    below = entry.id.removesuffix(f"/{unquote(member)}") if member else entry.id
+    return ignores[root].leaves_out_below(below.removeprefix(f"{label}/") if label else below)
 
 
 def _read(generation: Generation, segment: int, document_id: str) -> Document:

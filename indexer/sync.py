@@ -104,7 +104,7 @@ def sync(
             unseen = {*scan.unseen, *files.unseen}
             stored = old or (stored_generation(index_dir, opened) if unseen or run.lists else None)
             taken = {*keep, *(source.id for source in sources)}
-            held = held_below(stored, unseen, taken)
+            held = held_below(stored, unseen, taken, plan)
             report.kept += len(held)
             report.passing += len(unseen)
             sources += chain.from_iterable(held.values())

@@ -35,7 +35,7 @@ from rag.errors import (
 from rag.filter import View, parse_filter
 from rag.index import Index
 from rag.labels import LabelRule
-from rag.manifest import CATALOG, CURRENT, GENERATIONS, SEGMENTS, VECTORS, read_synced
+from rag.manifest import CATALOG, CURRENT, GENERATIONS, SEGMENTS, VECTORS, Patterns, read_synced
 from rag.protocols import FloatArray
 
 
@@ -367,6 +367,35 @@ def test_what_may_not_be_read_any_more_stays_in_the_index(
     (tmp_path / "docs/inner/deep/b.txt").unlink()
     again = Run(tmp_path).report
     assert (again.failed, again.removed) == ([], ["inner/deep/b.txt"])
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_new_patterns_reach_what_may_not_be_read(
+    tmp_path: Path, write: Write, withdraw: Callable[[Path], None], rebuild: bool
+) -> None:
+    """Who excludes drafts wants none in the index, also of a folder that happens to be closed."""
+    for name in ("a.txt", "drafts/b.txt", "old.txt", "deep/c.txt", "deep/c.md", "deep/old.txt"):
+        write(f"docs/inner/{name}", name)
+    with zipfile.ZipFile(tmp_path / "docs/inner/all.zip", "w") as archive:
+        archive.writestr("old.txt", "in an archive")
+    write("more/inner/drafts/d.txt", "of another root")
+    write("docs/one.md", "not included")
+
+    def run(*roots: str, **options: Any) -> SyncReport:
+        with Loader() as loader:
+            given: dict[str, Any] = {"embedder": CountingEmbedder(), "chunker": LineChunker(), "loader": loader}
+            return sync(tmp_path / "index", [tmp_path / root for root in roots], **given, **options)
+
+    run("docs", "more")
+    withdraw(tmp_path / "docs/inner")
+    withdraw(tmp_path / "docs/inner/.smallholdignore")
+    withdraw(tmp_path / "more/inner")
+    patterns = Patterns(include=("*.txt", "*.zip"), exclude=("drafts/", "/inner/**/old.txt"))
+    report = run("docs", patterns=patterns, rebuild=rebuild)
+    kept = {"inner/a.txt": "a.txt", "inner/deep/c.txt": "deep/c.txt", "inner/all.zip/old.txt": "in an archive"}
+    assert contents(tmp_path) == kept | {"more/inner/drafts/d.txt": "of another root"}
+    gone = ["inner/deep/c.md", "inner/deep/old.txt", "inner/drafts/b.txt", "inner/old.txt", "one.md"]
+    assert sorted(report.removed) == ([] if rebuild else gone)
 
 
 @pytest.mark.parametrize("folder_too", [False, True])
