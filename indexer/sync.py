@@ -96,22 +96,25 @@ def sync(
         terms = Terms(plan.labels, plan.patterns, _rules(index_dir, old, labels))
         stamps, letters = Stamps(index_dir, empty=rebuild), DeadLetters(index_dir, retry=retry or rebuild)
         disks = {root: _disk(root) for root in filter(is_path, plan.sync)}
+        lasting = [root for root in run.untouched if not is_path(root)] if rebuild else []
+        stored_streams = list(stored_sources(index_dir, lasting, opened)) if lasting else []
+        owners = keep | {source.id: source.original.root for source in stored_streams}
         with report.timed("scan"):
-            scan = find_files(plan, loader.suffixes, index_dir.resolve(), keep, run.before)
+            scan = find_files(plan, loader.suffixes, index_dir.resolve(), owners, run.before)
             note_mounts(scan, plan, stamps, run.before, allow_empty=allow_empty)
             files = FileSources(loader, stamps.describe, letters, report, run.before)
-            sources = distinct(files.of(scan, tell), keep, report)
+            sources = distinct(files.of(scan, tell), owners, report)
             unseen = {*scan.unseen, *files.unseen}
             stored = old or (stored_generation(index_dir, opened) if unseen or run.lists else None)
-            taken = {*keep, *(source.id for source in sources)}
+            taken = {*owners, *(source.id for source in sources)}
             held = held_below(stored, unseen, taken, plan)
             report.kept += len(held)
             report.passing += len(unseen)
             sources += chain.from_iterable(held.values())
             if stream:
-                sources += _stream_sources(stream, plan.labels[stream.root], {*keep, *(s.id for s in sources)}, report)
-        if rebuild and (lasting := [root for root in run.untouched if not is_path(root)]):
-            sources += stored_sources(index_dir, lasting, opened)
+                taken = {*owners, *(source.id for source in sources)}
+                sources += _stream_sources(stream, plan.labels[stream.root], taken, report)
+        sources += stored_streams
         answers = Pages(index_dir) if rebuild else Pages.of(index_dir)
         if run.lists:
             pages = UrlSources(

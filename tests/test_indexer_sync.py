@@ -538,6 +538,20 @@ def test_ids_of_members_and_of_other_roots_do_not_clash(tmp_path: Path, write: W
     assert contents(tmp_path) == {"a.zip/b.txt": "member", "x/d.txt": "delta", "x/c.zip/b.txt": "of docs"}
 
 
+def test_a_file_with_the_id_of_a_streams_document_stops_no_rebuild(tmp_path: Path, write: Write) -> None:
+    """The database refused the second of the two, and the run ended in a traceback."""
+    write("docs/a.txt", "alpha")
+    Run(tmp_path, "docs")
+    with Stream.read(io.BytesIO(b'{"id": "1.txt", "text": "streamed"}\n'), "tickets") as stream:
+        Run(tmp_path, stream=stream)
+    clash = write("docs/tickets/1.txt", "a file")
+    for rebuild in (False, True):
+        report = Run(tmp_path, "docs", rebuild=rebuild).report
+        reason = "its id 'tickets/1.txt' belongs to stream:tickets; rename one of them"
+        assert report.failed == [(str(clash), reason)]
+        assert contents(tmp_path) == {"a.txt": "alpha", "tickets/1.txt": "streamed"}
+
+
 def test_the_members_of_an_archive_that_may_not_be_read_stay(tmp_path: Path, withdraw: Callable[[Path], None]) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
