@@ -12,6 +12,7 @@ import sqlite3
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
@@ -25,10 +26,10 @@ from indexer.segment import Part, StoreWriter, finish_segment
 from indexer.store import IndexWriter
 from rag.catalog import Original
 from rag.datatypes import Chunk, Document, Span
-from rag.errors import DataError, InvalidRequest, Unavailable
+from rag.errors import DataError, IndexMissing, InvalidRequest, Unavailable
 from rag.index import Index
 from rag.labels import MOST_RULES, LabelRule
-from rag.manifest import CURRENT, SEGMENTS, ChunkerInfo, Counts, EmbedderInfo, Patterns
+from rag.manifest import SEGMENTS, ChunkerInfo, Counts, EmbedderInfo, Patterns, read_latest
 from rag.protocols import FloatArray
 from rag.segment import Segment
 
@@ -163,8 +164,12 @@ def import_index(archive: Path, directory: Path) -> Counts:
     """
     try:
         with _opened(archive) as opened, IndexWriter(directory) as writer:
-            if (directory / CURRENT).exists():
-                raise InvalidRequest(f"{directory} holds an index already", hint="Name a new folder with --index.")
+            with suppress(IndexMissing):  # one that has lost CURRENT is an index still
+                read_latest(directory)
+                raise InvalidRequest(
+                    f"{directory} holds an index already",
+                    hint="Name a new folder with --index. Has it lost its file CURRENT? Then: smallhold store repair",
+                )
             head = _head(opened, archive, directory)
             with _member(opened, _LINES, archive) as file, writer.guard(), writer.staging() as staging:
                 _import(writer, staging, head, _Lines(file, archive), archive)

@@ -148,7 +148,7 @@ def read_current(directory: Path) -> str:
 def read_latest(directory: Path) -> str:
     """Return the name of the generation that a writer goes on from: the newest one where nothing names the current one.
 
-    Raises `IndexMissing` and `IndexDamaged` where there is none.
+    Raises `IndexMissing` where there is none, and `IndexDamaged` where `CURRENT` is all that there is.
     """
     try:
         return read_current(directory)

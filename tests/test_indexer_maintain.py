@@ -392,6 +392,11 @@ def test_an_index_or_a_file_that_is_there_is_not_overwritten(directory: Path, tm
     with pytest.raises(InvalidRequest, match="holds an index already"):
         import_index(archive, directory)
     assert contents(directory) == TEXTS
+    (directory / CURRENT).unlink()  # an index still
+    with pytest.raises(InvalidRequest, match="holds an index already"):
+        import_index(archive, directory)
+    repair(directory)
+    assert contents(directory) == TEXTS
 
 
 def test_two_exports_of_one_name_leave_a_whole_archive(
