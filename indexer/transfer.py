@@ -38,6 +38,7 @@ _HEAD = "index.json"
 _LINES = "documents.jsonl"
 _MAX_HEAD = 16_000_000
 _MAX_LINE = 256_000_000  # bytes of one document's text as JSON; loaders take far smaller files
+_MAX_INTEGER = 2**63 - 1  # of SQLite's
 _SEGMENT = 50_000  # chunks held in memory before a segment is written: 77 MB of 384 dimensions
 _UNIT = 1e-3
 _OFFSETS = re.compile(r"(?:[0-9]{1,9}(?:,[0-9]{1,9})*)?")
@@ -65,7 +66,7 @@ class _Head(_Record):
 class _OriginalLine(_Record):
     root: str
     sha256: str
-    bytes: int = Field(ge=0)
+    bytes: int = Field(ge=0, le=_MAX_INTEGER)
     loader: str
 
 

@@ -483,6 +483,7 @@ def replaced(name: str, old: bytes, new: bytes) -> Callable[[dict[str, bytes]], 
         (altered(2, id="a#0"), "id is there already"),
         (altered(0, id="d"), "'d' is there twice"),
         (altered(0, more=1), "line 1: more"),
+        (altered(0, original={"root": "", "sha256": "", "bytes": 2**63, "loader": ""}), "line 1: original.bytes"),
         (altered(0, title="\ud83d"), "line 1"),
     ],
 )
