@@ -27,7 +27,7 @@ from indexer.verify import verify
 from rag.cli import app
 from rag.datatypes import Document
 from rag.errors import DataError, IndexDamaged, IndexIncompatible, IndexMissing, InvalidRequest, Unavailable
-from rag.index import Index
+from rag.index import Generation, Index
 from rag.manifest import CURRENT, GENERATIONS, MANIFEST, MANIFEST_SUM, SEGMENTS, Counts, manifest_sum
 from tests.conftest import WordEmbedder
 from tests.test_indexer_segments import LineChunker, make, segments
@@ -361,6 +361,25 @@ def test_stats_count_what_is_there(directory: Path) -> None:
     assert [segment["chunks"] for segment in found["segments"]] == [3, 3, 1]
     files = [p for p in directory.rglob("*") if p.is_file() and p.name not in {"lock", CURRENT}]
     assert found["bytes"]["total"] == sum(path.stat().st_size for path in files)
+
+
+@pytest.mark.parametrize("call", [verify, stats])
+def test_what_another_process_publishes_meanwhile_is_no_damage(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[[Path], Any]
+) -> None:
+    """The generation that was opened is gone when its files are looked at."""
+    opened = Generation.open
+
+    def overtaken(*args: Any, **kwargs: Any) -> Generation:
+        found = opened(*args, **kwargs)
+        monkeypatch.setattr(Generation, "open", opened)
+        make(directory, {"a": "another"})
+        return found
+
+    monkeypatch.setattr(Generation, "open", overtaken)
+    found = call(directory)
+    assert found.problems == [] if call is verify else found["documents"] == 1
+    assert (found.generation if call is verify else found["generation"]) == "000004"
 
 
 def test_an_export_is_imported_as_it_was(directory: Path, tmp_path: Path) -> None:
