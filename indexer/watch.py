@@ -156,11 +156,14 @@ class Watch:
         """Note which roots need a run; whether one of them was itself removed or put in the place of another."""
         if not batch:
             return False
-        rules = self._rules()
+        try:
+            rules = self._rules()
+        except SmallholdError:
+            rules = None  # the index cannot be read at the moment: the run says so, and tries again
         paths = [(change, Path(path)) for change, path in batch]
         for root in self._roots:
             below = [(change, path) for change, path in paths if path.is_relative_to(root)]
-            if below and rules.matter(root, below):
+            if below and (rules is None or rules.matter(root, below)):
                 self._due[root] = 0.0
                 self._pauses.pop(root, None)
         return any(change is not Change.modified and path in self._roots for change, path in paths)

@@ -186,6 +186,34 @@ def test_one_root_that_fails_does_not_stop_another(tmp_path: Path, write: Write)
         watched.until(lambda: "e.txt" in contents(tmp_path))
 
 
+def test_what_the_system_refuses_ends_no_watch(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run without room for a file of its own, an index that may not be read, a folder that may not be entered."""
+    root = write("docs/a.txt", "alpha").parent
+    told: list[str] = []
+    answers: list[BaseException | None] = [OSError(28, "No space left on device", "/x"), None]
+
+    def update(root: Path) -> None:
+        if answers and (error := answers.pop(0)):
+            raise error
+
+    def rules() -> Rules:
+        raise Unavailable("the index cannot be read: Too many open files")
+
+    watch = Watch([root], update, rules, lambda message, error: told.append(f"{message} {error and error.hint}"))
+    watch._work()
+    assert told == ["/x: No space left on device It is tried again by itself; see to that meanwhile."]
+    assert not watch._note([(Change.added, str(root / "b.txt"))])
+    watch._work()
+    assert answers == []
+
+    def is_dir(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    seen = Rules(frozenset({".txt"}), tmp_path / "index", {})
+    assert seen.matter(root, [(Change.modified, root / "inner/c.txt")])
+
+
 @pytest.mark.parametrize("poll", [False, True])
 def test_a_root_that_is_away_is_waited_for_and_keeps_its_documents(tmp_path: Path, write: Write, poll: bool) -> None:
     """An unmounted disk: the folder is not there. Another one comes in its place."""
