@@ -750,6 +750,20 @@ def test_a_root_that_is_gone_is_named_and_nothing_happens(tmp_path: Path, write:
     assert contents(tmp_path) == {"a.txt": "alpha"}
 
 
+def test_links_in_a_circle_lead_nowhere(tmp_path: Path, write: Write) -> None:
+    """Python resolves no such path, but says so with a `RuntimeError`."""
+    write("docs/a.txt", "alpha")
+    Run(tmp_path, "docs")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(InvalidRequest, match="there is no file or folder"):
+        Run(tmp_path, "circle")
+    with pytest.raises(InvalidRequest, match="is not among the indexed paths"):
+        Run(tmp_path, remove=["circle"])
+    with pytest.raises(InvalidRequest, match="the list of URLs .*circle cannot be read"):
+        Run(tmp_path, lists=[tmp_path / "circle"])
+    assert contents(tmp_path) == {"a.txt": "alpha"}
+
+
 def test_a_root_that_goes_away_while_it_is_read_loses_no_documents(
     tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
