@@ -759,7 +759,7 @@ def test_links_in_a_circle_lead_nowhere(tmp_path: Path, write: Write) -> None:
         Run(tmp_path, "circle")
     with pytest.raises(InvalidRequest, match="is not among the indexed paths"):
         Run(tmp_path, remove=["circle"])
-    with pytest.raises(InvalidRequest, match="the list of URLs .*circle cannot be read"):
+    with pytest.raises(InvalidRequest, match=r"the list of URLs .*circle cannot be read"):
         Run(tmp_path, lists=[tmp_path / "circle"])
     assert contents(tmp_path) == {"a.txt": "alpha"}
 
