@@ -55,6 +55,16 @@ def zipped(files: dict[str, str]) -> bytes:
 # --- tables
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\x85"])
+def test_only_line_breaks_end_a_record(mark: str) -> None:
+    """What else Unicode calls the end of a line may stand in a string or a cell: JavaScript writes it as it is."""
+    records = [{"id": 1, "text": f"one{mark}two"}, {"id": 2, "text": "three"}]
+    lines = "\r\n".join(json.dumps(record, ensure_ascii=False) for record in records)
+    table = "| id | text |\n| --- | --- |\n| 1 | one two |\n| 2 | three |"
+    assert parse_jsonl(lines.encode(), "a.jsonl") == Parsed(table, "a", {"format": "jsonl"})
+    assert parse_csv(f"id,text\r\n1,one{mark}two\r\n2,three".encode(), "a.csv").text == table
+
+
 def test_tables_repeat_their_head() -> None:
     rows = [["Town", "Note"], *([f"Town {n}", "x" * 80] for n in range(20))]
     blocks = markdown_table(rows).split("\n\n")
