@@ -14,7 +14,7 @@ from bs4.dammit import EncodingDetector
 from bs4.element import PreformattedString
 from markdownify import ATX, MarkdownConverter
 
-from indexer.load_text import decode_bom
+from indexer.load_text import decode_as, decode_bom
 from indexer.parsed import Parsed, printable, readable_stem, sensible_title
 from rag.errors import UnreadableDocument
 
@@ -85,12 +85,9 @@ def decode_html(content: bytes) -> str:
     declared = EncodingDetector.find_declared_encoding(content, is_html=True)
     if declared and declared.lower().startswith("utf-16"):
         declared = None  # no bytes that spell out a declaration are UTF-16; browsers take UTF-8
-    for encoding in (declared, "utf-8", "cp1252"):
-        try:
-            text = content.decode(encoding) if encoding else "\0"
-        except (UnicodeDecodeError, LookupError):
-            continue
-        if "\0" not in text:
+    for encoding in filter(None, (declared, "utf-8", "cp1252")):
+        text = decode_as(content, encoding)
+        if text is not None and "\0" not in text:
             return text
     raise UnreadableDocument("not an HTML file: binary data, or an unknown encoding")
 

@@ -11,7 +11,7 @@ from email.message import EmailMessage
 from typing import Any
 
 from indexer.load_html import decode_html, html_to_markdown
-from indexer.load_text import decode
+from indexer.load_text import decode, decode_as
 from indexer.outline import plain_title
 from indexer.parsed import Parsed, printable, readable_stem
 from rag.errors import UnreadableDocument
@@ -95,10 +95,8 @@ def _body(mail: EmailMessage) -> str:
 
 
 def _decoded(content: bytes, charset: str | None) -> str:
-    try:
-        return content.decode(charset or "ascii")
-    except (LookupError, UnicodeDecodeError):
-        pass
+    if (text := decode_as(content, charset or "ascii")) is not None:
+        return text
     try:
         return decode(content)
     except UnreadableDocument:

@@ -386,6 +386,8 @@ def test_eml_text_and_attachments() -> None:
 def test_eml_with_odd_parts() -> None:
     odd = b"From: a@b\nContent-Type: text/plain; charset=klingon\n\nna\xc3\xafve"
     assert parse_eml(odd, "a.eml").text == "From: a@b\n\nnaïve"
+    quoted = b"From: a@b\nContent-Type: text/plain; charset=iso-8859-1\n\n\x93so\x94"
+    assert parse_eml(quoted, "a.eml").text == "From: a@b\n\n“so”"
     with pytest.raises(UnreadableDocument, match="not a mail"):
         parse_eml(b"just text\n\nmore", "a.eml")
     with pytest.raises(UnreadableDocument, match="not an Outlook mail"):

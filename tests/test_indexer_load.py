@@ -204,6 +204,11 @@ def test_html_tables_are_readable() -> None:
     ("content", "text"),
     [
         (html("<p>naïve</p>", '<meta charset="iso-8859-1">').encode("latin-1"), "naïve"),
+        (html("<p>“so”</p>", '<meta charset="iso-8859-1">').encode("cp1252"), "“so”"),
+        (html("<p>镕基 €</p>", '<meta charset="gb2312">').encode("gb18030"), "镕基 €"),
+        (html("<p>①髙</p>", '<meta charset="shift_jis">').encode("cp932"), "①髙"),
+        (html("<p>똠</p>", '<meta charset="euc-kr">').encode("cp949"), "똠"),
+        (html("<p>x\x81</p>", '<meta charset="iso-8859-1">').encode("latin-1"), "x\x81"),
         (html("<p>Привет</p>", '<meta charset="windows-1251">').encode("cp1251"), "Привет"),
         (b"\xff\xfe" + html("<p>漢字</p>", '<meta charset="utf-16">').encode("utf-16-le"), "漢字"),
         (html("<p>€ &amp; &#x27;</p>", '<meta charset="utf-16">').encode(), "€ & '"),
