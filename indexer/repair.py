@@ -12,7 +12,8 @@ from indexer import checkpoint
 from indexer.compact import publish_parts
 from indexer.embedding import IndexEmbedder, chunk_vectors
 from indexer.ivf import write_clusters
-from indexer.segment import Part, describe_segment, finish_lexical
+from indexer.relist import relisted
+from indexer.segment import Part, StoreWriter, describe_segment, finish_lexical
 from indexer.store import IndexWriter
 from indexer.update import Progress
 from rag.docstore import DocumentStore
@@ -31,6 +32,7 @@ from rag.manifest import (
     SEGMENTS,
     STORE,
     VECTORS,
+    Manifest,
     damages,
     manifest_sum,
     read_current,
@@ -49,8 +51,8 @@ class Repair:
 
     A whole generation is published again, which counts as going back, where its label rules are not those wanted.
     `lost` are the ids of the documents that are no longer in the index and must be read again; `unnamed` counts those
-    whose names were lost too. Of `mended` segments the terms were counted, or the vectors made or clustered anew, which
-    loses nothing; `manifest.sha256` is among them where that was written anew.
+    whose names were lost too. Of `mended` segments the terms were counted, the vectors made or clustered, or the
+    documents listed anew, which loses nothing; `manifest.sha256` is among them where that was written anew.
     """
 
     done: str
@@ -69,9 +71,9 @@ def repair(
 ) -> Repair:
     """Make an index whole: as it is, or as another whole generation that is there, or without its damaged segments.
 
-    Where the texts of a segment are whole and its vectors are not, `embedder` gives what makes them again, which must
-    be what made the others: `IndexIncompatible` else, for what came as a stream has its texts nowhere else. With None
-    such a segment is dropped like another one.
+    A segment whose texts are whole is mended: what came as a stream has them nowhere else. Where its vectors are not,
+    `embedder` gives what makes them again, which must be what made the others: `IndexIncompatible` else. With None such
+    a segment is dropped like one whose texts are damaged.
 
     Its label rules are `labels`; for None they are those of the current generation, also where it is another one that
     is whole: that one's may be older and show what was hidden since. Raises `InvalidRequest` where they cannot be told,
@@ -176,9 +178,9 @@ def _rebuilt(
             damaged = [name for name in segment.info.files if damages(segment.folder, {name: segment.info.files[name]})]
             if not damaged:
                 parts.append(Part(segment, deleted))
-            elif {CATALOG, STORE}.isdisjoint(damaged) and (embedder or VECTORS not in damaged):
+            elif STORE not in damaged and (embedder or VECTORS not in damaged):
                 makes = _maker(old, segment, embedder) if embedder and VECTORS in damaged else None
-                mended = _mended(writer, staging, segment, damaged, old.manifest.embedder.dimension, makes, progress)
+                mended = _mended(writer, staging, segment, damaged, old.manifest, makes, progress)
                 parts.append(Part(mended, deleted))
                 done.mended.append(segment.info.name)
             else:
@@ -210,15 +212,19 @@ def _mended(
     staging: Path,
     segment: Segment,
     damaged: Sequence[str],
-    dimension: int,
+    manifest: Manifest,
     embedder: IndexEmbedder | None,
     progress: Progress,
 ) -> Segment:
-    """A copy of a segment with what is damaged of its vectors, clusters and terms made anew."""
+    """A copy of a segment with what is damaged of its catalog, vectors, clusters and terms made anew."""
     folder = staging / SEGMENTS / writer.new_segment(staging)
     anew = {LEXICAL if name.startswith(LEXICAL) else name for name in damaged}
     anew |= {CLUSTERS} if VECTORS in anew else set()  # codes of the vectors that were there
-    shutil.copytree(segment.folder, folder, ignore=shutil.ignore_patterns(*anew))
+    if CATALOG in anew:
+        anew.add(STORE)  # both are written at once
+        with StoreWriter(folder) as incoming:
+            incoming.copy(Part(segment, frozenset()), relisted(segment.store, manifest.roots))
+    shutil.copytree(segment.folder, folder, ignore=shutil.ignore_patterns(*anew), dirs_exist_ok=True)
     if embedder is not None:
         with closing(DocumentStore(folder / STORE)) as store:
             vectors_nd, _ = chunk_vectors(
@@ -228,7 +234,8 @@ def _mended(
     if CLUSTERS in anew:
         write_clusters(folder)
     finish = finish_lexical if LEXICAL in anew else describe_segment
-    return Segment(staging, finish(folder, segment.info.documents, segment.info.chunks), dimension)
+    info = finish(folder, segment.info.documents, segment.info.chunks)
+    return Segment(staging, info, manifest.embedder.dimension)
 
 
 def _name_lost(segment: Segment, deleted: frozenset[int], damaged: list[str], done: Repair) -> None:

@@ -23,6 +23,7 @@ from indexer.store import IndexWriter
 from indexer.stream import Stream
 from indexer.sync import build, sync
 from indexer.transfer import export_index, import_index
+from indexer.update import SyncReport
 from indexer.verify import verify
 from rag.cli import app
 from rag.datatypes import Document
@@ -223,12 +224,48 @@ def test_vectors_are_made_anew_from_texts_that_are_whole(tmp_path: Path) -> None
     assert not (directory / ".embeddings").exists()
 
 
+def test_a_catalog_is_told_again_by_texts_that_are_whole(tmp_path: Path) -> None:
+    """What came as a stream is recognised as before, files are read again."""
+    directory, docs = tmp_path / "index", tmp_path / "docs"
+    docs.mkdir()
+    (docs / "a.txt").write_text("alpha\nmill")
+    (docs / "gone.txt").write_text("gone")
+    lines = b'{"id": "1", "text": "beta", "tags": ["x"], "metadata": {"n": 1.5}}\n'
+
+    def run(*roots: Path, again: bool = True) -> SyncReport:
+        with Stream.read(io.BytesIO(lines), "tickets") as stream, Loader() as loader:
+            given: dict[str, Any] = {"embedder": WordEmbedder(), "chunker": LineChunker(), "loader": loader}
+            return sync(directory, roots, stream=stream if again else None, **given)
+
+    run(docs)
+    (docs / "gone.txt").unlink()
+    run(docs)
+    before = contents(directory)
+    (segment,) = (directory / SEGMENTS).iterdir()
+    flip(segment / "catalog.sqlite")
+    flip(segment / "vectors.faiss")
+    done = repair(directory, embedder=WordEmbedder)
+    assert (done.mended, done.lost, done.dropped) == ([segment.name], [], [])
+    assert (verify(directory).problems, contents(directory)) == ([], before)
+    report = run(docs)
+    assert (report.changed, report.unchanged, report.embedded) == (["a.txt"], ["tickets/1"], 0)
+    assert contents(directory) == before == {"a.txt": "alpha\nmill", "tickets/1": "beta"}
+    assert run(again=False).removed == []
+
+
+def test_records_whose_catalog_is_damaged_are_read_no_more_than_others(directory: Path) -> None:
+    flip(directory / SEGMENTS / "000001" / "catalog.sqlite")
+    assert repair(directory).mended == ["000001"]
+    assert (verify(directory).problems, contents(directory)) == ([], TEXTS)
+    make(directory, TEXTS)
+    assert [path.name for path in (directory / GENERATIONS).iterdir()] == ["000004"]  # there was nothing to do
+
+
 @pytest.mark.parametrize(
     ("files", "lost", "unnamed"),
     [
         (["vectors.faiss"], ["a", "c"], 0),
         (["vectors.faiss", "lexical/terms.txt"], ["a", "c"], 0),
-        (["catalog.sqlite"], ["a", "c"], 0),
         (["store.sqlite"], ["a", "c"], 0),
         (["store.sqlite", "catalog.sqlite"], [], 2),
     ],
