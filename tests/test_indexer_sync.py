@@ -18,6 +18,7 @@ import indexer.stamps
 from indexer.checkpoint import Checkpoint
 from indexer.letters import dead_letters
 from indexer.load import Loader
+from indexer.merge import MergePolicy
 from indexer.scan import plan_roots
 from indexer.stream import Stream
 from indexer.sync import build, sync
@@ -37,6 +38,9 @@ from rag.index import Index
 from rag.labels import LabelRule
 from rag.manifest import CATALOG, CURRENT, GENERATIONS, SEGMENTS, VECTORS, Patterns, read_synced
 from rag.protocols import FloatArray
+
+
+NEVER = MergePolicy(small=0, factor=10**6)
 
 
 class CountingEmbedder:
@@ -886,6 +890,24 @@ def test_a_lost_pointer_is_mended_by_the_next_run(tmp_path: Path, write: Write, 
     assert (report.generation, report.published) == (name, name == "000002")
     assert [path.name for path in (tmp_path / "index" / GENERATIONS).iterdir()] == [name]
     assert contents(tmp_path) == {"a.txt": change or "alpha", "more/b.txt": "beta"}
+
+
+def test_a_rebuild_takes_what_it_can_of_a_damaged_index(
+    tmp_path: Path, write: Write, withdraw: Callable[[Path], None]
+) -> None:
+    """It was refused for the very damage that it was to mend, where a folder could not be looked into."""
+    write("docs/a.txt", "alpha")
+    write("docs/inner/b.txt", "beta")
+    Run(tmp_path, "docs", policy=NEVER)
+    write("docs/c.txt", "gamma")
+    write("docs/inner/d.txt", "delta")
+    Run(tmp_path, policy=NEVER)
+    catalog = tmp_path / "index" / SEGMENTS / "000001" / CATALOG
+    catalog.write_bytes(catalog.read_bytes()[:-1])
+    withdraw(tmp_path / "docs/inner")
+    report = Run(tmp_path, rebuild=True).report
+    assert (report.failed, report.kept) == ([(str(tmp_path / "docs/inner"), "Permission denied")], 1)
+    assert contents(tmp_path) == {"a.txt": "alpha", "c.txt": "gamma", "inner/d.txt": "delta"}
 
 
 def test_a_lost_pointer_loses_no_stream(tmp_path: Path) -> None:
