@@ -9,6 +9,7 @@ embedding is done twice.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from tempfile import gettempdir
@@ -24,7 +25,7 @@ from indexer.scratch import scratch
 from indexer.sources import DocumentLoader, FileSources, distinct, record_sources, source_version
 from indexer.stamps import Stamps
 from indexer.store import IndexWriter, refuse_foreign
-from indexer.stored import held_below, held_pages, stored_generation, stored_sources
+from indexer.stored import held_below, held_pages, held_sources, stored_generation, stored_sources
 from indexer.stream import Stream
 from indexer.update import (
     DocumentChunker,
@@ -105,7 +106,7 @@ def sync(
             files = FileSources(loader, stamps.describe, letters, report, run.before)
             sources = distinct(files.of(scan, tell), owners, report)
             unseen = {*scan.unseen, *files.unseen}
-            stored = old or (stored_generation(index_dir, opened) if unseen or run.lists else None)
+            stored = old or (stored_generation(index_dir, opened) if rebuild else None)
             taken = {*owners, *(source.id for source in sources)}
             held = held_below(stored, unseen, taken, plan)
             report.kept += len(held)
@@ -123,6 +124,9 @@ def sync(
             for listed in run.lists:
                 taken = {*keep, *(source.id for source in sources)}
                 sources += pages.of(listed, held_pages(stored, listed.root), taken)
+        if rebuild:
+            held_ids = {(source.original.root, source.id): source for source in held_sources(stored)}
+            sources = [replace(s, held=held_ids.get((s.original.root, s.id))) for s in sources]
         had_documents = {*run.before.values()} if old else {*read_roots(index_dir)} if rebuild else set()
 
         def check(readable: Collection[str]) -> None:

@@ -39,7 +39,6 @@ from rag.labels import LabelRule
 from rag.manifest import CATALOG, CURRENT, GENERATIONS, SEGMENTS, VECTORS, Patterns, read_synced
 from rag.protocols import FloatArray
 
-
 NEVER = MergePolicy(small=0, factor=10**6)
 
 
@@ -509,6 +508,11 @@ def test_what_cannot_be_read_for_a_while_stays_as_it_was(
         patched.setattr(TextLoader, "load_file", crowded)
         report = Run(tmp_path).report
     assert (len(report.failed), report.kept, report.published) == (1, 1, False)
+    assert contents(tmp_path) == {"a.txt": "alpha"}
+    with monkeypatch.context() as patched:
+        patched.setattr(TextLoader, "load_file", crowded)
+        report = Run(tmp_path, rebuild=True).report
+    assert (len(report.failed), report.kept, report.published) == (1, 1, True)
     assert contents(tmp_path) == {"a.txt": "alpha"}
     assert Run(tmp_path).report.changed == ["a.txt"]
 
