@@ -150,6 +150,27 @@ def test_what_an_index_knows_is_told_while_another_generation_is_published(
     assert read_patterns(tmp_path) == {"/docs": Patterns(exclude=("*.log",))}
 
 
+def test_what_cannot_be_removed_is_no_failure_of_what_was_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run said that the index was untouched, and it was the new one."""
+    publish(tmp_path, a="one")
+
+    def refused(*args: object, **options: object) -> None:
+        if not options.get("ignore_errors"):
+            raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("indexer.store.shutil.rmtree", refused)
+        assert publish(tmp_path, a="two") == "000002"
+        assert texts_in(tmp_path) == {"a": "two"}
+        with pytest.raises(Unavailable, match="Input/output error"):
+            publish(tmp_path, a="three")
+    assert texts_in(tmp_path) == {"a": "two"}
+    publish(tmp_path, a="three")
+    assert [path.name for path in (tmp_path / GENERATIONS).iterdir()] == ["000003"]
+
+
 def test_someone_elses_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.docx").write_text("years of work")
     with pytest.raises(InvalidRequest, match=r"holds other things \('thesis.docx'\)"):
