@@ -383,6 +383,15 @@ def test_eml_text_and_attachments() -> None:
     )
 
 
+def test_a_mail_is_of_the_day_on_which_it_was_sent() -> None:
+    def metadata(date: str) -> dict[str, str]:
+        return dict(parse_eml(f"From: a@b\nDate: {date}\n\ntext".encode(), "a.eml").metadata)
+
+    assert metadata("Fri, 1 Mar 2024 23:30:00 +0200") == {"format": "eml", "date": "2024-03-01"}
+    assert metadata("yesterday") == {"format": "eml"}
+    assert metadata("") == {"format": "eml"}
+
+
 def test_eml_with_odd_parts() -> None:
     odd = b"From: a@b\nContent-Type: text/plain; charset=klingon\n\nna\xc3\xafve"
     assert parse_eml(odd, "a.eml").text == "From: a@b\n\nnaïve"

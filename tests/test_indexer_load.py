@@ -232,6 +232,24 @@ def test_html_titles() -> None:
     assert title("text", "<title> </title>") == "my page"
 
 
+@pytest.mark.parametrize(
+    ("head", "date"),
+    [
+        ('<meta property="article:published_time" content=" 2024-03-01T10:00:00Z">', "2024-03-01"),
+        (
+            '<meta name="date" content="2020-01-01"><meta name="DCTERMS.modified" content="2024-03-02">'
+            '<meta name="DCTERMS.modified" content="2025-01-01">',
+            "2024-03-02",
+        ),
+        ('<meta name="date" content="1 March 2024"><meta name="author" content="2024-03-01">', None),
+        ('<meta name="date"><meta content="2024-03-01">', None),
+    ],
+)
+def test_html_dates(head: str, date: str | None) -> None:
+    known = {"format": "html"} if date is None else {"format": "html", "date": date}
+    assert parse_html(html("text", head).encode(), "a.html").metadata == known
+
+
 def test_html_nested_too_deeply_still_gives_its_words(loader: Loader, tmp_path: Path) -> None:
     document = load(loader, tmp_path, "deep.html", "<div>" * 30_000 + "bottom" + "</div>" * 30_000)
     assert document.text == "bottom"
