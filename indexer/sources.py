@@ -75,6 +75,7 @@ class FileSources:
         self.unseen: list[Place] = []  # files that may be as they were: nothing could be read of them
         self._reads_pictures = loader.suffixes >= PICTURES
         self._pictures = frozenset(id_ for id_ in known if is_picture(id_) and not self._reads_pictures)
+        self._around = frozenset(place.id for id_ in self._pictures for place in Place.around("", id_))
 
     def of(self, scan: Scan, progress: Progress) -> list[Source]:
         """Return the sources of all found files."""
@@ -115,8 +116,7 @@ class FileSources:
 
     def _unpacked(self, file: FoundFile, name: str, original: Original) -> Contents | None:
         try:
-            pictures = any(known.startswith(f"{file.document_id}/") for known in self._pictures)
-            return self._loader.unpack(file.path, pictures=pictures)
+            return self._loader.unpack(file.path, pictures=file.document_id in self._around)
         except UnreadableDocument as error:
             self._letters.remember(name, original, error)
             raise
