@@ -6,6 +6,7 @@ chunks with its vector. docs/format.md specifies both.
 
 import base64
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -101,6 +102,8 @@ def export_index(directory: Path, archive: Path) -> Counts:
         with Index.open(directory) as index, scratch(archive.absolute().parent) as folder:
             beside = folder / _LINES
             _write(index, beside)
+            with beside.open("rb+") as written:
+                os.fsync(written.fileno())
             beside.replace(archive)
             return index.manifest.counts
     except OSError as error:

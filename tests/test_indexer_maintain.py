@@ -455,6 +455,23 @@ def test_an_index_or_a_file_that_is_there_is_not_overwritten(directory: Path, tm
     assert contents(directory) == TEXTS
 
 
+def test_an_export_is_on_disk_before_it_has_its_name(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a machine that loses power leaves an empty file of that name."""
+    done: list[str] = []
+    replace = Path.replace
+
+    def replaced(path: Path, target: Path) -> Path:
+        done.append(target.name)
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append("fsync"))
+    monkeypatch.setattr(Path, "replace", replaced)
+    export_index(directory, tmp_path / "index.zip")
+    assert done == ["fsync", "index.zip"]
+
+
 def test_two_exports_of_one_name_leave_a_whole_archive(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
