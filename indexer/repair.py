@@ -69,7 +69,7 @@ def repair(
     embedder: Callable[[], IndexEmbedder] | None = None,
     progress: Progress | None = None,
 ) -> Repair:
-    """Make an index whole: as it is, or as another whole generation that is there, or without its damaged segments.
+    """Make an index whole: as it is, mended, as another whole generation that is there, or without damaged segments.
 
     A segment whose texts are whole is mended: what came as a stream has them nowhere else. Where its vectors are not,
     `embedder` gives what makes them again, which must be what made the others: `IndexIncompatible` else. With None such
@@ -87,6 +87,8 @@ def repair(
         with writer.guard():
             summed = [name for name in names if _mend_sum(directory / GENERATIONS / name)]
         whole = next((name for name in names if _is_whole(directory, name)), None)
+        if whole not in (None, names[0]) and _loses_nothing(directory, names[0], embedder):
+            whole, names = None, names[:1]  # an older one lacks what was published since
         for name in [whole] if whole else names:
             try:
                 old = Generation.named(directory, name)
@@ -151,6 +153,23 @@ def _is_whole(directory: Path, name: str) -> bool:
     return True
 
 
+def _loses_nothing(directory: Path, name: str, embedder: Callable[[], IndexEmbedder] | None) -> bool:
+    """Whether all that is damaged of a generation can be made anew."""
+    try:
+        with Generation.named(directory, name) as parts:
+            return all(_can_be_mended(_damaged_files(segment), embedder) for segment in parts.segments)
+    except (IndexDamaged, IndexIncompatible):
+        return False
+
+
+def _damaged_files(segment: Segment) -> list[str]:
+    return [name for name in segment.info.files if damages(segment.folder, {name: segment.info.files[name]})]
+
+
+def _can_be_mended(damaged: Sequence[str], embedder: Callable[[], IndexEmbedder] | None) -> bool:
+    return STORE not in damaged and (embedder is not None or VECTORS not in damaged)
+
+
 def _gone_back(writer: IndexWriter, whole: Generation, rules: tuple[LabelRule, ...]) -> Repair:
     """Make a whole generation the current one, under these label rules."""
     if whole.manifest.labels != rules:
@@ -175,10 +194,10 @@ def _rebuilt(
     parts = []
     with writer.guard(), writer.staging() as staging:
         for segment, deleted in zip(old.segments, old.deleted, strict=True):
-            damaged = [name for name in segment.info.files if damages(segment.folder, {name: segment.info.files[name]})]
+            damaged = _damaged_files(segment)
             if not damaged:
                 parts.append(Part(segment, deleted))
-            elif STORE not in damaged and (embedder or VECTORS not in damaged):
+            elif _can_be_mended(damaged, embedder):
                 makes = _maker(old, segment, embedder) if embedder and VECTORS in damaged else None
                 mended = _mended(writer, staging, segment, damaged, old.manifest, makes, progress)
                 parts.append(Part(mended, deleted))

@@ -51,9 +51,9 @@ def repair(
 ) -> None:
     """Make a damaged index whole with what is left of it, and name the documents that must be read again.
 
-    Goes back to another whole generation where a killed run has left one. Else damaged lists of terms, clusters and
-    vectors are made anew from the texts, and segments whose texts are damaged are dropped: their documents are listed,
-    and the next `smallhold index` reads them. Exit code 1 if there are such.
+    Damaged lists of documents and of terms, clusters and vectors are made anew from the texts. Where texts are damaged
+    it goes back to another whole generation, if a killed run has left one; else segments with such are dropped: their
+    documents are listed, and the next `smallhold index` reads them. Exit code 1 if there are such.
     """
     from dataclasses import asdict
 

@@ -296,6 +296,19 @@ def test_a_repair_goes_back_to_a_generation_that_is_whole(directory: Path, monke
     assert not (directory / SEGMENTS / "000004").exists()
 
 
+def test_a_repair_does_not_go_back_where_it_can_mend(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was published last would be lost for a list of terms that can be counted anew."""
+    with monkeypatch.context() as patch:
+        patch.setattr(IndexWriter, "_remove_leftovers", lambda self: None)
+        make(directory, TEXTS | {"f": "new"})
+    flip(directory / SEGMENTS / "000004" / "lexical/rows.npy")
+    flip(directory / SEGMENTS / "000004" / "vectors.faiss")
+    done = repair(directory, embedder=WordEmbedder)
+    assert (done.done, done.generation, done.mended) == ("rebuilt", "000005", ["000004"])
+    assert contents(directory) == TEXTS | {"f": "new"}
+    assert verify(directory).leftovers == []
+
+
 @pytest.mark.parametrize("name", ["store.sqlite", "manifest.json", "CURRENT"])
 def test_what_may_not_be_read_is_not_damaged(directory: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A repair by somebody who may not read a segment dropped it, and so did one with too many open files."""
