@@ -87,7 +87,7 @@ def repair(
         with writer.guard():
             summed = [name for name in names if _mend_sum(directory / GENERATIONS / name)]
         whole = next((name for name in names if _is_whole(directory, name)), None)
-        if whole not in (None, names[0]) and _loses_nothing(directory, names[0], embedder):
+        if whole and whole != names[0] and _loses_nothing(directory, names[0], embedder):
             whole, names = None, names[:1]  # an older one lacks what was published since
         for name in [whole] if whole else names:
             try:
