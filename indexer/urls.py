@@ -5,6 +5,7 @@ What has been taken off the list, or is gone for good (status 410), is removed.
 """
 
 import json
+import stat
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
@@ -220,6 +221,8 @@ def _digest(sources: Sequence[Source]) -> str:
 
 def _text(path: Path) -> str:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe may never end, and is not there for the next run
+            raise InvalidRequest(f"the list of URLs {path} is no regular file", hint=_FORMAT_HINT)
         with path.open("rb") as file:
             content = file.read(_LIST_BYTES + 1)
         if len(content) > _LIST_BYTES:

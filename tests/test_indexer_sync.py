@@ -758,6 +758,14 @@ def test_a_root_that_is_gone_is_named_and_nothing_happens(tmp_path: Path, write:
     assert contents(tmp_path) == {"a.txt": "alpha"}
 
 
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="no such system")
+def test_a_list_of_urls_is_a_file_that_stays(tmp_path: Path) -> None:
+    """A pipe made a run wait for ever, and what came through one was a list that no later run could read."""
+    with pytest.raises(InvalidRequest, match="is no regular file"):
+        Run(tmp_path, lists=[Path("/dev/null")])
+    assert not (tmp_path / "index" / CURRENT).exists()
+
+
 def test_links_in_a_circle_lead_nowhere(tmp_path: Path, write: Write) -> None:
     """Python resolves no such path, but says so with a `RuntimeError`."""
     write("docs/a.txt", "alpha")
