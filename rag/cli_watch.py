@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from rag.cli_index import IndexRuns, plain, show_problems, summary
+from rag.cli_index import IndexRuns, plain, show_problems, show_unused_rules, summary
 from rag.console import err, json_text, out, print_error
 from rag.errors import IndexLocked, InvalidRequest, SmallholdError, SourceEmptied
 from rag.manifest import read_patterns, read_roots
@@ -126,6 +126,8 @@ def _first_run(
             raise
         return False
     _show(report, runs.directory, as_json)
+    if not as_json:
+        show_unused_rules(report)  # once: they are the same in every run
     return True
 
 

@@ -29,6 +29,7 @@ from rag.datatypes import Delta, Document, Message, ScoredChunk
 from rag.errors import InvalidRequest, SmallholdError, Unavailable, UnreadableDocument
 from rag.filter import EVERYTHING, View
 from rag.index import Index
+from rag.labels import LabelRule
 from rag.loader import Loader
 from rag.manifest import Patterns, published_stamp, read_current, read_patterns
 from rag.pipeline import AskOptions
@@ -463,6 +464,14 @@ def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
             raise commanded.failure
 
     return command
+
+
+def test_the_command_names_label_rules_without_effect(tmp_path: Path, write: Write, command: Any) -> None:
+    """As a run does: who misspells a folder in a rule leaves it open."""
+    write("docs/hr/pay.txt", "alpha")
+    with command("docs", labels=[LabelRule(path="/rh/", labels=("hr",))]) as commanded:
+        commanded.until_said("watching")
+    assert "label rule without effect: no document has its labels from '/rh/'" in commanded.said()
 
 
 def test_the_command_waits_for_a_known_folder_that_is_missing_at_first(
