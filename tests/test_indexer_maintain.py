@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 import indexer.transfer
+from indexer.compact import compact
 from indexer.load import Loader
 from indexer.repair import repair
 from indexer.stats import stats
@@ -402,6 +403,19 @@ def test_an_old_format_is_not_touched(directory: Path) -> None:
     with pytest.raises(IndexDamaged):
         repair(directory)
     assert (generation / "deleted.json").exists()
+
+
+def test_compacting_gives_a_single_segment_what_older_programs_did_not_write(tmp_path: Path) -> None:
+    """It said that there was nothing to do, and near-duplicates went on being shown twice."""
+    directory = tmp_path / "index"
+    make(directory, TEXTS)
+    segment = directory / SEGMENTS / "000001"
+    rewrite(segment, sql(segment / "store.sqlite", "DROP TABLE signatures"))
+    assert compact(directory)
+    with Index.open(directory) as index:
+        assert len(index.store.signatures()[0]) == 5
+    assert not compact(directory)
+    assert (verify(directory).problems, contents(directory)) == ([], TEXTS)
 
 
 def test_stats_count_what_is_there(directory: Path) -> None:
