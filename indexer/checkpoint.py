@@ -51,7 +51,7 @@ class Checkpoint:
 
     def keys(self) -> set[bytes]:
         """Return whose vectors are here."""
-        # It names the column of the vectors, too: where that is damaged, it is thrown away now, not after more was added.
+        # It names the column of the vectors, too: where that is damaged, it is thrown away before more is added.
         return {key for (key,) in self._all("SELECT key FROM vectors WHERE vector IS NOT NULL")}
 
     def add(self, keys: Sequence[bytes], vectors_nd: FloatArray) -> None:
