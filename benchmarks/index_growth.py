@@ -82,9 +82,9 @@ class PlainLoader:
         del name
         return ""
 
-    def unpack(self, path: Path) -> None:
+    def unpack(self, path: Path, *, pictures: bool = False) -> None:
         """Return nothing: no file is an archive."""
-        del path
+        del path, pictures
 
 
 def main() -> None:

@@ -51,7 +51,8 @@ class Checkpoint:
 
     def keys(self) -> set[bytes]:
         """Return whose vectors are here."""
-        return {key for (key,) in self._all("SELECT key FROM vectors")}
+        # It names the column of the vectors, too: where that is damaged, it is thrown away before more is added.
+        return {key for (key,) in self._all("SELECT key FROM vectors WHERE vector IS NOT NULL")}
 
     def add(self, keys: Sequence[bytes], vectors_nd: FloatArray) -> None:
         """Keep vectors `(n, d)`; they are on disk when this returns."""

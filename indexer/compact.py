@@ -57,7 +57,7 @@ def compact(directory: Path) -> bool:
     """
     with IndexWriter(directory) as writer, Generation.open(directory) as old:
         parts = [Part(segment, gone) for segment, gone in zip(old.segments, old.deleted, strict=True)]
-        if len(parts) < 2 and not any(part.deleted or _lacks_clusters(part.segment) for part in parts):
+        if len(parts) < 2 and not any(part.deleted or _is_of_an_older_program(part.segment) for part in parts):
             return False
         with writer.guard(), writer.staging() as staging:
             left = merged(writer, staging, parts, [range(len(parts))], old.manifest.embedder.dimension)
@@ -65,9 +65,10 @@ def compact(directory: Path) -> bool:
     return True
 
 
-def _lacks_clusters(segment: Segment) -> bool:
-    """Whether a segment is large and was written before large ones had clusters, or its vectors allow none."""
-    return segment.info.chunks >= ivf.EXACT_BELOW and CLUSTERS not in segment.info.files
+def _is_of_an_older_program(segment: Segment) -> bool:
+    """Whether a segment lacks what is written by now: signatures, or clusters where it is large and they would pay."""
+    lacks_clusters = segment.info.chunks >= ivf.EXACT_BELOW and CLUSTERS not in segment.info.files
+    return lacks_clusters or segment.store.signatures() is None
 
 
 def publish_parts(

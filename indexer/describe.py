@@ -22,14 +22,14 @@ from rag.datatypes import Document
 # Raise one of them with every change here that changes what is known of a document: files are then read again, all of
 # them or those that may have front matter. What shuts a document away must reach those that were indexed before.
 _VERSION = 1
-_FRONT_MATTER_VERSION = 2
+_FRONT_MATTER_VERSION = 3
 
 _MOST = 64  # tags, or labels
 _LONGEST = 200  # characters of one
 # What shuts a document away that names labels nobody can make out. No key can hold it: it is no label.
 _UNCLEAR = "(unclear)"
 # Where front matter that cannot be read speaks of labels: at the beginning of a line, or of a field within braces.
-_NAMES_LABELS = re.compile(r"""^[\s"'?]*labels|[{,][\s"'?]*labels["']?\s*[:=]""", re.IGNORECASE | re.MULTILINE)
+_NAMES_LABELS = re.compile(r"""^[\s"'?-]*labels|[{,][\s"'?]*labels["']?\s*[:=]""", re.IGNORECASE | re.MULTILINE)
 # Where nobody has closed it, text may follow: only what is a field.
 _LABELS_FIELD = re.compile(r"""^["']?labels["']?[ \t]*[:=]""", re.IGNORECASE | re.MULTILINE)
 _OPENING = re.compile(r"(---|\+\+\+)[ \t]*\r?\n")
@@ -67,7 +67,10 @@ def _front_matter(document: Document) -> Mapping[str, Any]:
         return {"labels": None} if _hides_labels(text) else {}
     try:
         fields = tomllib.loads(block) if text.startswith("+++") else _yaml(block)
-        return {str(name).lower(): value for name, value in fields.items()} if isinstance(fields, dict) else {}
+        if not isinstance(fields, dict):  # a list of fields, or a text: TOML between YAML's marks is one
+            named = (_NAMES_LABELS if isinstance(fields, list) else _LABELS_FIELD).search(block)
+            return {"labels": None} if named else {}
+        return {str(name).lower(): value for name, value in fields.items()}
     except Exception:  # PyYAML lets through what its constructors raise: `!!bool maybe` is a KeyError, and so on
         return {"labels": None} if _NAMES_LABELS.search(block) else {}
 
@@ -104,8 +107,8 @@ def _yaml(block: str) -> Any:
 
 
 def _words(value: object) -> list[str]:
-    """Return the texts of a list, or of one text with commas."""
-    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
+    """Return the texts of a list, or of one text with commas, or one value such as a year."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     texts = (" ".join(_text(part).split()) for part in parts if isinstance(part, str | int | float | date))
     return list(dict.fromkeys(text[:_LONGEST] for text in texts if text))
 

@@ -240,13 +240,16 @@ class _Run:
     async def page(self, number: int, text: str, validators: Validators) -> Reply:
         """Fetch a page; whatever goes wrong with it becomes the reason of the reply."""
         url = parse_url(text)
+        if self._unreached[url.host] >= _DEAD_AFTER:
+            return Reply("failed", f"not tried: {url.host} did not answer {_DEAD_AFTER} times in a row")
         try:
-            if self._unreached[url.host] >= _DEAD_AFTER:
-                raise UnreadableDocument(f"not tried: {url.host} did not answer {_DEAD_AFTER} times in a row")
             async with asyncio.timeout(self._fetcher.seconds):
                 reply = await self._follow(url, validators, self._folder / f"{number:06d}")
-        except UnreadableDocument as error:
-            self._unreached[url.host] += isinstance(error, _Unreached)
+        except _Unreached as error:
+            self._unreached[url.host] += 1
+            return Reply("failed", error.message)
+        except UnreadableDocument as error:  # it is there, and said no
+            self._unreached[url.host] = 0
             return Reply("failed", error.message)
         except TimeoutError:
             self._unreached[url.host] += 1

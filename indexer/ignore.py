@@ -47,9 +47,13 @@ class Rules:
 class Ignore:
     """What is left out below one root. Ask of each folder before asking of what is in it."""
 
-    def __init__(self, root: Path, patterns: Patterns) -> None:
-        """Raises `DataError` for a pattern that cannot be understood."""
+    def __init__(self, root: Path, patterns: Patterns, *, unseen: bool = False) -> None:
+        """Raises `DataError` for a pattern that cannot be understood.
+
+        With `unseen` it is about what cannot be looked at now: files of patterns that cannot be read say nothing.
+        """
         self._root = root
+        self._unseen = unseen
         self._files = (GITIGNORE_FILE, IGNORE_FILE) if patterns.gitignore else (IGNORE_FILE,)
         self._include = Rules((pattern, "--include") for pattern in patterns.include)
         self._exclude = Rules((pattern, "--exclude") for pattern in patterns.exclude)
@@ -71,6 +75,14 @@ class Ignore:
             self._included[relative] = included
         return not folder and not included
 
+    def leaves_out_below(self, relative: str) -> bool:
+        """Whether a file is left out, by its path below the root, or a folder that it lies in."""
+        parts = relative.split("/")
+        return any(
+            self.leaves_out(self._root.joinpath(*parts[:depth]), folder=depth < len(parts))
+            for depth in range(1, len(parts) + 1)
+        )
+
     def _left_out_by_files(self, relative: str, parent: str, folder: bool) -> bool:
         for base, rules in self._rules_of(parent):
             decided = rules.decide(relative[len(base) + 1 if base else 0 :], folder=folder)
@@ -81,7 +93,8 @@ class Ignore:
     def _rules_of(self, folder: str) -> tuple[tuple[str, Rules], ...]:
         if folder not in self._read:
             above = self._rules_of(folder.rpartition("/")[0]) if folder else ()
-            own = Rules(line for name in self._files for line in _lines(self._root / folder / name))
+            paths = [self._root / folder / name for name in self._files]
+            own = Rules(line for path in paths for line in _lines(path, unseen=self._unseen))
             self._read[folder] = ((folder, own), *above) if own else above
         return self._read[folder]
 
@@ -116,8 +129,8 @@ def _whole(regex: str) -> re.Pattern[str]:
     return re.compile(head if "(?P<ps_d>" in head else f"{head}.+", re.DOTALL)
 
 
-def _lines(path: Path) -> list[tuple[str, str]]:
-    """The lines of a file of patterns, each with where it stands; none where there is no file."""
+def _lines(path: Path, *, unseen: bool) -> list[tuple[str, str]]:
+    """The lines of a file of patterns, each with where it stands; none where there is no file, or none can be seen."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise DataError(f"{path} is no regular file", hint="Replace it by a file of patterns, or remove it.")
@@ -126,6 +139,8 @@ def _lines(path: Path) -> list[tuple[str, str]]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
+        if unseen:
+            return []
         raise DataError(f"{path} cannot be read: {error.strerror}", hint="What it keeps out is not known.") from error
     if len(content) > _FILE_BYTES:
         raise DataError(f"{path} is larger than {_FILE_BYTES // 1_000_000} MB", hint=_HINT)

@@ -39,7 +39,7 @@ from rag.manifest import describe_file
 from rag.tesseract import Tesseract
 
 # Raise it with every change here or in a `load_*` module that changes the text or the title of any file.
-_VERSION = 2
+_VERSION = 3
 _LIBRARIES = ("beautifulsoup4", "lxml", "mammoth", "markdownify", "olefile", "openpyxl", "pypdfium2")
 SECONDS = 60.0
 _START_SECONDS = 60.0
@@ -163,23 +163,24 @@ class Loader:
         """
         return self._load(path, path.name, document_id, uri)
 
-    def unpack(self, path: Path) -> Contents | None:
+    def unpack(self, path: Path, *, pictures: bool = False) -> Contents | None:
         """Return what the archive `path` holds, None where the file is no archive.
 
+        With `pictures` those are members where nothing recognises them, too; reading one raises `UnsupportedFormat`.
         Raises `UnreadableDocument` where it is damaged, or exceeds the bounds of `indexer.archive`; nothing of it is
         read then.
         """
         if path.suffix.lower() not in archive.SUFFIXES:
             return None
-        files, skipped = self._unpacked(path)
+        files, skipped = self._unpacked(path, pictures)
         members = []
         for name, file in files.items():
             found = describe_file(file)
-            members.append(Member(name, found.sha256, found.bytes, partial(self._load_member, path, name)))
+            members.append(Member(name, found.sha256, found.bytes, partial(self._load_member, path, pictures, name)))
         return Contents(members, skipped)
 
-    def _load_member(self, path: Path, name: str, document_id: str, uri: str) -> Document:
-        file = self._unpacked(path)[0].get(name)
+    def _load_member(self, path: Path, pictures: bool, name: str, document_id: str, uri: str) -> Document:
+        file = self._unpacked(path, pictures)[0].get(name)
         if file is None:
             raise UnreadableDocument("it is no longer in the archive")
         return self._load(file, PurePosixPath(name).name, document_id, uri)
@@ -211,19 +212,20 @@ class Loader:
         answer = self._ask(request)
         return Parsed(answer["text"], answer["title"], answer["metadata"])
 
-    def _unpacked(self, path: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:
+    def _unpacked(self, path: Path, pictures: bool) -> tuple[dict[str, Path], list[tuple[str, str]]]:
         """The files that the members of an archive were unpacked to, by name, and what was left out."""
-        if self._archive is None or self._archive.path != path:
+        if self._archive is None or (self._archive.path, self._archive.pictures) != (path, pictures):
             self._forget_archive()
             try:
                 _check_file(path, archive.TOTAL_BYTES)
             except OSError as error:
                 raise UnreadableDocument(f"cannot be read: {error.strerror or error}", passing=True) from error
-            self._archive = _OpenArchive(path)
+            self._archive = _OpenArchive(path, pictures)
             try:
                 # What a killed run has left there, as much as an archive unpacks to, goes with the next one.
                 folder = self._archive.opened.enter_context(scratch(Path(tempfile.gettempdir())))
-                suffixes = sorted(self.suffixes - archive.SUFFIXES)
+                wanted = self.suffixes | PICTURES if pictures else self.suffixes
+                suffixes = sorted(wanted - archive.SUFFIXES)
                 answer = self._ask({"path": str(path.absolute()), "into": str(folder), "suffixes": suffixes})
             except BaseException:
                 self._forget_archive()
@@ -249,6 +251,7 @@ class Loader:
 @dataclass(slots=True)
 class _OpenArchive:
     path: Path
+    pictures: bool
     opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     files: dict[str, Path] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)

@@ -1,7 +1,9 @@
 """CSV and its relatives (semicolon, tab, pipe) to Markdown tables."""
 
 import csv
+import io
 from collections import Counter
+from itertools import islice
 
 from indexer.load_text import decode
 from indexer.parsed import Parsed, printable, readable_stem
@@ -17,11 +19,11 @@ _FIELD = 10_000_000  # characters of one cell
 
 def parse_csv(content: bytes, name: str) -> Parsed:
     """Return the table of a CSV file, its first row taken for the head. Raises `UnreadableDocument`."""
-    text = printable(decode(content))
+    text = printable(decode(content))  # every line ends with \n now, and what else ends lines stands in cells
     csv.field_size_limit(_FIELD)
     rows, cells = [], 0
     try:
-        for row in csv.reader(text.splitlines(keepends=True), delimiter=_delimiter(text)):
+        for row in csv.reader(io.StringIO(text, newline="\n"), delimiter=_delimiter(text)):
             cells += max(1, len(row))
             check_cells(cells)
             rows.append(row)
@@ -35,7 +37,7 @@ def _delimiter(text: str) -> str:
 
     Where none cuts at least half of the rows it is a single column. `csv.Sniffer` finds letters to cut at there.
     """
-    lines = text[:_SAMPLE].splitlines(keepends=True)[:_SAMPLE_ROWS]
+    lines = list(islice(io.StringIO(text[:_SAMPLE], newline="\n"), _SAMPLE_ROWS))
     best = max(_DELIMITERS, key=lambda delimiter: _agreement(lines, delimiter))
     return best if _agreement(lines, best) > (0.0, 0) else _NONE
 

@@ -14,7 +14,7 @@ from bs4.dammit import EncodingDetector
 from bs4.element import PreformattedString
 from markdownify import ATX, MarkdownConverter
 
-from indexer.load_text import decode_bom
+from indexer.load_text import decode_as, decode_bom
 from indexer.parsed import Parsed, printable, readable_stem, sensible_title
 from rag.errors import UnreadableDocument
 
@@ -29,6 +29,12 @@ _BOILERPLATE_ROLES = frozenset(
 )
 _FURNITURE = ("header", "footer", "aside")  # of the page, unless they stand in one of:
 _CONTENT = ["main", "article", "blockquote", "figure"]
+# Of the metadata of a page: Open Graph's, Dublin Core's and others', the last change before the publication.
+_DATE_NAMES = (
+    *("article:modified_time", "og:updated_time", "dcterms.modified", "last-modified"),
+    *("article:published_time", "dcterms.date", "dc.date", "date"),
+)
+_DATE = re.compile(r"^\s*\d{4}-\d{2}-\d{2}(?!\d)")
 # Content of fewer characters was probably cut by mistake, if the page's body holds twice as many.
 _NEARLY_EMPTY = 200
 _WIDEST_SPAN = 200  # rows or columns of a cell; more is a mistake or an attack
@@ -66,7 +72,10 @@ def html_to_markdown(html: str, name: str, source: str) -> Parsed:
             body = _parse(html).body or soup  # all of it: nearly nothing was left
     _unwrap_layout_tables(body)
     _repeat_spanning_cells(body)
-    return Parsed(_markdown(body), title or readable_stem(name), {"format": source})
+    found = {"format": source}
+    if source == "html" and (day := _date(soup)):
+        found["date"] = day
+    return Parsed(_markdown(body), title or readable_stem(name), found)
 
 
 def _parse(html: str) -> BeautifulSoup:
@@ -85,12 +94,9 @@ def decode_html(content: bytes) -> str:
     declared = EncodingDetector.find_declared_encoding(content, is_html=True)
     if declared and declared.lower().startswith("utf-16"):
         declared = None  # no bytes that spell out a declaration are UTF-16; browsers take UTF-8
-    for encoding in (declared, "utf-8", "cp1252"):
-        try:
-            text = content.decode(encoding) if encoding else "\0"
-        except (UnicodeDecodeError, LookupError):
-            continue
-        if "\0" not in text:
+    for encoding in filter(None, (declared, "utf-8", "cp1252")):
+        text = decode_as(content, encoding)
+        if text is not None and "\0" not in text:
             return text
     raise UnreadableDocument("not an HTML file: binary data, or an unknown encoding")
 
@@ -100,6 +106,14 @@ def _title(soup: BeautifulSoup, name: str) -> str:
     heading = sensible_title(first.get_text(" "), name) if first else ""
     title = sensible_title(soup.title.get_text(" "), name) if soup.title else ""
     return heading if heading and heading in title else title or heading  # "Ducks - Encyclopedia" is "Ducks"
+
+
+def _date(soup: BeautifulSoup) -> str:
+    """When the page was changed or published, by its own words, "" where it says no such thing."""
+    said: dict[str, str] = {}
+    for meta in soup.find_all("meta", content=_DATE):
+        said.setdefault(str(meta.get("property") or meta.get("name") or "").lower(), str(meta["content"]).strip()[:10])
+    return next((said[name] for name in _DATE_NAMES if name in said), "")
 
 
 def _drop(body: Tag, is_dropped: Callable[[Tag], bool]) -> None:

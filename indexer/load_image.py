@@ -5,6 +5,7 @@ shown to it: it would take any other file for a list of the names of files to re
 """
 
 import struct
+from pathlib import PurePosixPath
 from typing import Protocol
 
 from indexer.load_pdf import Pages, assembled, check_pages, recognised
@@ -17,6 +18,11 @@ NEEDS_OCR = "a picture: needs OCR; --ocr eng reads what is printed in it"
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _TIFF = {b"II*\0": "<", b"MM\0*": ">"}  # with the byte order; BigTIFF is for files larger than are taken
 _ENTRY_BYTES = 12
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file of this name is one of print that only OCR reads."""
+    return PurePosixPath(name).suffix.lower() in PICTURES
 
 
 class PictureReader(Protocol):

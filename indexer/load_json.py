@@ -27,8 +27,13 @@ def parse_json(content: bytes, name: str) -> Parsed:
 def parse_jsonl(content: bytes, name: str) -> Parsed:
     """Return the records of a JSON Lines file, one to a line, as Markdown."""
     return _parsed(
-        content, name, "jsonl", lambda text: [json.loads(line) for line in text.splitlines() if line.strip()]
+        content, name, "jsonl", lambda text: [json.loads(line) for line in _json_lines(text) if line.strip()]
     )
+
+
+def _json_lines(text: str) -> list[str]:
+    # Not `splitlines`: other line ends than these may stand in a string as they are.
+    return text.replace("\r", "\n").split("\n")
 
 
 def _parsed(content: bytes, name: str, source: str, load: Any) -> Parsed:

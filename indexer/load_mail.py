@@ -11,7 +11,7 @@ from email.message import EmailMessage
 from typing import Any
 
 from indexer.load_html import decode_html, html_to_markdown
-from indexer.load_text import decode
+from indexer.load_text import decode, decode_as
 from indexer.outline import plain_title
 from indexer.parsed import Parsed, printable, readable_stem
 from rag.errors import UnreadableDocument
@@ -36,7 +36,7 @@ def parse_eml(content: bytes, name: str) -> Parsed:
     if not any(_head(mail, head) for head in (*_HEADS, "Received", "Message-ID")):
         raise UnreadableDocument("not a mail: it has no heads such as From and Date")
     text = printable(_mail(mail, 0))
-    return Parsed(text, plain_title(_head(mail, "Subject")) or readable_stem(name), {"format": "eml"})
+    return Parsed(text, plain_title(_head(mail, "Subject")) or readable_stem(name), {"format": "eml"} | _dated(mail))
 
 
 def parse_msg(content: bytes, name: str) -> Parsed:
@@ -54,7 +54,8 @@ def parse_msg(content: bytes, name: str) -> Parsed:
     except Exception as error:  # olefile's own errors, and what its parser lets through on damaged files
         raise UnreadableDocument("not an Outlook mail, or damaged") from error
     title = plain_title(printable(heads.get("Subject", ""))) or readable_stem(name)
-    return Parsed(printable(_joined(heads, text)), title, {"format": "msg"})
+    known = {"format": "msg"} | ({"date": heads["Date"][:10]} if heads["Date"] else {})
+    return Parsed(printable(_joined(heads, text)), title, known)
 
 
 def _mail(mail: EmailMessage, depth: int) -> str:
@@ -83,6 +84,14 @@ def _head(mail: EmailMessage, head: str) -> str:
         return ""
 
 
+def _dated(mail: EmailMessage) -> dict[str, str]:
+    """The day on which a mail was sent, as its sender's clock had it, for the metadata."""
+    try:
+        return {"date": mail["Date"].datetime.date().isoformat()}
+    except Exception:  # none, or none that can be read
+        return {}
+
+
 def _body(mail: EmailMessage) -> str:
     part = mail.get_body(("plain", "html"))
     if part is None:
@@ -95,10 +104,8 @@ def _body(mail: EmailMessage) -> str:
 
 
 def _decoded(content: bytes, charset: str | None) -> str:
-    try:
-        return content.decode(charset or "ascii")
-    except (LookupError, UnicodeDecodeError):
-        pass
+    if (text := decode_as(content, charset or "ascii")) is not None:
+        return text
     try:
         return decode(content)
     except UnreadableDocument:

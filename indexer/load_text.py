@@ -17,6 +17,15 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_WIDER = {
+    "iso8859-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "big5": "big5hkscs",
+}
 _CONTROL = re.compile(
     r"[\x00-\x08\x0e-\x1a\x1c-\x1f]"
 )  # without tab, line and page breaks, and the ESC of coloured logs
@@ -55,6 +64,24 @@ def decode(content: bytes) -> str:
 def _refuse_binary(binary: bool) -> None:
     if binary:
         raise UnreadableDocument("binary data, not text")
+
+
+def decode_as(content: bytes, charset: str) -> str | None:
+    """Return `content` in the charset that its sender names, as browsers take that; None where it is not in it.
+
+    Programs name the narrower charset and write the wider one: quotation marks of Windows-1252 under the name of
+    ISO 8859-1, where they are control characters (https://encoding.spec.whatwg.org/#names-and-labels).
+    """
+    try:
+        name = codecs.lookup(charset).name
+    except (LookupError, ValueError):
+        return None
+    for encoding in (_WIDER.get(name, name), name):
+        try:
+            return content.decode(encoding)
+        except (LookupError, ValueError):  # LookupError: a codec that is not for texts
+            continue
+    return None
 
 
 def decode_bom(content: bytes) -> str | None:

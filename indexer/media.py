@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from indexer import archive
 from indexer.load_image import NEEDS_OCR, PICTURES
+from indexer.load_text import decode_as
 from rag.errors import UnsupportedFormat
 
 _SUFFIXES = {
@@ -90,11 +91,11 @@ def to_utf8(file: Path, suffix: str, charset: str) -> None:
     """
     try:
         name = codecs.lookup(charset).name if charset and suffix in _TEXTS else "utf-8"
-        content = b"" if name in ("utf-8", "ascii") else file.read_bytes()
-        if not content or content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return
-        # Browsers read what calls itself Latin-1 as Windows-1252.
-        text = content.decode("cp1252" if name == "iso8859-1" else name)
     except (LookupError, ValueError):
+        return
+    content = b"" if name in ("utf-8", "ascii") else file.read_bytes()
+    if not content or content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return
+    if (text := decode_as(content, name)) is None:
         return
     file.write_bytes(codecs.BOM_UTF8 + text.encode("utf-8", "replace"))

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from indexer.scan import URLS, RootPlan, is_path, names_of_root, plan_patterns, plan_roots
+from indexer.scan import URLS, RootPlan, is_path, names_of_root, plan_patterns, plan_roots, resolved
 from indexer.stream import Stream
 from indexer.urls import UrlList
 from rag.errors import InvalidRequest
@@ -76,7 +76,7 @@ def plan_run(given: Given, old: Generation | None, fetched: Collection[str] | No
     if given.everything and lists:
         roots = [Path(root) for root in known if is_path(root)]
     for root in roots:
-        if root.resolve().is_relative_to(index_dir.resolve()):
+        if resolved(root).is_relative_to(resolved(index_dir)):
             raise InvalidRequest(f"{root} lies in the index directory {index_dir}", hint=OTHER_DIR)
     others = {listed.root: "" for listed in lists}
     others |= {given.stream.root: given.stream.label} if given.stream else {}
@@ -96,7 +96,7 @@ def _url_lists(given: Given, known: Iterable[str], fetched: Collection[str] | No
     wanted = sorted(filter(_is_list, known)) if given.fetching and (given.everything or given.rebuild) else []
     found = [root for root in wanted if root not in removed and (fetched is None or root in fetched)]
     paths = [*given.lists, *(Path(root.removeprefix(URLS)) for root in found)]
-    return [UrlList.read(path) for path in dict.fromkeys(path.resolve() for path in paths)]
+    return [UrlList.read(path) for path in dict.fromkeys(map(resolved, paths))]
 
 
 def _with_all_paths(plan: RootPlan) -> RootPlan:

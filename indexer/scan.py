@@ -148,7 +148,7 @@ def plan_patterns(
     if given is not None:
         kept |= dict.fromkeys(filter(is_path, plan.sync), given)
     else:
-        removed = {str(Path(path).resolve()) for path in remove}
+        removed = {str(resolved(path)) for path in remove}
         for lost in known.keys() - kept.keys() - removed:
             raise InvalidRequest(
                 f"{lost} has patterns of its own, and would be indexed as a part of a folder without any",
@@ -212,10 +212,18 @@ def printable(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def resolved(path: Path | str) -> Path:
+    """Return where a path leads, whether something is there or not; one that leads in a circle leads nowhere.
+
+    `Path.resolve` raises `RuntimeError` for a circle of symbolic links.
+    """
+    return Path(os.path.realpath(path))
+
+
 def names_of_root(path: Path | str) -> tuple[str, str, str]:
     """What a root to be removed may be among the roots of an index, the likeliest first."""
-    resolved = str(Path(path).resolve())
-    return str(path), resolved, URLS + resolved
+    found = str(resolved(path))
+    return str(path), found, URLS + found
 
 
 def _forget(labels: dict[str, str], path: Path | str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from indexer.ivf import write_clusters
 from indexer.postings import merge_postings
-from rag.catalog import Original
+from rag.catalog import DocumentEntry, Original
 from rag.datatypes import Chunk, Document
 from rag.docstore import DocumentStore
 from rag.lexical import Analyzer
@@ -96,11 +96,14 @@ class StoreWriter:
                     _bytes(signature(c.text)),
                 )
 
-    def copy(self, part: Part) -> None:
-        """Add the live documents of a segment with their chunks, as they are stored. Raises `OSError`."""
+    def copy(self, part: Part, entries: Sequence[DocumentEntry] | None = None) -> None:
+        """Add the live documents of a segment with their chunks, as they are stored. Raises `OSError`.
+
+        `entries` are what its catalog says of all its documents, where that cannot be read.
+        """
         moved: dict[int, int] = {}
         with _as_os_error(self.folder):
-            entries = part.segment.catalog.entries()
+            entries = part.segment.catalog.entries() if entries is None else entries
             for number, *fields in part.segment.store.document_records():
                 if number not in part.deleted:
                     moved[number] = self.documents

@@ -10,7 +10,7 @@ from typing import Protocol
 from indexer import describe
 from indexer.letters import DeadLetters
 from indexer.load import Contents, Member, member_address
-from indexer.load_image import NEEDS_OCR
+from indexer.load_image import NEEDS_OCR, PICTURES, is_picture
 from indexer.scan import FoundFile, Place, Scan
 from indexer.update import Progress, Source, SyncReport
 from rag.catalog import Original, with_recogniser
@@ -40,8 +40,11 @@ class DocumentLoader(Protocol):
         """Read a file. Raises `UnreadableDocument`, also where the file cannot be opened."""
         ...
 
-    def unpack(self, path: Path) -> Contents | None:
-        """Return the documents in an archive, None where the file is none. Raises `UnreadableDocument`."""
+    def unpack(self, path: Path, *, pictures: bool = False) -> Contents | None:
+        """Return the documents in an archive, None where the file is none. Raises `UnreadableDocument`.
+
+        With `pictures` those are among them though nothing reads them: each says so when it is read.
+        """
         ...
 
 
@@ -57,15 +60,22 @@ class FileSources:
         describe_file: Callable[[Path], FileInfo],
         letters: DeadLetters,
         report: SyncReport,
+        known: Iterable[str] = (),
     ) -> None:
-        """`describe_file` returns size and checksum of a file, and raises `OSError`."""
+        """`describe_file` returns size and checksum of a file, and raises `OSError`.
+
+        `known` are the ids of documents that the index holds: pictures in archives that were read once are compared
+        with what is there though nothing reads them now.
+        """
         self._loader = loader
         self._describe_file = describe_file
         self._letters = letters
         self._report = report
         self.version = source_version(loader)
         self.unseen: list[Place] = []  # files that may be as they were: nothing could be read of them
-        self.unread: list[Place] = []  # pictures in archives, of a run without OCR
+        self._reads_pictures = loader.suffixes >= PICTURES
+        self._pictures = frozenset(id_ for id_ in known if is_picture(id_) and not self._reads_pictures)
+        self._around = frozenset(place.id for id_ in self._pictures for place in Place.around("", id_))
 
     def of(self, scan: Scan, progress: Progress) -> list[Source]:
         """Return the sources of all found files."""
@@ -102,13 +112,11 @@ class FileSources:
             read = partial(_read, self._loader, file)
             return [self._letters.watched(Source(file.document_id, file.uri, original, name, read))]
         self._report.skipped += [(f"{name}/{member}", reason) for member, reason in contents.skipped]
-        unread = [member for member, reason in contents.skipped if reason == NEEDS_OCR]
-        self.unread += [Place(file.root, f"{file.document_id}/{member}") for member in unread]
         return list(self._of_members(file, name, contents))
 
     def _unpacked(self, file: FoundFile, name: str, original: Original) -> Contents | None:
         try:
-            return self._loader.unpack(file.path)
+            return self._loader.unpack(file.path, pictures=file.document_id in self._around)
         except UnreadableDocument as error:
             self._letters.remember(name, original, error)
             raise
@@ -117,6 +125,9 @@ class FileSources:
         """The documents in an archive: their ids are their paths in it, after its own."""
         for member in contents.members:
             document_id, uri = member_address(file.document_id, file.uri, member.name)
+            if is_picture(member.name) and not self._reads_pictures and document_id not in self._pictures:
+                self._report.skipped.append((f"{archive}/{member.name}", NEEDS_OCR))
+                continue
             original = Original(file.root, member.sha256, member.bytes, self.version(member.name))
             name = f"{archive}/{member.name}"
             if not self._failed_before(name, original):

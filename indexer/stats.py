@@ -6,8 +6,9 @@ from typing import Any
 from indexer.compact import live_chunks
 from indexer.letters import dead_letters
 from indexer.segment import Part
+from rag.errors import IndexDamaged
 from rag.index import Generation
-from rag.manifest import CATALOG, CLUSTERS, GENERATIONS, LEXICAL, STORE, VECTORS, FileInfo
+from rag.manifest import CATALOG, CLUSTERS, GENERATIONS, LEXICAL, STORE, VECTORS, FileInfo, published_stamp
 
 _PARTS = {CATALOG: "catalog", STORE: "texts", VECTORS: "vectors", CLUSTERS: "clusters"}
 
@@ -18,6 +19,17 @@ def stats(directory: Path) -> dict[str, Any]:
     `unread` are the dead letters: what could not be read when it was last looked at, and why. Raises `IndexMissing`,
     `IndexDamaged` and `IndexIncompatible`. Files that need not be read are not verified.
     """
+    while True:
+        stamp = published_stamp(directory)
+        try:
+            return _stats(directory)
+        except (IndexDamaged, FileNotFoundError):
+            # A writer may have published and removed this generation since its name was read.
+            if published_stamp(directory) == stamp:
+                raise
+
+
+def _stats(directory: Path) -> dict[str, Any]:
     with Generation.open(directory) as parts:
         segments = [
             _segment(Part(segment, deleted)) for segment, deleted in zip(parts.segments, parts.deleted, strict=True)

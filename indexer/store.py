@@ -144,7 +144,7 @@ class IndexWriter:
             generation.rename(generations / name)
             _sync(generations)
             self._switch(name)
-            self._remove_leftovers()
+            self._tidy()
         return name
 
     def confirm(self, name: str) -> None:
@@ -159,7 +159,7 @@ class IndexWriter:
         """Make a generation that is there already the current one, and remove what it does not need."""
         with self.guard():
             self._switch(name)
-            self._remove_leftovers()
+            self._tidy()
 
     def _place_segments(self, folder: Path, names: Collection[str]) -> None:
         """Move the staged segments that are among `names` to the published ones, on disk when this returns."""
@@ -215,6 +215,11 @@ class IndexWriter:
         with suppress(SmallholdError):
             numbers.append(int(read_current(self.directory)))
         return f"{max(numbers, default=0) + 1:06d}"
+
+    def _tidy(self) -> None:
+        """Remove what has been replaced. What the disk refuses to give up, the next writer tries again, and tells."""
+        with suppress(OSError):
+            self._remove_leftovers()
 
     def _remove_leftovers(self) -> None:
         """Remove what the current generation does not need: nothing, where it cannot be told what it needs."""

@@ -1,16 +1,19 @@
 """Documents that a run takes from the index itself, since it does not read their originals again."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote
 
-from indexer.scan import Place
+from indexer.ignore import Ignore
+from indexer.scan import Place, RootPlan
 from indexer.update import Source
 from rag.datatypes import Document
 from rag.docstore import DocumentStore
 from rag.errors import IndexDamaged, InvalidRequest, Unavailable, UnreadableDocument
 from rag.index import Generation
+from rag.manifest import Patterns
 
 
 def stored_sources(index_dir: Path, roots: Collection[str], opened: ExitStack) -> Iterator[Source]:
@@ -33,28 +36,54 @@ def stored_generation(index_dir: Path, opened: ExitStack) -> Generation | None:
     return None
 
 
+def held_sources(generation: Generation | None) -> Iterator[Source]:
+    """All that an index holds; of one that is built again, and is damaged, what can still be told."""
+    for segment, part in enumerate(generation.segments if generation else ()):
+        try:
+            entries = part.catalog.entries()
+        except IndexDamaged:
+            continue
+        for number, entry in enumerate(entries):
+            if generation and number not in generation.deleted[segment]:
+                read = partial(_read, generation, segment, entry.id)
+                yield Source(entry.id, entry.uri, entry.original, entry.id, read)
+
+
 def held_pages(generation: Generation | None, root: str) -> dict[str, list[Source]]:
     """What an index holds of a list's pages, by URL: of an archive each of its documents."""
     held: dict[str, list[Source]] = {}
-    for segment, _, entry in generation.entries() if generation else ():
-        if generation and entry.original.root == root:
-            read = partial(_read, generation, segment, entry.id)
-            source = Source(entry.id, entry.uri, entry.original, entry.id, read)
-            held.setdefault(entry.uri.partition("#")[0], []).append(source)
+    for source in held_sources(generation):
+        if source.original.root == root:
+            held.setdefault(source.uri.partition("#")[0], []).append(source)
     return held
 
 
 def held_below(
-    generation: Generation | None, places: Collection[Place], taken: Collection[str]
+    generation: Generation | None, places: Collection[Place], taken: Collection[str], plan: RootPlan
 ) -> dict[Place, list[Source]]:
-    """What an index holds of files and folders that could not be looked at; ids that are `taken` left out."""
+    """What an index holds of files and folders that could not be looked at.
+
+    Ids that are `taken` are left out, and so is what the plan's patterns leave out: these may be new.
+    """
     held: dict[Place, list[Source]] = {}
-    for segment, _, entry in generation.entries() if generation and places else ():
-        place = next((place for place in Place.around(entry.original.root, entry.id) if place in places), None)
-        if generation and place is not None and entry.id not in taken:
-            read = partial(_read, generation, segment, entry.id)
-            held.setdefault(place, []).append(Source(entry.id, entry.uri, entry.original, entry.id, read))
+    ignores = {
+        place.root: Ignore(Path(place.root), plan.patterns.get(place.root, Patterns()), unseen=True) for place in places
+    }
+    for source in held_sources(generation) if places else ():
+        place = next((place for place in Place.around(source.original.root, source.id) if place in places), None)
+        if place is not None and source.id not in taken and not _is_left_out(source, ignores, plan):
+            held.setdefault(place, []).append(source)
     return held
+
+
+def _is_left_out(source: Source, ignores: Mapping[str, Ignore], plan: RootPlan) -> bool:
+    """Whether patterns leave out the file that a document was made from: no pattern speaks of a root that is one."""
+    root, label = source.original.root, plan.labels[source.original.root]
+    file, _, member = source.uri.partition("#")
+    if file == Path(root).as_uri():
+        return False
+    below = source.id.removesuffix(f"/{unquote(member)}") if member else source.id
+    return ignores[root].leaves_out_below(below.removeprefix(f"{label}/") if label else below)
 
 
 def _read(generation: Generation, segment: int, document_id: str) -> Document:

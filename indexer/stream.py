@@ -44,6 +44,11 @@ def stream_root(name: str) -> str:
     return _PREFIX + name
 
 
+def is_stream(root: str) -> bool:
+    """Whether a root of an index is a stream."""
+    return root.startswith(_PREFIX)
+
+
 def _path(value: str) -> str:
     if not value.isprintable() or any(part in ("", ".", "..") for part in value.split("/")):
         raise ValueError("it is no path of printable characters, parts between '/', none of them empty, '.' or '..'")

@@ -9,6 +9,7 @@ embedding is done twice.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from tempfile import gettempdir
@@ -24,7 +25,7 @@ from indexer.scratch import scratch
 from indexer.sources import DocumentLoader, FileSources, distinct, record_sources, source_version
 from indexer.stamps import Stamps
 from indexer.store import IndexWriter, refuse_foreign
-from indexer.stored import held_below, held_pages, stored_generation, stored_sources
+from indexer.stored import held_below, held_pages, held_sources, stored_generation, stored_sources
 from indexer.stream import Stream
 from indexer.update import (
     DocumentChunker,
@@ -96,28 +97,36 @@ def sync(
         terms = Terms(plan.labels, plan.patterns, _rules(index_dir, old, labels))
         stamps, letters = Stamps(index_dir, empty=rebuild), DeadLetters(index_dir, retry=retry or rebuild)
         disks = {root: _disk(root) for root in filter(is_path, plan.sync)}
+        lasting = [root for root in run.untouched if not is_path(root)] if rebuild else []
+        stored_streams = list(stored_sources(index_dir, lasting, opened)) if lasting else []
+        owners = keep | {source.id: source.original.root for source in stored_streams}
         with report.timed("scan"):
-            scan = find_files(plan, loader.suffixes, index_dir.resolve(), keep, run.before)
+            scan = find_files(plan, loader.suffixes, index_dir.resolve(), owners, run.before)
             note_mounts(scan, plan, stamps, run.before, allow_empty=allow_empty)
-            files = FileSources(loader, stamps.describe, letters, report)
-            sources = distinct(files.of(scan, tell), keep, report)
+            files = FileSources(loader, stamps.describe, letters, report, run.before)
+            sources = distinct(files.of(scan, tell), owners, report)
             unseen = {*scan.unseen, *files.unseen}
-            stored = old or (stored_generation(index_dir, opened) if unseen or run.lists else None)
-            taken = {*keep, *(source.id for source in sources)}
-            held = held_below(stored, unseen | {*files.unread} if old else unseen, taken)
-            report.kept += len(unseen & held.keys())
+            stored = old or (stored_generation(index_dir, opened) if rebuild else None)
+            taken = {*owners, *(source.id for source in sources)}
+            held = held_below(stored, unseen, taken, plan)
+            report.kept += len(held)
             report.passing += len(unseen)
             sources += chain.from_iterable(held.values())
             if stream:
-                sources += _stream_sources(stream, plan.labels[stream.root], {*keep, *(s.id for s in sources)}, report)
-        if rebuild and (lasting := [root for root in run.untouched if not is_path(root)]):
-            sources += stored_sources(index_dir, lasting, opened)
+                taken = {*owners, *(source.id for source in sources)}
+                sources += _stream_sources(stream, plan.labels[stream.root], taken, report)
+        sources += stored_streams
         answers = Pages(index_dir) if rebuild else Pages.of(index_dir)
         if run.lists:
-            pages = UrlSources(fetched, FileSources(loader, describe_file, letters, report), answers, letters, report)
+            pages = UrlSources(
+                fetched, FileSources(loader, describe_file, letters, report, run.before), answers, letters, report
+            )
             for listed in run.lists:
                 taken = {*keep, *(source.id for source in sources)}
                 sources += pages.of(listed, held_pages(stored, listed.root), taken)
+        if rebuild:
+            held_ids = {(source.original.root, source.id): source for source in held_sources(stored)}
+            sources = [replace(s, held=held_ids.get((s.original.root, s.id))) for s in sources]
         had_documents = {*run.before.values()} if old else {*read_roots(index_dir)} if rebuild else set()
 
         def check(readable: Collection[str]) -> None:

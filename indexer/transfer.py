@@ -6,12 +6,14 @@ chunks with its vector. docs/format.md specifies both.
 
 import base64
 import json
+import os
 import re
 import shutil
 import sqlite3
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
@@ -25,10 +27,10 @@ from indexer.segment import Part, StoreWriter, finish_segment
 from indexer.store import IndexWriter
 from rag.catalog import Original
 from rag.datatypes import Chunk, Document, Span
-from rag.errors import DataError, InvalidRequest, Unavailable
+from rag.errors import DataError, IndexMissing, InvalidRequest, Unavailable
 from rag.index import Index
 from rag.labels import MOST_RULES, LabelRule
-from rag.manifest import CURRENT, SEGMENTS, ChunkerInfo, Counts, EmbedderInfo, Patterns
+from rag.manifest import SEGMENTS, ChunkerInfo, Counts, EmbedderInfo, Patterns, read_latest
 from rag.protocols import FloatArray
 from rag.segment import Segment
 
@@ -37,6 +39,7 @@ _HEAD = "index.json"
 _LINES = "documents.jsonl"
 _MAX_HEAD = 16_000_000
 _MAX_LINE = 256_000_000  # bytes of one document's text as JSON; loaders take far smaller files
+_MAX_INTEGER = 2**63 - 1  # of SQLite's
 _SEGMENT = 50_000  # chunks held in memory before a segment is written: 77 MB of 384 dimensions
 _UNIT = 1e-3
 _OFFSETS = re.compile(r"(?:[0-9]{1,9}(?:,[0-9]{1,9})*)?")
@@ -64,7 +67,7 @@ class _Head(_Record):
 class _OriginalLine(_Record):
     root: str
     sha256: str
-    bytes: int = Field(ge=0)
+    bytes: int = Field(ge=0, le=_MAX_INTEGER)
     loader: str
 
 
@@ -99,6 +102,8 @@ def export_index(directory: Path, archive: Path) -> Counts:
         with Index.open(directory) as index, scratch(archive.absolute().parent) as folder:
             beside = folder / _LINES
             _write(index, beside)
+            with beside.open("rb+") as written:
+                os.fsync(written.fileno())
             beside.replace(archive)
             return index.manifest.counts
     except OSError as error:
@@ -163,8 +168,12 @@ def import_index(archive: Path, directory: Path) -> Counts:
     """
     try:
         with _opened(archive) as opened, IndexWriter(directory) as writer:
-            if (directory / CURRENT).exists():
-                raise InvalidRequest(f"{directory} holds an index already", hint="Name a new folder with --index.")
+            with suppress(IndexMissing):  # one that has lost CURRENT is an index still
+                read_latest(directory)
+                raise InvalidRequest(
+                    f"{directory} holds an index already",
+                    hint="Name a new folder with --index. Has it lost its file CURRENT? Then: smallhold store repair",
+                )
             head = _head(opened, archive, directory)
             with _member(opened, _LINES, archive) as file, writer.guard(), writer.staging() as staging:
                 _import(writer, staging, head, _Lines(file, archive), archive)

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -58,7 +58,7 @@ class Source:
 
     `read` raises `UnreadableDocument`. It is not called where id, uri and original are those of the old generation.
     A `lasting` one that cannot be read leaves in the index what is there under its id; so does any whose failure may
-    pass by itself, such as a file that may not be opened.
+    pass by itself, such as a file that may not be opened. `held` is what is there, where the index is built again.
     """
 
     id: str
@@ -67,6 +67,7 @@ class Source:
     name: str
     read: Callable[[], Document]
     lasting: bool = False
+    held: "Source | None" = None
 
     def is_among(self, entries: Mapping[str, DocumentEntry]) -> bool:
         """Whether the index already holds this very document."""
@@ -279,13 +280,25 @@ def read_sources(
         except UnreadableDocument as error:
             report.failed.append((source.name, error.message))
             report.passing += error.passing
-            if (source.lasting or error.passing) and source.id in before:
+            if not (source.lasting or error.passing):
+                continue
+            if source.id in before:
                 report.unchanged.append(source.id)
                 report.kept += 1
+            elif source.held is not None:
+                yield from _held(source.held, report)
         else:
             yield source, document
             (report.changed if source.id in before else report.added).append(source.id)
     progress("read", len(fresh), len(fresh))
+
+
+def _held(source: Source, report: SyncReport) -> Iterator[tuple[Source, Document]]:
+    """Take what an index that is built again held of a document."""
+    with suppress(UnreadableDocument):
+        yield source, source.read()
+        report.added.append(source.id)
+        report.kept += 1
 
 
 def tell_renamed(report: SyncReport, fresh: Sequence[Source], before: Mapping[str, DocumentEntry]) -> None:

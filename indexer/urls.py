@@ -5,6 +5,7 @@ What has been taken off the list, or is gone for good (status 410), is removed.
 """
 
 import json
+import stat
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
@@ -15,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from indexer.fetch import Reply, Validators, parse_url
 from indexer.letters import DeadLetters
-from indexer.scan import URLS, FoundFile
+from indexer.scan import URLS, FoundFile, resolved
 from indexer.sources import FileSources
 from indexer.update import Source, SyncReport
 from rag.catalog import serves
@@ -46,7 +47,7 @@ class UrlList:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a file with a URL a line. Raises `InvalidRequest` where it is none, or names more than `MOST_URLS`."""
-        text, root = _text(path), f"{URLS}{path.resolve()}"
+        text, root = _text(path), f"{URLS}{resolved(path)}"
         lines: dict[str, int] = {}
         failed: list[tuple[str, str]] = []
         skipped: list[tuple[str, str]] = []
@@ -220,16 +221,18 @@ def _digest(sources: Sequence[Source]) -> str:
 
 def _text(path: Path) -> str:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe may never end, and is not there for the next run
+            raise InvalidRequest(f"the list of URLs {path} is no regular file", hint=_FORMAT_HINT)
         with path.open("rb") as file:
             content = file.read(_LIST_BYTES + 1)
         if len(content) > _LIST_BYTES:
             raise InvalidRequest(f"{path} is larger than {_LIST_BYTES // 1_000_000} MB", hint=_FORMAT_HINT)
-        str(path.resolve()).encode()
+        str(resolved(path)).encode()
         return content.decode("utf-8-sig")
     except UnicodeError:
         raise InvalidRequest(f"{path!r}, or its name, is not UTF-8 text", hint=_FORMAT_HINT) from None
     except OSError as error:
         raise InvalidRequest(
             f"the list of URLs {path} cannot be read: {error.strerror or error}",
-            hint=f"If it is gone for good: smallhold index --remove {URLS}{path.resolve()}",
+            hint=f"If it is gone for good: smallhold index --remove {URLS}{resolved(path)}",
         ) from error

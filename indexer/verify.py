@@ -12,7 +12,7 @@ import numpy as np
 from rag.errors import IndexDamaged
 from rag.index import Generation
 from rag.ivf import ClusteredVectors
-from rag.manifest import GENERATIONS, SEGMENTS, damages
+from rag.manifest import GENERATIONS, SEGMENTS, damages, published_stamp
 from rag.segment import Segment
 
 # float32 vectors that were normalized once are this close to length 1, in any number of dimensions in use.
@@ -33,8 +33,16 @@ class Findings:
 def verify(directory: Path) -> Findings:
     """Check an index in full. Raises `IndexMissing`, and `IndexIncompatible` for another format.
 
-    A run that publishes meanwhile may look like damage: verify again.
+    What a run publishes meanwhile takes files away, which is no damage: then what it has published is checked.
     """
+    while True:
+        stamp = published_stamp(directory)
+        findings = _findings(directory)
+        if not findings.problems or published_stamp(directory) == stamp:
+            return findings
+
+
+def _findings(directory: Path) -> Findings:
     findings = Findings()
     try:
         parts = Generation.open(directory)

@@ -49,7 +49,7 @@ class Rules:
 
     def _matters(self, root: Path, change: Change, path: Path, ignore: Ignore) -> bool:
         if path == root:
-            return change is not Change.modified or not path.is_dir()
+            return change is not Change.modified or not _is_folder(path)
         if path.is_relative_to(self.index_dir):
             return False
         *folders, name = path.relative_to(root).parts
@@ -57,7 +57,7 @@ class Rules:
             return False
         if name in (IGNORE_FILE, GITIGNORE_FILE):
             return True
-        folder = path.is_dir()
+        folder = _is_folder(path)
         known = path.suffix.lower() in self.suffixes
         # Of what is gone nobody can tell whether it was a folder; that something in a folder changed comes by itself.
         told = change is not Change.modified if folder else known or change is Change.deleted
@@ -156,11 +156,14 @@ class Watch:
         """Note which roots need a run; whether one of them was itself removed or put in the place of another."""
         if not batch:
             return False
-        rules = self._rules()
+        try:
+            rules = self._rules()
+        except SmallholdError:
+            rules = None  # the index cannot be read at the moment: the run says so, and tries again
         paths = [(change, Path(path)) for change, path in batch]
         for root in self._roots:
             below = [(change, path) for change, path in paths if path.is_relative_to(root)]
-            if below and rules.matter(root, below):
+            if below and (rules is None or rules.matter(root, below)):
                 self._due[root] = 0.0
                 self._pauses.pop(root, None)
         return any(change is not Change.modified and path in self._roots for change, path in paths)
@@ -185,9 +188,10 @@ class Watch:
         except IndexLocked as error:
             self._due[root] = time.monotonic() + _LOOK_SECONDS
             self._say(root, f"waiting: {error.message}")
-        except SmallholdError as error:
+        except (SmallholdError, OSError) as error:
+            known = error if isinstance(error, SmallholdError) else _refused(error)
             self._pause(root)
-            self._say(root, error.message, error)
+            self._say(root, known.message, known)
         else:
             self._said.pop(root, None)
             if again:
@@ -218,6 +222,19 @@ def absence(root: Path, *, accept_empty: bool = False) -> str:
         what = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         return f"{root} {what}; it is waited for, and what the index holds of it stays"
     return ""
+
+
+def _refused(error: OSError) -> Unavailable:
+    where = f"{error.filename}: " if error.filename else ""
+    return Unavailable(f"{where}{error.strerror or error}", hint="It is tried again by itself; see to that meanwhile.")
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a path is a folder; False also where that may not be looked at."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _identity(root: Path) -> Identity:

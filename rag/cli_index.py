@@ -90,8 +90,7 @@ def show_report(report: "SyncReport", directory: Path, *, as_json: bool, dry_run
         print_json({"dry_run": dry_run, **plain(report, directory)})
         return
     show_problems(report)
-    for path in report.unused_rules:
-        err.print(f"[yellow]label rule without effect:[/] no document has its labels from {escape(repr(path))}")
+    show_unused_rules(report)
     if dry_run:
         _show_names(report)
     seconds = sum(report.seconds.values())
@@ -150,6 +149,12 @@ def show_problems(report: "SyncReport") -> None:
     """Write to stderr what was skipped and what could not be read."""
     _list("skipped", report.skipped, "yellow")
     _list("could not be read", report.failed, "red")
+
+
+def show_unused_rules(report: "SyncReport") -> None:
+    """Write to stderr which label rules decide on no document: often a slip, which leaves something open."""
+    for path in report.unused_rules:
+        err.print(f"[yellow]label rule without effect:[/] no document has its labels from {escape(repr(path))}")
 
 
 def _list(what: str, problems: Sequence[tuple[str, str]], colour: str) -> None:

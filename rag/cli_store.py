@@ -51,17 +51,26 @@ def repair(
 ) -> None:
     """Make a damaged index whole with what is left of it, and name the documents that must be read again.
 
-    Goes back to another whole generation where a killed run has left one; else drops the damaged segments. Their
+    Damaged lists of documents and of terms, clusters and vectors are made anew from the texts. Where texts are damaged
+    it goes back to another whole generation, if a killed run has left one; else segments with such are dropped: their
     documents are listed, and the next `smallhold index` reads them. Exit code 1 if there are such.
     """
     from dataclasses import asdict
 
     from indexer.repair import repair as mend
     from rag import console
+    from rag.build import build_embedder, model_store
     from rag.labels import load_rules
 
-    directory = _directory(index_dir, config)
-    done = mend(directory, None if labels is None else load_rules(labels))
+    settings = load_settings(config, {"index": {"dir": index_dir}} if index_dir else {})
+    directory = settings.index.dir
+    with console.stage_progress(quiet=as_json) as progress:
+        done = mend(
+            directory,
+            None if labels is None else load_rules(labels),
+            lambda: build_embedder(settings, model_store(settings)),
+            progress,
+        )
     if as_json:
         console.print_json(asdict(done))
     else:

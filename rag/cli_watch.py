@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from rag.cli_index import IndexRuns, plain, show_problems, summary
+from rag.cli_index import IndexRuns, plain, show_problems, show_unused_rules, summary
 from rag.console import err, json_text, out, print_error
 from rag.errors import IndexLocked, InvalidRequest, SmallholdError, SourceEmptied
 from rag.manifest import read_patterns, read_roots
@@ -37,6 +37,7 @@ def watch_folders(
     `IndexRuns.run`. Raises what the first run raises, but waits for another writer, and for documents where there were
     some and are none.
     """
+    from indexer.scan import resolved
     from indexer.watch import Rules, Watch
 
     def tell(message: str, error: SmallholdError | None = None) -> None:
@@ -47,9 +48,9 @@ def watch_folders(
 
     if not (paths or lists or options.get("remove")):
         paths, lists = _known(runs)
-    pages = [path.resolve() for path in lists]
+    pages = [resolved(path) for path in lists]
     allow_empty = bool(options.get("allow_empty"))
-    away = _away([path.resolve() for path in paths] + pages, runs.directory, allow_empty)
+    away = _away([resolved(path) for path in paths] + pages, runs.directory, allow_empty)
     for reason in away.values():
         tell(reason)
     done = _first_run(runs, paths, pages, away, options, as_json)
@@ -109,9 +110,10 @@ def _first_run(
     as_json: bool,
 ) -> bool:
     """Bring up to date what is there, if anything is; whether that was done. What was not, the watch does and tells."""
+    from indexer.scan import resolved
     from indexer.watch import absence
 
-    there = [path for path in paths if path.resolve() not in away]
+    there = [path for path in paths if resolved(path) not in away]
     lists = [path for path in pages if path not in away]
     anyway = bool(options.get("remove") or options.get("rebuild"))
     if away and not (there or lists or anyway):
@@ -124,6 +126,8 @@ def _first_run(
             raise
         return False
     _show(report, runs.directory, as_json)
+    if not as_json:
+        show_unused_rules(report)  # once: they are the same in every run
     return True
 
 
@@ -141,10 +145,10 @@ def _unlocked(run: Callable[[], "SyncReport"]) -> "SyncReport":
 
 def _places(directory: Path, paths: Sequence[Path], pages: Sequence[Path]) -> dict[Path, Path]:
     """By what was given what is watched for it: the root around it, or itself. Where nothing was given, all roots."""
-    from indexer.scan import is_path
+    from indexer.scan import is_path, resolved
 
     known = [Path(root) for root in read_roots(directory) if is_path(root)]
-    places = {path: _place(path, known) for path in (path.resolve() for path in paths)}
+    places = {path: _place(path, known) for path in map(resolved, paths)}
     if not paths and not pages:
         places = {root: root for root in known}
     if not places and not pages:

@@ -189,7 +189,8 @@ class Filter(_Part):
         """Return the test, made once for many documents."""
         tests = [part.predicate() for part in (self.path, self.tags, self.date, self.title) if part]
         if self.type is not None:
-            types = _folded((self.type,) if isinstance(self.type, str) else self.type)
+            given = (self.type,) if isinstance(self.type, str) else self.type
+            types = _folded(tuple(word.removeprefix(".") for word in given))
             tests.append(lambda facts: not types.isdisjoint(facts.types))
         if self.any is not None:
             options = [part.predicate() for part in self.any]

@@ -76,7 +76,10 @@ class ClusteredVectors:
             raise IndexDamaged(f"the index is damaged: {path}: it is no IVF of inner products", hint=DAMAGE_HINT)
         if (index.ntotal, index.d) != (len(exact), exact.dimension):
             raise _unfit(path)
-        return cls(exact, index, floats)
+        try:
+            return cls(exact, index, floats)
+        except OSError as error:  # a writer may have removed it since it was verified
+            raise IndexDamaged(f"the index is damaged: {floats}: {error.strerror}", hint=DAMAGE_HINT) from error
 
     def save(self, path: Path) -> None:
         """Write the clusters, a FAISS index file. Raises `OSError`, a full disk included."""

@@ -148,7 +148,7 @@ def read_current(directory: Path) -> str:
 def read_latest(directory: Path) -> str:
     """Return the name of the generation that a writer goes on from: the newest one where nothing names the current one.
 
-    Raises `IndexMissing` and `IndexDamaged` where there is none.
+    Raises `IndexMissing` where there is none, and `IndexDamaged` where `CURRENT` is all that there is.
     """
     try:
         return read_current(directory)
@@ -245,7 +245,7 @@ def read_deleted(generation: Path, manifest: Manifest) -> dict[str, list[int]]:
 def read_roots(directory: Path) -> dict[str, str]:
     """Return the roots of an index that need not be readable otherwise; empty where they cannot be told."""
     try:
-        roots = _read_json(directory / GENERATIONS / read_latest(directory) / MANIFEST).get("roots")
+        roots = _latest_manifest(directory).get("roots")
     except (IndexMissing, IndexDamaged):
         return {}
     known = roots if isinstance(roots, dict) else {}
@@ -255,10 +255,22 @@ def read_roots(directory: Path) -> dict[str, str]:
 def read_patterns(directory: Path) -> dict[str, Patterns]:
     """Return the patterns of the roots of `read_roots`; empty where they cannot be told."""
     try:
-        found = _read_json(directory / GENERATIONS / read_latest(directory) / MANIFEST).get("patterns", {})
+        found = _latest_manifest(directory).get("patterns", {})
         return TypeAdapter(dict[str, Patterns]).validate_python(found)
     except (IndexMissing, IndexDamaged, ValidationError):
         return {}
+
+
+def _latest_manifest(directory: Path) -> dict[str, Any]:
+    """Return what the manifest of the newest generation holds, without its checksum. Raises as `read_latest`."""
+    while True:
+        name = read_latest(directory)
+        try:
+            return _read_json(directory / GENERATIONS / name / MANIFEST)
+        except IndexDamaged:
+            # A writer may have published and removed this generation since its name was read.
+            if read_latest(directory) == name:
+                raise
 
 
 def read_label_rules(directory: Path) -> tuple[LabelRule, ...]:

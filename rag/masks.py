@@ -129,8 +129,9 @@ class Masks:
 
 
 def _facts(document_id: str, title: str, metadata: Metadata) -> Facts:
-    _, dot, suffix = document_id.rpartition("/")[2].rpartition(".")
-    kinds = (str(metadata.get("format", "")), suffix if dot else "")
+    kinds = [str(metadata.get("format", "")), _suffix(document_id)]
+    if document_id.startswith(("http://", "https://")):
+        kinds.append(_suffix(document_id.partition("?")[0]))
     return Facts(
         path=composed(document_id),
         title=folded(title),
@@ -138,6 +139,11 @@ def _facts(document_id: str, title: str, metadata: Metadata) -> Facts:
         tags=frozenset(folded(str(metadata.get("tags", ""))).splitlines()),
         day=_day(str(metadata.get("date", ""))),
     )
+
+
+def _suffix(path: str) -> str:
+    _, dot, suffix = path.rpartition("/")[2].rpartition(".")
+    return suffix if dot else ""
 
 
 def _own_labels(metadata: Metadata) -> str:

@@ -37,6 +37,8 @@ def metadata(tmp_path: Path, text: str, **known: str) -> Metadata:
         ("---\nlabels: [hr, board]\n---\n", {"labels": "hr\nboard", "date": "2023-11-14"}),
         ("---\ndate: 1 March\n---\n", {"date": "2023-11-14"}),
         ("---\ntags: {a: b}\n---\n", {"date": "2023-11-14"}),
+        ("---\ntags: 2024\nlabels: 7\n---\n", {"tags": "2024", "labels": "7", "date": "2023-11-14"}),
+        ("---\nlabels of maps\n---\n", {"date": "2023-11-14"}),
         ("---\n- a\n- b\n---\n", {"date": "2023-11-14"}),
         ("---\ntags: [a\n---\n", {"date": "2023-11-14"}),
         ("---\na: " + "[" * 5000 + "\n---\n", {"date": "2023-11-14"}),
@@ -69,6 +71,7 @@ def test_merges_of_merges_are_no_bomb(tmp_path: Path) -> None:
         *("labels: {hr: 1}", "labels:", "labels: []", "labels: [hr\ntags: x", "Labels: [a: b"),
         f"labels: [hr]\nimage: {'x' * 20_000}",
         *("labels: hr\na: !!bool maybe", "{a: !!bool maybe, 'labels': [hr]}", "{labels: [hr], a: [", "? labels\n: [hr"),
+        *('labels = ["hr"]', "tags = ['a']\nlabels=hr", "- labels: [hr]\n- tags: [a]", '- {"labels": hr}'),
     ],
 )
 def test_labels_that_nobody_can_make_out_shut_the_document_away(tmp_path: Path, front: str) -> None:

@@ -293,15 +293,19 @@ def test_a_host_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
     assert len(net.requests) < 10
 
 
-def test_a_host_that_answers_now_and_then_is_not_given_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", [200, 404])
+def test_a_host_that_answers_now_and_then_is_not_given_up(tmp_path: Path, said: int) -> None:
+    """That a page is not there is an answer, too."""
+
     def answer(request: httpx.Request) -> httpx.Response:
         if int(request.url.path[1:]) % 3:
             raise httpx.ReadTimeout("")
-        return page()
+        return page() if said == 200 else httpx.Response(said)
 
     net = Net({"example.org": [PUBLIC]}, answer)
     replies = net.fetch(tmp_path, *(f"https://example.org/{number}" for number in range(30)))
-    assert [reply.kind == "content" for reply in replies] == [number % 3 == 0 for number in range(30)]
+    assert [reply.reason.startswith("example.org did not") for reply in replies] == [n % 3 > 0 for n in range(30)]
+    assert replies[0].kind == ("content" if said == 200 else "failed")
 
 
 def test_a_host_that_takes_connections_and_says_nothing_is_given_up(tmp_path: Path) -> None:

@@ -55,6 +55,16 @@ def zipped(files: dict[str, str]) -> bytes:
 # --- tables
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\x85"])
+def test_only_line_breaks_end_a_record(mark: str) -> None:
+    """What else Unicode calls the end of a line may stand in a string or a cell: JavaScript writes it as it is."""
+    records = [{"id": 1, "text": f"one{mark}two"}, {"id": 2, "text": "three"}]
+    lines = "\r\n".join(json.dumps(record, ensure_ascii=False) for record in records)
+    table = "| id | text |\n| --- | --- |\n| 1 | one two |\n| 2 | three |"
+    assert parse_jsonl(lines.encode(), "a.jsonl") == Parsed(table, "a", {"format": "jsonl"})
+    assert parse_csv(f"id,text\r\n1,one{mark}two\r\n2,three".encode(), "a.csv").text == table
+
+
 def test_tables_repeat_their_head() -> None:
     rows = [["Town", "Note"], *([f"Town {n}", "x" * 80] for n in range(20))]
     blocks = markdown_table(rows).split("\n\n")
@@ -373,9 +383,20 @@ def test_eml_text_and_attachments() -> None:
     )
 
 
+def test_a_mail_is_of_the_day_on_which_it_was_sent() -> None:
+    def metadata(date: str) -> dict[str, str]:
+        return dict(parse_eml(f"From: a@b\nDate: {date}\n\ntext".encode(), "a.eml").metadata)
+
+    assert metadata("Fri, 1 Mar 2024 23:30:00 +0200") == {"format": "eml", "date": "2024-03-01"}
+    assert metadata("yesterday") == {"format": "eml"}
+    assert metadata("") == {"format": "eml"}
+
+
 def test_eml_with_odd_parts() -> None:
     odd = b"From: a@b\nContent-Type: text/plain; charset=klingon\n\nna\xc3\xafve"
     assert parse_eml(odd, "a.eml").text == "From: a@b\n\nnaïve"
+    quoted = b"From: a@b\nContent-Type: text/plain; charset=iso-8859-1\n\n\x93so\x94"
+    assert parse_eml(quoted, "a.eml").text == "From: a@b\n\n“so”"
     with pytest.raises(UnreadableDocument, match="not a mail"):
         parse_eml(b"just text\n\nmore", "a.eml")
     with pytest.raises(UnreadableDocument, match="not an Outlook mail"):

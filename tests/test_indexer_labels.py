@@ -228,3 +228,16 @@ def test_the_next_generation_looks_up_what_is_new_and_says_what_a_fresh_index_sa
             assert len(described) == looked_up
             with Index.open(directory) as fresh:
                 assert found == serve(fresh)
+
+
+def test_the_type_of_a_page_is_that_of_its_path(tmp_path: Path) -> None:
+    """What follows the ? is none of it."""
+    ids = ["https://e.org/a.md?v=1.2&u=/x", "https://e.org/a.zip?v=1/b.md", "https://e.org/c?name=d.txt", "odd.md?name"]
+    documents = [Document(document_id, "", document_id, "text") for document_id in ids]
+    build(tmp_path / "index", documents, embedder=WordEmbedder(), chunker=LineChunker())
+    with Index.open(tmp_path / "index") as index:
+        wanted = View(parse_filter('{"type": "md"}'))
+        assert [document_id for document_id in ids if index.masks.sees(document_id, wanted)] == ids[:2]
+        seen = index.masks.documents(wanted)
+        assert seen is not None
+        assert [entry.id for entry in compress(index.documents_by_row(), seen)] == ids[:2]

@@ -204,6 +204,11 @@ def test_html_tables_are_readable() -> None:
     ("content", "text"),
     [
         (html("<p>naïve</p>", '<meta charset="iso-8859-1">').encode("latin-1"), "naïve"),
+        (html("<p>“so”</p>", '<meta charset="iso-8859-1">').encode("cp1252"), "“so”"),
+        (html("<p>镕基 €</p>", '<meta charset="gb2312">').encode("gb18030"), "镕基 €"),
+        (html("<p>①髙</p>", '<meta charset="shift_jis">').encode("cp932"), "①髙"),
+        (html("<p>똠</p>", '<meta charset="euc-kr">').encode("cp949"), "똠"),
+        (html("<p>x\x81</p>", '<meta charset="iso-8859-1">').encode("latin-1"), "x\x81"),
         (html("<p>Привет</p>", '<meta charset="windows-1251">').encode("cp1251"), "Привет"),
         (b"\xff\xfe" + html("<p>漢字</p>", '<meta charset="utf-16">').encode("utf-16-le"), "漢字"),
         (html("<p>€ &amp; &#x27;</p>", '<meta charset="utf-16">').encode(), "€ & '"),
@@ -225,6 +230,24 @@ def test_html_titles() -> None:
     assert title("<h1>Chapter 1</h1>", "<title>A Book</title>") == "A Book"
     assert title("<h2>Only heading</h2>", "") == "Only heading"
     assert title("text", "<title> </title>") == "my page"
+
+
+@pytest.mark.parametrize(
+    ("head", "date"),
+    [
+        ('<meta property="article:published_time" content=" 2024-03-01T10:00:00Z">', "2024-03-01"),
+        (
+            '<meta name="date" content="2020-01-01"><meta name="DCTERMS.modified" content="2024-03-02">'
+            '<meta name="DCTERMS.modified" content="2025-01-01">',
+            "2024-03-02",
+        ),
+        ('<meta name="date" content="1 March 2024"><meta name="author" content="2024-03-01">', None),
+        ('<meta name="date"><meta content="2024-03-01">', None),
+    ],
+)
+def test_html_dates(head: str, date: str | None) -> None:
+    known = {"format": "html"} if date is None else {"format": "html", "date": date}
+    assert parse_html(html("text", head).encode(), "a.html").metadata == known
 
 
 def test_html_nested_too_deeply_still_gives_its_words(loader: Loader, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Looking after an index: what is damaged is found and named, what is whole is kept, and it can be carried away."""
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -15,16 +16,20 @@ import pytest
 from typer.testing import CliRunner
 
 import indexer.transfer
+from indexer.compact import compact
+from indexer.load import Loader
 from indexer.repair import repair
 from indexer.stats import stats
 from indexer.store import IndexWriter
-from indexer.sync import build
+from indexer.stream import Stream
+from indexer.sync import build, sync
 from indexer.transfer import export_index, import_index
+from indexer.update import SyncReport
 from indexer.verify import verify
 from rag.cli import app
 from rag.datatypes import Document
 from rag.errors import DataError, IndexDamaged, IndexIncompatible, IndexMissing, InvalidRequest, Unavailable
-from rag.index import Index
+from rag.index import Generation, Index
 from rag.manifest import CURRENT, GENERATIONS, MANIFEST, MANIFEST_SUM, SEGMENTS, Counts, manifest_sum
 from tests.conftest import WordEmbedder
 from tests.test_indexer_segments import LineChunker, make, segments
@@ -195,12 +200,73 @@ def test_terms_are_counted_anew(directory: Path) -> None:
         assert index.lexical.scores("mill beta").tolist() == before.tolist()
 
 
+def test_vectors_are_made_anew_from_texts_that_are_whole(tmp_path: Path) -> None:
+    """What came as a stream has its text nowhere else."""
+    directory, told = tmp_path / "index", []
+    lines = b'{"id": "1", "text": "alpha beta"}\n{"id": "2", "text": "gamma"}\n'
+    with Stream.read(io.BytesIO(lines), "tickets") as stream:
+        sync(directory, [], stream=stream, embedder=WordEmbedder(), chunker=LineChunker(), loader=Loader())
+    with Index.open(directory) as index:
+        before = index.vectors.rows([0, 1])
+    flip(directory / SEGMENTS / "000001" / "vectors.faiss")
+    (directory / SEGMENTS / "000001" / "lexical/rows.npy").unlink()
+    other = WordEmbedder()
+    other.fingerprint = "others-64"
+    with pytest.raises(IndexIncompatible, match="must be made by the embedder words") as caught:
+        repair(directory, embedder=lambda: other)
+    assert "Configure the embedder words" in caught.value.hint
+    done = repair(directory, None, WordEmbedder, lambda *seen: told.append(seen))
+    assert (done.done, done.mended, done.lost, done.dropped) == ("rebuilt", ["000001"], [], [])
+    assert told == [("embed", 0, 2), ("embed", 2, 2)]
+    assert verify(directory).problems == []
+    assert contents(directory) == {"tickets/1": "alpha beta", "tickets/2": "gamma"}
+    with Index.open(directory) as index:
+        assert index.vectors.rows([0, 1]).tolist() == before.tolist()
+    assert not (directory / ".embeddings").exists()
+
+
+def test_a_catalog_is_told_again_by_texts_that_are_whole(tmp_path: Path) -> None:
+    """What came as a stream is recognised as before, files are read again."""
+    directory, docs = tmp_path / "index", tmp_path / "docs"
+    docs.mkdir()
+    (docs / "a.txt").write_text("alpha\nmill")
+    (docs / "gone.txt").write_text("gone")
+    lines = b'{"id": "1", "text": "beta", "tags": ["x"], "metadata": {"n": 1.5}}\n'
+
+    def run(*roots: Path, again: bool = True) -> SyncReport:
+        with Stream.read(io.BytesIO(lines), "tickets") as stream, Loader() as loader:
+            given: dict[str, Any] = {"embedder": WordEmbedder(), "chunker": LineChunker(), "loader": loader}
+            return sync(directory, roots, stream=stream if again else None, **given)
+
+    run(docs)
+    (docs / "gone.txt").unlink()
+    run(docs)
+    before = contents(directory)
+    (segment,) = (directory / SEGMENTS).iterdir()
+    flip(segment / "catalog.sqlite")
+    flip(segment / "vectors.faiss")
+    done = repair(directory, embedder=WordEmbedder)
+    assert (done.mended, done.lost, done.dropped) == ([segment.name], [], [])
+    assert (verify(directory).problems, contents(directory)) == ([], before)
+    report = run(docs)
+    assert (report.changed, report.unchanged, report.embedded) == (["a.txt"], ["tickets/1"], 0)
+    assert contents(directory) == before == {"a.txt": "alpha\nmill", "tickets/1": "beta"}
+    assert run(again=False).removed == []
+
+
+def test_records_whose_catalog_is_damaged_are_read_no_more_than_others(directory: Path) -> None:
+    flip(directory / SEGMENTS / "000001" / "catalog.sqlite")
+    assert repair(directory).mended == ["000001"]
+    assert (verify(directory).problems, contents(directory)) == ([], TEXTS)
+    make(directory, TEXTS)
+    assert [path.name for path in (directory / GENERATIONS).iterdir()] == ["000004"]  # there was nothing to do
+
+
 @pytest.mark.parametrize(
     ("files", "lost", "unnamed"),
     [
         (["vectors.faiss"], ["a", "c"], 0),
         (["vectors.faiss", "lexical/terms.txt"], ["a", "c"], 0),
-        (["catalog.sqlite"], ["a", "c"], 0),
         (["store.sqlite"], ["a", "c"], 0),
         (["store.sqlite", "catalog.sqlite"], [], 2),
     ],
@@ -229,6 +295,19 @@ def test_a_repair_goes_back_to_a_generation_that_is_whole(directory: Path, monke
     assert (done.done, done.generation) == ("went back", "000003")
     assert contents(directory) == TEXTS
     assert not (directory / SEGMENTS / "000004").exists()
+
+
+def test_a_repair_does_not_go_back_where_it_can_mend(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was published last would be lost for a list of terms that can be counted anew."""
+    with monkeypatch.context() as patch:
+        patch.setattr(IndexWriter, "_remove_leftovers", lambda self: None)
+        make(directory, TEXTS | {"f": "new"})
+    flip(directory / SEGMENTS / "000004" / "lexical/rows.npy")
+    flip(directory / SEGMENTS / "000004" / "vectors.faiss")
+    done = repair(directory, embedder=WordEmbedder)
+    assert (done.done, done.generation, done.mended) == ("rebuilt", "000005", ["000004"])
+    assert contents(directory) == TEXTS | {"f": "new"}
+    assert verify(directory).leftovers == []
 
 
 @pytest.mark.parametrize("name", ["store.sqlite", "manifest.json", "CURRENT"])
@@ -326,6 +405,19 @@ def test_an_old_format_is_not_touched(directory: Path) -> None:
     assert (generation / "deleted.json").exists()
 
 
+def test_compacting_gives_a_single_segment_what_older_programs_did_not_write(tmp_path: Path) -> None:
+    """It said that there was nothing to do, and near-duplicates went on being shown twice."""
+    directory = tmp_path / "index"
+    make(directory, TEXTS)
+    segment = directory / SEGMENTS / "000001"
+    rewrite(segment, sql(segment / "store.sqlite", "DROP TABLE signatures"))
+    assert compact(directory)
+    with Index.open(directory) as index:
+        assert len(index.store.signatures()[0]) == 5
+    assert not compact(directory)
+    assert (verify(directory).problems, contents(directory)) == ([], TEXTS)
+
+
 def test_stats_count_what_is_there(directory: Path) -> None:
     found = stats(directory)
     assert (found["documents"], found["chunks"]) == (4, 5)
@@ -333,6 +425,25 @@ def test_stats_count_what_is_there(directory: Path) -> None:
     assert [segment["chunks"] for segment in found["segments"]] == [3, 3, 1]
     files = [p for p in directory.rglob("*") if p.is_file() and p.name not in {"lock", CURRENT}]
     assert found["bytes"]["total"] == sum(path.stat().st_size for path in files)
+
+
+@pytest.mark.parametrize("call", [verify, stats])
+def test_what_another_process_publishes_meanwhile_is_no_damage(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[[Path], Any]
+) -> None:
+    """The generation that was opened is gone when its files are looked at."""
+    opened = Generation.open
+
+    def overtaken(*args: Any, **kwargs: Any) -> Generation:
+        found = opened(*args, **kwargs)
+        monkeypatch.setattr(Generation, "open", opened)
+        make(directory, {"a": "another"})
+        return found
+
+    monkeypatch.setattr(Generation, "open", overtaken)
+    found = call(directory)
+    assert found.problems == [] if call is verify else found["documents"] == 1
+    assert (found.generation if call is verify else found["generation"]) == "000004"
 
 
 def test_an_export_is_imported_as_it_was(directory: Path, tmp_path: Path) -> None:
@@ -364,6 +475,28 @@ def test_an_index_or_a_file_that_is_there_is_not_overwritten(directory: Path, tm
     with pytest.raises(InvalidRequest, match="holds an index already"):
         import_index(archive, directory)
     assert contents(directory) == TEXTS
+    (directory / CURRENT).unlink()  # an index still
+    with pytest.raises(InvalidRequest, match="holds an index already"):
+        import_index(archive, directory)
+    repair(directory)
+    assert contents(directory) == TEXTS
+
+
+def test_an_export_is_on_disk_before_it_has_its_name(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a machine that loses power leaves an empty file of that name."""
+    done: list[str] = []
+    replace = Path.replace
+
+    def replaced(path: Path, target: Path) -> Path:
+        done.append(target.name)
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append("fsync"))
+    monkeypatch.setattr(Path, "replace", replaced)
+    export_index(directory, tmp_path / "index.zip")
+    assert done == ["fsync", "index.zip"]
 
 
 def test_two_exports_of_one_name_leave_a_whole_archive(
@@ -450,6 +583,7 @@ def replaced(name: str, old: bytes, new: bytes) -> Callable[[dict[str, bytes]], 
         (altered(2, id="a#0"), "id is there already"),
         (altered(0, id="d"), "'d' is there twice"),
         (altered(0, more=1), "line 1: more"),
+        (altered(0, original={"root": "", "sha256": "", "bytes": 2**63, "loader": ""}), "line 1: original.bytes"),
         (altered(0, title="\ud83d"), "line 1"),
     ],
 )
@@ -532,10 +666,10 @@ def test_the_commands_say_what_they_found_and_did(directory: Path, tmp_path: Pat
     assert "4 documents, 5 chunks" in run("import", tmp_path / "x.zip", "--index", tmp_path / "copy")[1]
     assert "one segment" in run("compact", "--index", directory)[1]
     assert "nothing to do" in run("compact", "--index", directory)[1]
-    flip(directory / SEGMENTS / "000004" / "vectors.faiss")
+    flip(directory / SEGMENTS / "000004" / "store.sqlite")
     code, said = run("verify", "--json", "--index", directory)
     assert code == 1
-    assert "vectors.faiss" in json.loads(said)["problems"][0]
+    assert "store.sqlite" in json.loads(said)["problems"][0]
     code, said = run("repair", "--index", directory)
     assert code == 1
     assert "must be read again: a\n" in said

@@ -584,6 +584,16 @@ def test_pictures_need_ocr_and_stay_without(stand_in: Put, tmp_path: Path) -> No
     (docs / "a.png").write_bytes(PNG + b", changed")
     report = run(ocr=False)
     assert (report.removed, (str(docs / "a.png"), NEEDS_OCR) in report.skipped) == (["a.png"], True)
+    with zipfile.ZipFile(docs / "all.zip", "w") as archive:
+        archive.writestr("new.png", PNG)
+        archive.writestr("scan.tif", tiff(b"y"))
+    report = run(ocr=False)
+    assert (report.removed, report.skipped[1:]) == (
+        ["all.zip/scan.tif"],
+        [(str(docs / f"all.zip/{name}"), NEEDS_OCR) for name in ("new.png", "scan.tif")],
+    )
+    assert contents(tmp_path) == {"notes.txt": "alpha"}
+    assert run(ocr=True).added == ["a.png", "all.zip/new.png", "all.zip/scan.tif"]
 
 
 # --- turned on and off

@@ -16,7 +16,17 @@ from indexer.sync import build
 from rag.datatypes import Chunk, Document, Span
 from rag.errors import IndexLocked, InvalidRequest, Unavailable
 from rag.index import Index
-from rag.manifest import CURRENT, GENERATIONS, LOCK, MANIFEST, SEGMENTS, Manifest
+from rag.manifest import (
+    CURRENT,
+    GENERATIONS,
+    LOCK,
+    MANIFEST,
+    SEGMENTS,
+    Manifest,
+    Patterns,
+    read_patterns,
+    read_roots,
+)
 from rag.protocols import FloatArray
 
 REPOSITORY = Path(__file__).parent.parent
@@ -122,6 +132,43 @@ def test_a_lock_file_that_says_nothing_is_no_crash(tmp_path: Path) -> None:
         (tmp_path / LOCK).write_bytes(b"\xff\x00nonsense")
         with pytest.raises(IndexLocked, match="another process is writing"):
             publish(tmp_path, a="two")
+
+
+def test_what_an_index_knows_is_told_while_another_generation_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run over all that the index knows found nothing to do, where its manifest went between two looks."""
+    publish(tmp_path, a="one")
+    publish(tmp_path, a="two")
+    generation = tmp_path / GENERATIONS / "000002"
+    manifest = json.loads((generation / MANIFEST).read_text())
+    manifest |= {"roots": {"/docs": ""}, "patterns": {"/docs": {"exclude": ["*.log"]}}}
+    (generation / MANIFEST).write_text(json.dumps(manifest))
+    names = ["000001", "000002", "000001", "000002"]
+    monkeypatch.setattr("rag.manifest.read_latest", lambda directory: names.pop(0) if names else "000002")
+    assert read_roots(tmp_path) == {"/docs": ""}
+    assert read_patterns(tmp_path) == {"/docs": Patterns(exclude=("*.log",))}
+
+
+def test_what_cannot_be_removed_is_no_failure_of_what_was_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run said that the index was untouched, and it was the new one."""
+    publish(tmp_path, a="one")
+
+    def refused(*args: object, **options: object) -> None:
+        if not options.get("ignore_errors"):
+            raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("indexer.store.shutil.rmtree", refused)
+        assert publish(tmp_path, a="two") == "000002"
+        assert texts_in(tmp_path) == {"a": "two"}
+        with pytest.raises(Unavailable, match="Input/output error"):
+            publish(tmp_path, a="three")
+    assert texts_in(tmp_path) == {"a": "two"}
+    publish(tmp_path, a="three")
+    assert [path.name for path in (tmp_path / GENERATIONS).iterdir()] == ["000003"]
 
 
 def test_someone_elses_folder_is_refused(tmp_path: Path) -> None:

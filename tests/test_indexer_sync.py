@@ -18,6 +18,7 @@ import indexer.stamps
 from indexer.checkpoint import Checkpoint
 from indexer.letters import dead_letters
 from indexer.load import Loader
+from indexer.merge import MergePolicy
 from indexer.scan import plan_roots
 from indexer.stream import Stream
 from indexer.sync import build, sync
@@ -35,8 +36,10 @@ from rag.errors import (
 from rag.filter import View, parse_filter
 from rag.index import Index
 from rag.labels import LabelRule
-from rag.manifest import CATALOG, CURRENT, GENERATIONS, SEGMENTS, VECTORS, read_synced
+from rag.manifest import CATALOG, CURRENT, GENERATIONS, SEGMENTS, VECTORS, Patterns, read_synced
 from rag.protocols import FloatArray
+
+NEVER = MergePolicy(small=0, factor=10**6)
 
 
 class CountingEmbedder:
@@ -104,7 +107,7 @@ class TextLoader:
     def recogniser(self, name: str) -> str:
         return self.ocr if name.endswith(".md") else ""
 
-    def unpack(self, path: Path) -> None:
+    def unpack(self, path: Path, *, pictures: bool = False) -> None:
         return None
 
 
@@ -369,6 +372,35 @@ def test_what_may_not_be_read_any_more_stays_in_the_index(
     assert (again.failed, again.removed) == ([], ["inner/deep/b.txt"])
 
 
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_new_patterns_reach_what_may_not_be_read(
+    tmp_path: Path, write: Write, withdraw: Callable[[Path], None], rebuild: bool
+) -> None:
+    """Who excludes drafts wants none in the index, also of a folder that happens to be closed."""
+    for name in ("a.txt", "drafts/b.txt", "old.txt", "deep/c.txt", "deep/c.md", "deep/old.txt"):
+        write(f"docs/inner/{name}", name)
+    with zipfile.ZipFile(tmp_path / "docs/inner/all.zip", "w") as archive:
+        archive.writestr("old.txt", "in an archive")
+    write("more/inner/drafts/d.txt", "of another root")
+    write("docs/one.md", "not included")
+
+    def run(*roots: str, **options: Any) -> SyncReport:
+        with Loader() as loader:
+            given: dict[str, Any] = {"embedder": CountingEmbedder(), "chunker": LineChunker(), "loader": loader}
+            return sync(tmp_path / "index", [tmp_path / root for root in roots], **given, **options)
+
+    run("docs", "more")
+    withdraw(tmp_path / "docs/inner")
+    withdraw(tmp_path / "docs/inner/.smallholdignore")
+    withdraw(tmp_path / "more/inner")
+    patterns = Patterns(include=("*.txt", "*.zip"), exclude=("drafts/", "/inner/**/old.txt"))
+    report = run("docs", patterns=patterns, rebuild=rebuild)
+    kept = {"inner/a.txt": "a.txt", "inner/deep/c.txt": "deep/c.txt", "inner/all.zip/old.txt": "in an archive"}
+    assert contents(tmp_path) == kept | {"more/inner/drafts/d.txt": "of another root"}
+    gone = ["inner/deep/c.md", "inner/deep/old.txt", "inner/drafts/b.txt", "inner/old.txt", "one.md"]
+    assert sorted(report.removed) == ([] if rebuild else gone)
+
+
 @pytest.mark.parametrize("folder_too", [False, True])
 @pytest.mark.parametrize("rebuild", [False, True])
 def test_a_disk_that_is_not_mounted_below_a_root_deletes_nothing(
@@ -477,6 +509,11 @@ def test_what_cannot_be_read_for_a_while_stays_as_it_was(
         report = Run(tmp_path).report
     assert (len(report.failed), report.kept, report.published) == (1, 1, False)
     assert contents(tmp_path) == {"a.txt": "alpha"}
+    with monkeypatch.context() as patched:
+        patched.setattr(TextLoader, "load_file", crowded)
+        report = Run(tmp_path, rebuild=True).report
+    assert (len(report.failed), report.kept, report.published) == (1, 1, True)
+    assert contents(tmp_path) == {"a.txt": "alpha"}
     assert Run(tmp_path).report.changed == ["a.txt"]
 
 
@@ -507,6 +544,20 @@ def test_ids_of_members_and_of_other_roots_do_not_clash(tmp_path: Path, write: W
     assert run("docs").added == ["x/c.zip/b.txt"]
     assert run("x").failed == [(str(tmp_path / "x/c.zip/b.txt"), clash("x/c.zip/b.txt", "docs"))]
     assert contents(tmp_path) == {"a.zip/b.txt": "member", "x/d.txt": "delta", "x/c.zip/b.txt": "of docs"}
+
+
+def test_a_file_with_the_id_of_a_streams_document_stops_no_rebuild(tmp_path: Path, write: Write) -> None:
+    """The database refused the second of the two, and the run ended in a traceback."""
+    write("docs/a.txt", "alpha")
+    Run(tmp_path, "docs")
+    with Stream.read(io.BytesIO(b'{"id": "1.txt", "text": "streamed"}\n'), "tickets") as stream:
+        Run(tmp_path, stream=stream)
+    clash = write("docs/tickets/1.txt", "a file")
+    for rebuild in (False, True):
+        report = Run(tmp_path, "docs", rebuild=rebuild).report
+        reason = "its id 'tickets/1.txt' belongs to stream:tickets; rename one of them"
+        assert report.failed == [(str(clash), reason)]
+        assert contents(tmp_path) == {"a.txt": "alpha", "tickets/1.txt": "streamed"}
 
 
 def test_the_members_of_an_archive_that_may_not_be_read_stay(tmp_path: Path, withdraw: Callable[[Path], None]) -> None:
@@ -707,6 +758,28 @@ def test_a_root_that_is_gone_is_named_and_nothing_happens(tmp_path: Path, write:
     assert contents(tmp_path) == {"a.txt": "alpha"}
 
 
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="no such system")
+def test_a_list_of_urls_is_a_file_that_stays(tmp_path: Path) -> None:
+    """A pipe made a run wait for ever, and what came through one was a list that no later run could read."""
+    with pytest.raises(InvalidRequest, match="is no regular file"):
+        Run(tmp_path, lists=[Path("/dev/null")])
+    assert not (tmp_path / "index" / CURRENT).exists()
+
+
+def test_links_in_a_circle_lead_nowhere(tmp_path: Path, write: Write) -> None:
+    """Python resolves no such path, but says so with a `RuntimeError`."""
+    write("docs/a.txt", "alpha")
+    Run(tmp_path, "docs")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(InvalidRequest, match="there is no file or folder"):
+        Run(tmp_path, "circle")
+    with pytest.raises(InvalidRequest, match="is not among the indexed paths"):
+        Run(tmp_path, remove=["circle"])
+    with pytest.raises(InvalidRequest, match=r"the list of URLs .*circle cannot be read"):
+        Run(tmp_path, lists=[tmp_path / "circle"])
+    assert contents(tmp_path) == {"a.txt": "alpha"}
+
+
 def test_a_root_that_goes_away_while_it_is_read_loses_no_documents(
     tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -829,6 +902,24 @@ def test_a_lost_pointer_is_mended_by_the_next_run(tmp_path: Path, write: Write, 
     assert (report.generation, report.published) == (name, name == "000002")
     assert [path.name for path in (tmp_path / "index" / GENERATIONS).iterdir()] == [name]
     assert contents(tmp_path) == {"a.txt": change or "alpha", "more/b.txt": "beta"}
+
+
+def test_a_rebuild_takes_what_it_can_of_a_damaged_index(
+    tmp_path: Path, write: Write, withdraw: Callable[[Path], None]
+) -> None:
+    """It was refused for the very damage that it was to mend, where a folder could not be looked into."""
+    write("docs/a.txt", "alpha")
+    write("docs/inner/b.txt", "beta")
+    Run(tmp_path, "docs", policy=NEVER)
+    write("docs/c.txt", "gamma")
+    write("docs/inner/d.txt", "delta")
+    Run(tmp_path, policy=NEVER)
+    catalog = tmp_path / "index" / SEGMENTS / "000001" / CATALOG
+    catalog.write_bytes(catalog.read_bytes()[:-1])
+    withdraw(tmp_path / "docs/inner")
+    report = Run(tmp_path, rebuild=True).report
+    assert (report.failed, report.kept) == ([(str(tmp_path / "docs/inner"), "Permission denied")], 1)
+    assert contents(tmp_path) == {"a.txt": "alpha", "c.txt": "gamma", "inner/d.txt": "delta"}
 
 
 def test_a_lost_pointer_loses_no_stream(tmp_path: Path) -> None:
@@ -1308,9 +1399,9 @@ def test_a_damaged_archive_is_unpacked_once(tmp_path: Path, write: Write, monkey
     asked = []
     unpack = Loader.unpack
 
-    def counted(self: Loader, path: Path) -> object:
+    def counted(self: Loader, path: Path, *, pictures: bool = False) -> object:
         asked.append(path.name)
-        return unpack(self, path)
+        return unpack(self, path, pictures=pictures)
 
     monkeypatch.setattr(Loader, "unpack", counted)
     for expected in (["a.zip", "b.txt"], ["b.txt"]):

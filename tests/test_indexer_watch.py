@@ -29,6 +29,7 @@ from rag.datatypes import Delta, Document, Message, ScoredChunk
 from rag.errors import InvalidRequest, SmallholdError, Unavailable, UnreadableDocument
 from rag.filter import EVERYTHING, View
 from rag.index import Index
+from rag.labels import LabelRule
 from rag.loader import Loader
 from rag.manifest import Patterns, published_stamp, read_current, read_patterns
 from rag.pipeline import AskOptions
@@ -184,6 +185,34 @@ def test_one_root_that_fails_does_not_stop_another(tmp_path: Path, write: Write)
         watched.until(lambda: letters(tmp_path) == [("broken.txt", "it is broken")])
         write("docs/e.txt", "epsilon")
         watched.until(lambda: "e.txt" in contents(tmp_path))
+
+
+def test_what_the_system_refuses_ends_no_watch(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run without room for a file of its own, an index that may not be read, a folder that may not be entered."""
+    root = write("docs/a.txt", "alpha").parent
+    told: list[str] = []
+    answers: list[BaseException | None] = [OSError(28, "No space left on device", "/x"), None]
+
+    def update(root: Path) -> None:
+        if answers and (error := answers.pop(0)):
+            raise error
+
+    def rules() -> Rules:
+        raise Unavailable("the index cannot be read: Too many open files")
+
+    watch = Watch([root], update, rules, lambda message, error: told.append(f"{message} {error and error.hint}"))
+    watch._work()
+    assert told == ["/x: No space left on device It is tried again by itself; see to that meanwhile."]
+    assert not watch._note([(Change.added, str(root / "b.txt"))])
+    watch._work()
+    assert answers == []
+
+    def is_dir(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    seen = Rules(frozenset({".txt"}), tmp_path / "index", {})
+    assert seen.matter(root, [(Change.modified, root / "inner/c.txt")])
 
 
 @pytest.mark.parametrize("poll", [False, True])
@@ -435,6 +464,14 @@ def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
             raise commanded.failure
 
     return command
+
+
+def test_the_command_names_label_rules_without_effect(tmp_path: Path, write: Write, command: Any) -> None:
+    """As a run does: who misspells a folder in a rule leaves it open."""
+    write("docs/hr/pay.txt", "alpha")
+    with command("docs", labels=[LabelRule(path="/rh/", labels=("hr",))]) as commanded:
+        commanded.until_said("watching")
+    assert "label rule without effect: no document has its labels from '/rh/'" in commanded.said()
 
 
 def test_the_command_waits_for_a_known_folder_that_is_missing_at_first(

@@ -22,6 +22,7 @@ NOTE = Facts("notes/a.md", "strasse", frozenset({"markdown", "md"}), frozenset()
         ({"path": {"glob": ["*.md", "*.txt"]}}, False, True),
         ({"type": "PDF"}, True, False),
         ({"type": ["md", "docx"]}, False, True),
+        ({"type": ".md"}, False, True),
         ({"tags": {"any": ["Budget", "other"]}}, True, False),
         ({"tags": {"all": ["budget", "other"]}}, False, False),
         ({"tags": {"all": ["budget", "final"]}}, True, False),

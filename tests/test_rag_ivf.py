@@ -315,6 +315,20 @@ def test_damaged_clusters_are_named_before_they_are_parsed_and_made_anew(
     assert verify(directory).problems == []
 
 
+def test_vectors_that_go_while_they_are_opened_are_no_crash(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer removes a generation that a server is just opening: it opens the newer one, if it is told so."""
+
+    def gone(path: Path, *_: object) -> int:
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rag.ivf.os.open", gone)
+        with pytest.raises(IndexDamaged, match=r"vectors\.faiss: No such file"):
+            Index.open(directory)
+    with Index.open(directory) as index:
+        assert len(index.vectors) > 0
+
+
 def test_terms_are_mended_without_the_clusters(directory: Path) -> None:
     before = (directory / SEGMENTS / "000001" / CLUSTERS).read_bytes()
     (directory / SEGMENTS / "000001" / "lexical/terms.txt").write_bytes(b"")
