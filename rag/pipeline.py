@@ -294,8 +294,8 @@ class RagPipeline:
             known = {passage.chunk.id for passage in answer.retrieved}
             lead = [step.passage for step in led]
             answer = replace(answer, retrieved=(*answer.retrieved, *(p for p in lead if p.chunk.id not in known)))
-            for hop_ in led[: options.passages or self._passages]:
-                step = self._cut(answer.question, hop_)
+            for passages in led[: options.passages or self._passages]:
+                step = self._cut(answer.question, passages)
                 tokens = sum(self._counter.count(self._prompt.passage_text(passage)) for passage in step)
                 if tokens <= self._evidence_tokens:
                     readings.append(Reading(step, ask, tokens=tokens))

@@ -64,8 +64,8 @@ def main() -> None:
     for path, held in ((options.out, False), (options.held, True)):
         if path is not None:
             chosen = [(paragraph, pair) for paragraph, pair in found if (paragraph.title in held_titles) == held]
-            counts = Counter(paragraph.text for paragraph, _ in chosen)
-            chosen = [(paragraph, pair) for paragraph, pair in chosen if counts[paragraph.text] >= options.least]
+            counts, least = Counter(paragraph.text for paragraph, _ in chosen), 1 if held else options.least
+            chosen = [(paragraph, pair) for paragraph, pair in chosen if counts[paragraph.text] >= least]
             path.write_text(json.dumps({"version": "v2.0", "data": _squad(chosen, spelling)}), encoding="utf-8")
             print(f"{path}: {len(chosen)} pairs, {len({paragraph.text for paragraph, _ in chosen})} paragraphs")
 
@@ -75,7 +75,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("unansq", type=Path, help="the folder QG of UnAnsQ")
     parser.add_argument("articles", type=Path, help="SQuAD's articles as text files")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
-    parser.add_argument("--least", type=int, default=1, metavar="N", help="leave out paragraphs with fewer pairs")
+    parser.add_argument(
+        "--least", type=int, default=1, metavar="N", help="--out: leave out paragraphs with fewer pairs"
+    )
     parser.add_argument("--hold", default="", metavar="TITLE,...", help="articles to keep apart")
     parser.add_argument("--held", type=Path, help="the file to write those to")
     return parser.parse_args()
