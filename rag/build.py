@@ -24,7 +24,7 @@ from rag.index import Index
 from rag.lazy import Closeable, LazyModel
 from rag.models import ModelStore, default_directory
 from rag.pipeline import RagPipeline
-from rag.probe import build_key, runnable
+from rag.probe import build_key, look
 from rag.prompt import Prompt, load_prompt
 from rag.protocols import Embedder, LanguageModel, Retriever
 from rag.registry import load_registry
@@ -103,6 +103,7 @@ def build_ahead(settings: Settings, store: ModelStore) -> ReadAhead:
         budget=options["folder_bytes"],
         threads=options["threads"],
         extra_buffers=options["extra_buffers"],
+        int8=options["int8"],
         tuning=options["tuning"],
         build=options["build"],
     )
@@ -125,12 +126,14 @@ def _prefix_folder(store: ModelStore) -> Path:
 def _llama_options(settings: Settings, store: ModelStore, sequences: int) -> dict[str, Any]:
     """Return the arguments of `LlamaGenerator`. The model has been probed."""
     wanted, local = settings.generator, local_model(settings, store)
+    found = look(local.file, store.directory / "probes.json")
     tuning = local.tuning if wanted.lookup is None else local.tuning.model_copy(update={"lookup": wanted.lookup})
     return {
         "path": local.file,
         "context": wanted.context,
         "threads": wanted.threads,
-        "extra_buffers": runnable(local.file, store.directory / "probes.json"),
+        "extra_buffers": found.repacked,
+        "int8": wanted.int8 and found.int8 and tuning.writable,
         "tuning": tuning,
         "sequences": sequences,
         "prefix_bytes": wanted.prefix_mb * 1_000_000,

@@ -129,7 +129,12 @@ def ask(
 
     _refuse_both(risk, {"--no-abstain": no_abstain, "--length": length is not None, "--filter": wanted is not None})
     settings = _settings(
-        config, index_dir, generator={"model": model}, evidence={"passages": passages}, abstention={"risk": risk}
+        config,
+        index_dir,
+        # Weights in int8 are made in some seconds at each start, and a single answer wins one back.
+        generator={"model": model, "int8": False},
+        evidence={"passages": passages},
+        abstention={"risk": risk},
     )
     options = AskOptions(abstain=False if no_abstain else None, words=length, view=_view(wanted))
     with _pipeline(settings) as pipeline:

@@ -141,6 +141,11 @@ class GeneratorSettings(_Section):
         description="Most tokens that an answer guesses ahead, where it seems to copy from the prompt, to have them "
         "checked in one step; 0 guesses none, unset takes what was tuned, and 0 where nothing was.",
     )
+    int8: bool = Field(
+        True,
+        description="Whether prompts are read in int8, with a byte of memory more for each weight, where the model and "
+        "the processor allow it and it was found to be faster; `ask`, which answers one question, never does.",
+    )
     worker: bool = Field(
         True,
         description="Whether `serve` runs the model in a process of its own, which is started again when it dies; "

@@ -15,7 +15,8 @@ from rag.models import ModelStore
 from rag.probe import look
 from rag.tesseract import Tesseract
 
-NEEDED_GIGABYTES = 2.0  # what the default models take in memory, with room for an index
+INT8_SHARE = 1.2  # of a model's file in 4 bits, beside it, where prompts may be read in int8
+NEEDED_GIGABYTES = 2.5  # what the default models take in memory, with room for an index
 
 
 class Finding(NamedTuple):
@@ -121,6 +122,7 @@ def _cascade(settings: Settings, store: ModelStore) -> Finding:
     if own.generator.endpoint:
         return Finding("cascade", "ok", f"{own.generator.model} at {own.generator.endpoint} (not asked)")
     needed, available = generator_file(own, store).stat().st_size / 1e9, _available_gigabytes()
+    needed *= 1 + INT8_SHARE * own.generator.int8
     detail = f"{own.generator.model} takes {needed:.1f} GB more, and its cache, once it is first needed"
     if available is None or available >= NEEDED_GIGABYTES + needed:
         return Finding("cascade", "ok", detail)

@@ -2,8 +2,9 @@
 
 llama.cpp may crash at the first decode (AMX kernels under some hypervisors, a build for another CPU) or while it parses
 a damaged file. A probe loads the model and reads and writes a few tokens, with llama.cpp's repacked weights and as they
-are in the file: which of the two reads faster differs by quantization and CPU. What it found is remembered for this
-file, this build and this CPU, so that it costs seconds once.
+are in the file: which of the two reads faster differs by quantization and CPU; and then with prompts in int8
+(`rag.engine.prefill`). What it found is remembered for this file, this build and this CPU, so that it costs seconds
+once.
 """
 
 import hashlib
@@ -34,10 +35,14 @@ class ProbeResult(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """How a model is best run here: with llama.cpp's repacked weights or without, which may be since those crash."""
+    """How a model is best run here: with llama.cpp's repacked weights or without, which may be since those crash.
+
+    `int8` is whether prompts are read faster in int8.
+    """
 
     repacked: bool
     crashes: bool = False
+    int8: bool = False
 
 
 def runnable(path: Path, memory: Path) -> bool:
@@ -59,18 +64,23 @@ def look(path: Path, memory: Path) -> Finding:
     known = _read(memory)
     if key in known:
         return known[key]
-    repacked, plain = probe(path, extra_buffers=True), probe(path, extra_buffers=False)
+    repacked, plain = probe(path, "repacked"), probe(path, "plain")
     if not repacked.ok and not plain.ok:
         raise ModelLoadFailed(f"{path} cannot be run: {plain.reason}", hint=_fix(plain.reason))
     better = repacked.ok and not (plain.ok and plain.pace > WORTH_IT * repacked.pace)
-    known[key] = Finding(better, crashes=not repacked.ok)
+    int8 = probe(path, "int8" if not better else "int8 repacked")
+    faster = int8.ok and int8.pace > WORTH_IT * (repacked if better else plain).pace
+    known[key] = Finding(better, crashes=not repacked.ok, int8=faster)
     _write(memory, known)
     return known[key]
 
 
-def probe(path: Path, *, extra_buffers: bool = True) -> ProbeResult:
-    """Load a model, read a prompt and generate two tokens in a child process."""
-    command = [sys.executable, "-m", "rag.probe", str(path), "repack" if extra_buffers else "plain"]
+def probe(path: Path, way: str = "repacked") -> ProbeResult:
+    """Load a model, read a prompt and generate two tokens in a child process.
+
+    `way` is "repacked" or "plain", for llama.cpp's weights, or "int8", with or without "repacked".
+    """
+    command = [sys.executable, "-m", "rag.probe", str(path), way]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, stdin=subprocess.DEVNULL, check=False
@@ -142,7 +152,8 @@ def _main() -> None:
     from rag.engine.generator import LlamaGenerator
 
     try:
-        generator = LlamaGenerator(Path(sys.argv[1]), context=512, extra_buffers=sys.argv[2] == "repack")
+        way = sys.argv[2].split()
+        generator = LlamaGenerator(Path(sys.argv[1]), context=512, extra_buffers="repacked" in way, int8="int8" in way)
         # More than one token is read at once, since prefill and decoding run different kernels. The first prompt takes
         # the weights into memory, the second one is timed: of three words a repetition, 120 tokens and what is around.
         pieces = list(generator.stream([Message("user", "The sky is " * 16)], Sampling(max_tokens=2)))

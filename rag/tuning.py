@@ -46,6 +46,11 @@ class Tuning(BaseModel):
         """
         return 4 * self.batch
 
+    @property
+    def writable(self) -> bool:
+        """Whether the cache holds keys and values as plain numbers, token after token: others can write them, too."""
+        return self.kv_type == "f16" and self.flash_attention != "off"
+
     def fill(self, parameters: Any, cores: int) -> None:
         """Set the fields of llama.cpp's context parameters on a machine with so many `cores`."""
         parameters.n_batch = self.batch

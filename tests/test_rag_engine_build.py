@@ -13,6 +13,7 @@ from rag.config import load_settings
 from rag.datatypes import PrefixCounters
 from rag.engine.frames import pack_options, unpack_options
 from rag.models import ModelStore
+from rag.probe import Finding
 from rag.registry import Registry
 from rag.remote import EndpointGenerator
 from rag.tuning import UNTUNED, Tuning
@@ -25,7 +26,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     for name in ("GuardedGenerator", "LlamaGenerator", "LlamaVocabulary"):
         monkeypatch.setattr(build, name, lambda *args, name=name, **kwargs: made.append((name, args, kwargs)))
     monkeypatch.setattr(build, "local_model", lambda settings, store: build.LocalModel(Path("m.gguf"), UNTUNED, ""))
-    monkeypatch.setattr(build, "runnable", lambda path, memory: False)
+    monkeypatch.setattr(build, "look", lambda path, memory: Finding(repacked=False, int8=True))
     return made
 
 
@@ -41,6 +42,7 @@ def test_a_served_model_has_a_process_of_its_own(made: list[tuple[Any, ...]], tm
         "context": 512,
         "threads": 0,
         "extra_buffers": False,
+        "int8": True,
         "tuning": UNTUNED.model_dump(),
         "sequences": 4,
         "prefix_bytes": 256_000_000,

@@ -56,13 +56,14 @@ def test_a_native_crash_is_told_apart_with_its_fix(tmp_path: Path, monkeypatch: 
 
 def test_a_crash_of_the_repacked_kernels_alone_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shim = tmp_path / "python"
-    shim.write_text('#!/bin/sh\nfor last; do :; done\n[ "$last" = plain ] || kill -ILL $$\n')
+    shim.write_text('#!/bin/sh\nfor last; do :; done\n[ "$last" = plain ] || kill -ILL $$\necho 9\n')
     shim.chmod(0o755)
     model = tmp_path / "m.gguf"
     model.write_bytes(b"GGUF")
     monkeypatch.setattr(sys, "executable", str(shim))
     assert look(model, tmp_path / "probes.json") == Finding(repacked=False, crashes=True)
-    assert list(json.loads((tmp_path / "probes.json").read_text()).values()) == [{"repacked": False, "crashes": True}]
+    found = {"repacked": False, "crashes": True, "int8": False}
+    assert list(json.loads((tmp_path / "probes.json").read_text()).values()) == [found]
 
 
 @pytest.mark.parametrize(
@@ -73,8 +74,8 @@ def test_weights_are_repacked_unless_they_are_read_slower_then(
 ) -> None:
     model, memory = tmp_path / "m.gguf", tmp_path / "probes.json"
     model.write_bytes(b"GGUF")
-    paces = {True: repacked, False: plain}
-    monkeypatch.setattr(probe_module, "probe", lambda path, extra_buffers: ProbeResult(True, pace=paces[extra_buffers]))
+    paces = {"repacked": repacked, "plain": plain}
+    monkeypatch.setattr(probe_module, "probe", lambda path, way: ProbeResult(True, pace=paces.get(way, 0.0)))
     assert look(model, memory) == Finding(better)
     assert runnable(model, memory) is better
 
@@ -82,8 +83,29 @@ def test_weights_are_repacked_unless_they_are_read_slower_then(
 def test_where_only_repacked_weights_run_they_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tmp_path / "m.gguf"
     model.write_bytes(b"GGUF")
-    monkeypatch.setattr(probe_module, "probe", lambda path, extra_buffers: ProbeResult(extra_buffers, pace=9.0))
+    monkeypatch.setattr(probe_module, "probe", lambda path, way: ProbeResult("repacked" in way, pace=9.0))
     assert look(model, tmp_path / "probes.json") == Finding(repacked=True)
+
+
+@pytest.mark.parametrize(
+    ("paces", "found"),
+    [
+        ({"repacked": 80, "plain": 60, "int8": 200, "int8 repacked": 90}, Finding(repacked=True, int8=True)),
+        ({"repacked": 80, "plain": 60, "int8": 200, "int8 repacked": 85}, Finding(repacked=True)),
+        ({"repacked": 60, "plain": 80, "int8": 90, "int8 repacked": 50}, Finding(repacked=False, int8=True)),
+        ({"repacked": 60, "plain": 80, "int8": 80}, Finding(repacked=False)),
+        ({"plain": 80, "int8": 150}, Finding(repacked=False, crashes=True, int8=True)),
+        ({"repacked": 80, "plain": 60}, Finding(repacked=True)),  # of another architecture
+    ],
+)
+def test_prompts_are_read_in_int8_where_that_is_faster(
+    paces: dict[str, float], found: Finding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, memory = tmp_path / "m.gguf", tmp_path / "probes.json"
+    model.write_bytes(b"GGUF")
+    results = {way: ProbeResult(True, pace=pace) for way, pace in paces.items()}
+    monkeypatch.setattr(probe_module, "probe", lambda path, way: results.get(way, ProbeResult(False, "no")))
+    assert look(model, memory) == found
 
 
 @pytest.mark.parametrize("written", ["[]", "{", '{"k": true}', '{"k": {"repacked": true}}', "3"])
@@ -91,9 +113,9 @@ def test_what_is_no_finding_is_forgotten(written: str, tmp_path: Path, monkeypat
     model, memory = tmp_path / "m.gguf", tmp_path / "probes.json"
     model.write_bytes(b"GGUF")
     memory.write_text(written)
-    monkeypatch.setattr(probe_module, "probe", lambda path, extra_buffers: ProbeResult(True))
+    monkeypatch.setattr(probe_module, "probe", lambda path, way: ProbeResult(True))
     assert look(model, memory) == Finding(repacked=True)
-    assert list(json.loads(memory.read_text()).values()) == [{"repacked": True, "crashes": False}]
+    assert list(json.loads(memory.read_text()).values()) == [{"repacked": True, "crashes": False, "int8": False}]
 
 
 def test_no_file(tmp_path: Path) -> None:

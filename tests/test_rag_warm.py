@@ -22,6 +22,7 @@ from rag.engine.states import SavedStates, shared_length, tokens_of
 from rag.errors import ConfigError, InvalidRequest, ModelLoadFailed, Unavailable
 from rag.index import Index
 from rag.pipeline import RagPipeline
+from rag.probe import Finding
 from rag.prompt import Prompt, load_prompt
 from rag.warm import SPARE_BYTES, Plan, asked_prefix, check_room, make_plan, warm
 from tests.conftest import ListRetriever, QueueGenerator, located, scored, smallhold
@@ -370,7 +371,7 @@ def test_an_endpoint_keeps_its_own_states(tmp_path: Path) -> None:
 
 def test_it_is_opened_as_the_generator_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: dict[str, object] = {}
-    monkeypatch.setattr(build, "runnable", lambda path, memory: True)
+    monkeypatch.setattr(build, "look", lambda path, memory: Finding(repacked=True, int8=True))
     monkeypatch.setattr(build, "open_ahead", lambda *args, **kwargs: opened.update(kwargs, args=args))
     monkeypatch.setattr(build, "LlamaGenerator", lambda **kwargs: SimpleNamespace(**kwargs))
     wanted = settings(tmp_path, prefix_disk_mb=7, threads=3, context=512)
@@ -380,7 +381,7 @@ def test_it_is_opened_as_the_generator_is(tmp_path: Path, monkeypatch: pytest.Mo
     assert opened.pop("args") == (generator.path, generator.prefix_folder)  # type: ignore[union-attr]
     assert opened.pop("budget") == generator.folder_bytes == 7_000_000  # type: ignore[union-attr]
     assert opened == {name: vars(generator)[name] for name in opened}
-    assert set(opened) == {"context", "threads", "extra_buffers", "tuning", "build"}
+    assert set(opened) == {"context", "threads", "extra_buffers", "int8", "tuning", "build"}
 
 
 @pytest.mark.model

@@ -7,7 +7,7 @@ from rag.build import generator_file, model_store
 from rag.config import Settings
 from rag.engine.generator import LlamaGenerator as Engine
 from rag.engine.native import LlamaVocabulary, available_cores
-from rag.probe import runnable
+from rag.probe import look
 
 __all__ = ["Engine", "LlamaVocabulary", "Weights", "available_cores", "find_weights", "open_engine"]
 
@@ -16,17 +16,19 @@ PREFIX_BYTES = 256_000_000
 
 
 class Weights(NamedTuple):
-    """The GGUF file that all systems run, and whether it runs here with llama.cpp's repacked weights."""
+    """The GGUF file that all systems run, whether with llama.cpp's repacked weights, and whether ours reads in int8."""
 
     path: Path
     repacked: bool
+    int8: bool = False
 
 
 def find_weights(settings: Settings) -> Weights:
     """Return the file that the settings name, tried in a child process. Raises `ModelMissing`, `ModelLoadFailed`."""
     store = model_store(settings)
     path = generator_file(settings, store)
-    return Weights(path, runnable(path, store.directory / "probes.json"))
+    found = look(path, store.directory / "probes.json")
+    return Weights(path, found.repacked, int8=settings.generator.int8 and found.int8)
 
 
 def open_engine(weights: Weights, *, room: int, clients: int, threads: int) -> Engine:
@@ -38,6 +40,7 @@ def open_engine(weights: Weights, *, room: int, clients: int, threads: int) -> E
         context=context,
         threads=threads,
         extra_buffers=weights.repacked,
+        int8=weights.int8,
         sequences=clients,
         prefix_bytes=PREFIX_BYTES,
     )

@@ -14,6 +14,7 @@ from rag.datatypes import Message
 from rag.engine.context import Context, ContextFull, ContextLike, DecodeFailed, Part, TokenArray
 from rag.engine.files import PrefixFiles, identity_of
 from rag.engine.native import Model
+from rag.engine.prefill import Int8Prefill
 from rag.engine.prefix import WORTH_SAVING, repeatable
 from rag.engine.states import key_of, shared_length
 from rag.errors import InvalidRequest, ModelLoadFailed, Unavailable
@@ -122,6 +123,7 @@ def open_ahead(
     budget: int,
     threads: int = 0,
     extra_buffers: bool = True,
+    int8: bool = False,
     tuning: Tuning = UNTUNED,
     build: str = "",
 ) -> ReadAhead:
@@ -129,7 +131,8 @@ def open_ahead(
     tuning = tuning.model_copy(update={"threads": threads}) if threads else tuning
     model = Model(path, extra_buffers=extra_buffers)
     try:
-        native = Context(model, cells=context, sequences=1, tuning=tuning)
+        prefill = Int8Prefill(path, tuning.threads) if int8 else None
+        native = Context(model, cells=context, sequences=1, tuning=tuning, prefill=prefill)
     except BaseException:
         model.close()
         raise

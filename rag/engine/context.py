@@ -5,19 +5,19 @@ another costs nothing. Not safe between threads; the scheduler's thread owns it.
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from rag.engine.layout import Half, LayoutUnknown, State, StateLayout
 from rag.engine.native import Model, available_cores
 from rag.errors import ModelLoadFailed
 from rag.protocols import FloatArray
 from rag.tuning import UNTUNED, Tuning
 
 TokenArray = npt.NDArray[np.int32]
-State = npt.NDArray[np.uint8]
 
 # Logits beyond one for each sequence, for scoring. Qwen's row of 151,936 takes 0.6 MB, and the buffer is always there.
 SPARE_OUTPUTS = 16
@@ -30,6 +30,32 @@ class Part(NamedTuple):
     position: int
     tokens_n: TokenArray
     outputs: int
+
+
+class PrefillStopped(Exception):
+    """Reading ahead of llama.cpp was given up."""
+
+
+class Prefill(Protocol):
+    """What computes the keys and values of a prompt's tokens in place of llama.cpp.
+
+    They have `layers`, each of `width` numbers a token. From `least` tokens at once on it is the faster one.
+    """
+
+    layers: int
+    width: int
+    least: int
+
+    def read(self, tokens_n: TokenArray, past: Half | None, stopped: Callable[[], bool]) -> Half:
+        """Return keys and values `(2, layers, n, width)` of tokens that come after those of `past`, if any.
+
+        Raises `PrefillStopped` soon after `stopped` says so.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free it."""
+        ...
 
 
 class ContextFull(Exception):
@@ -99,11 +125,15 @@ class ContextLike(Protocol):
 class Context:
     """A llama.cpp context with one unified cache of `cells` cells for all sequences. Implements `ContextLike`.
 
-    Raises `ModelLoadFailed` where llama.cpp cannot create it.
+    What is wanted without logits `prefill` reads, if there is one, and the rest llama.cpp. Raises `ModelLoadFailed`
+    where llama.cpp cannot create it, or lays out its cache in another way than `prefill` has to write it.
     """
 
-    def __init__(self, model: Model, *, cells: int, sequences: int, tuning: Tuning = UNTUNED) -> None:
+    def __init__(
+        self, model: Model, *, cells: int, sequences: int, tuning: Tuning = UNTUNED, prefill: Prefill | None = None
+    ) -> None:
         self.cells, self.sequences = cells, sequences
+        self._prefill = prefill
         self.batch = tuning.alone + sequences  # beside the prompts there is room for a token of every answer
         self.outputs = min(self.batch, sequences + SPARE_OUTPUTS)
         self.forgets_parts = model.forgets_parts
@@ -121,6 +151,8 @@ class Context:
         self._memory = self._llama.llama_get_memory(self._context)
         self._make_batch()
         self._stop = _stoppable(self._llama, self._context)
+        self._rows: list[int] = []  # of each token of the last batch, the place of its logits in llama.cpp's
+        self._layout = self._find_layout(prefill) if prefill else None
 
     @property
     def stop(self) -> bool:
@@ -133,6 +165,61 @@ class Context:
 
     def read(self, parts: Sequence[Part]) -> None:
         """Append each part to its sequence. Raises `ContextFull`, `Stopped`, `DecodeFailed`."""
+        silent = [self._silent(part) for part in parts]
+        self._number_rows(parts, silent)
+        try:
+            for part, count in zip(parts, silent, strict=True):
+                if count:
+                    self._read_ahead(part, count)
+            self._decode([_after(part, count) for part, count in zip(parts, silent, strict=True)])
+        except (ContextFull, Stopped):
+            for part, count in zip(parts, silent, strict=True):
+                if count:
+                    self.cut(part.sequence, part.position)
+            raise
+
+    def _silent(self, part: Part) -> int:
+        """Return how many tokens of a part are read by `prefill`: those without logits, where they are enough."""
+        silent = len(part.tokens_n) - part.outputs
+        return silent if self._prefill and silent >= self._prefill.least else 0
+
+    def _number_rows(self, parts: Sequence[Part], silent: Sequence[int]) -> None:
+        self._rows, row = [], 0
+        for part, count in zip(parts, silent, strict=True):
+            rest = len(part.tokens_n) - count
+            self._rows += [-1] * count + list(range(row, row + rest))
+            row += rest
+
+    def _read_ahead(self, part: Part, count: int) -> None:
+        """Append the first tokens of a part to its sequence without llama.cpp."""
+        assert self._prefill and self._layout
+        past = self._layout.unpack(self.save(part.sequence)) if part.position else None
+        try:
+            fresh = self._prefill.read(part.tokens_n[:count], past, lambda: self.stop)
+        except PrefillStopped:
+            raise Stopped from None
+        # A state takes the place of all that its sequence holds, so it goes into a spare one and is shared from there.
+        if not self.restore(self.sequences, self._layout.pack(fresh, part.position)):
+            raise ContextFull
+        self._llama.llama_memory_seq_cp(self._memory, self.sequences, part.sequence, -1, -1)
+        self.cut(self.sequences, 0)
+
+    def _find_layout(self, prefill: Prefill) -> StateLayout:
+        """Read the layout of states off one of two tokens."""
+        try:
+            self._decode([Part(self.sequences, 0, np.zeros(2, np.int32), 1)])
+            layout = StateLayout.of(self.save(self.sequences), prefill.layers, prefill.width)
+        except (LayoutUnknown, DecodeFailed) as error:
+            self.close()
+            raise ModelLoadFailed(f"llama.cpp's cache cannot be written: {error}") from error
+        self.clear()
+        return layout
+
+    def _decode(self, parts: Sequence[Part]) -> None:
+        """Append each part to its sequence by llama.cpp. Raises `ContextFull`, `Stopped`, `DecodeFailed`."""
+        parts = [part for part in parts if len(part.tokens_n)]
+        if not parts:
+            return
         start = 0
         for part in parts:
             end = start + len(part.tokens_n)
@@ -156,7 +243,7 @@ class Context:
 
     def logits(self, row: int) -> FloatArray:
         """Return a view `(v,)` of the logits of one token of the last batch; the next `read` overwrites it."""
-        pointer = self._llama.llama_get_logits_ith(self._context, row)
+        pointer = self._llama.llama_get_logits_ith(self._context, self._rows[row])
         return np.ctypeslib.as_array(pointer, shape=(self._vocabulary_size,))
 
     def share(self, source: int, target: int, length: int) -> None:
@@ -189,8 +276,10 @@ class Context:
         return bool(n)
 
     def close(self) -> None:
-        """Free it. Do not use it any further."""
+        """Free it, and what reads prompts for it. Do not use it any further."""
         self._llama.llama_free(self._context)
+        if self._prefill:
+            self._prefill.close()
 
     def _parameters(self, tuning: Tuning) -> Any:
         parameters = self._llama.llama_context_default_params()
@@ -199,7 +288,7 @@ class Context:
         parameters.n_batch = self.batch
         if tuning.micro_batch == tuning.batch:  # the answers' tokens are not to make a second, small computation
             parameters.n_ubatch = self.batch
-        parameters.n_seq_max = self.sequences
+        parameters.n_seq_max = self.sequences + (self._prefill is not None)
         parameters.n_outputs_max = self.outputs
         parameters.kv_unified = True
         parameters.no_perf = True
@@ -224,6 +313,11 @@ class Context:
             ctypes.cast(self._places, ctypes.POINTER(integers)),
             self._outputs_b.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
         )
+
+
+def _after(part: Part, count: int) -> Part:
+    """Return a part without its first tokens."""
+    return part._replace(position=part.position + count, tokens_n=part.tokens_n[count:])
 
 
 def _stoppable(llama: Any, context: Any) -> Any:

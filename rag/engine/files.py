@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from rag.engine.context import ContextLike, State, TokenArray
+from rag.engine.context import ContextLike, TokenArray
+from rag.engine.layout import State
 from rag.engine.states import Match, PrefixIndex, key_of, tokens_of
 
 logger = logging.getLogger(__name__)

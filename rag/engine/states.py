@@ -10,7 +10,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from rag.engine.context import State, TokenArray
+from rag.engine.context import TokenArray
+from rag.engine.layout import State
 from rag.engine.owners import are_owned
 
 Key = bytes  # tokens, as `key_of` writes them
