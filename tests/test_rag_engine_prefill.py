@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 from gguf import GGUFWriter
 
+from benchmarks.prefill import measure
+from rag.datatypes import Chunk, Sampling, ScoredChunk, Span
 from rag.engine.context import Context, ContextFull, Part, PrefillStopped, Stopped
+from rag.engine.generator import LlamaGenerator
 from rag.engine.layout import Half, LayoutUnknown, StateLayout
 from rag.engine.native import bindings, load_model
 from rag.engine.prefill import Int8Prefill
 from rag.engine.weights import Weights
 from rag.errors import ModelLoadFailed
+from rag.prompt import load_prompt
 from rag.protocols import FloatArray
+from tests.conftest import located
 
 LAYERS, WIDE, SIZE, HEADS, GROUPS, INNER, TOKENS = 3, 256, 64, 4, 2, 384, 64
 KEYS = GROUPS * SIZE
@@ -212,6 +217,15 @@ def test_other_models_are_refused(tmp_path: Path, prefill: Int8Prefill) -> None:
         Int8Prefill(tmp_path / "cut.gguf")
 
 
+def test_the_benchmark_compares_the_two(plain: Context, context: Context, prefill: Int8Prefill) -> None:
+    layout = StateLayout(b"", prefill.layers, prefill.width)
+    row = measure({"llama.cpp": plain, "int8": context}, layout, IDS, 2)
+    assert row["tokens"] == len(IDS)
+    assert 0 < row["keys"] < 0.03 and 0 < row["values"] < 0.03
+    for name in ("llama.cpp", "int8"):
+        assert 0 < row[f"{name} least"] <= row[f"{name} median"] <= row[f"{name} most"]
+
+
 def test_weights_are_read_by_rows_and_whole(path: Path) -> None:
     weights = Weights(path)
     whole = weights.values("token_embd.weight").reshape(TOKENS, WIDE)
@@ -223,3 +237,23 @@ def test_weights_are_read_by_rows_and_whole(path: Path) -> None:
     with pytest.raises(ModelLoadFailed, match=r"does not say its qwen2\.none"):
         weights.whole("qwen2.none")
     weights.close()
+
+
+@pytest.mark.model
+def test_the_reader_finds_the_same_answers_as_likely(prefill: Int8Prefill) -> None:
+    del prefill
+    path, prompt = located("qwen2.5-coder-0.5b-reader").file, load_prompt("reader")
+    asked = {"Who built the mill?": "Anna Kerr", "In which year did it burn down?": "1921", "What was milled?": "rye"}
+    text = "The mill on the Arde was built by Anna Kerr in 1874. It milled rye until it burnt down in 1921. "
+    chunk = Chunk("m#0", "m", text * 3, Span(0, len(text) * 3), {"title": "The mill"})
+    found: list[list[list[list[float]]]] = []
+    for int8 in (False, True):
+        with closing(LlamaGenerator(path, context=1024, int8=int8)) as generator:
+            prompts = [prompt.messages(question, [ScoredChunk(chunk, 1.0)]) for question in asked]
+            found.append([generator.score(p, list(asked.values())) for p in prompts])
+            told = ["".join(piece.text for piece in generator.stream(p, Sampling(max_tokens=12))) for p in prompts]
+            assert all(answer in said for answer, said in zip(asked.values(), told, strict=True)), told
+    for plain, read in zip(*found, strict=True):
+        for one, other in zip(plain, read, strict=True):
+            assert one == pytest.approx(other, abs=1.5)
+    assert found[0] != found[1]  # or nothing was read in int8
