@@ -176,6 +176,27 @@ def test_what_does_not_fit_leaves_the_sequence_as_it_was(model: Any, prefill: In
         context.read([Part(1, 0, tokens_n[:40], 1)])
 
 
+def test_without_free_cells_in_a_row_llama_cpp_reads(
+    context: Context, plain: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cells between those of others take what llama.cpp reads, and no state: it wants them side by side."""
+    tokens_n = np.resize(IDS, 120)
+    for one in (context, plain):
+        for sequence in (0, 1):
+            one.read([Part(sequence, 0, tokens_n, 0)])
+        one.cut(0, 0)
+        one.read([Part(2, 0, tokens_n[:90], 0)])
+        one.cut(2, 70)
+        one.cut(1, 100)
+        one.read([Part(0, 0, tokens_n[:80], 1)])
+    assert error_of(context.logits(79), plain.logits(79)) < 0.05
+    monkeypatch.setattr(context, "restore", lambda sequence, state: False)
+    for one in (context, plain):
+        one.cut(0, 0)
+        one.read([Part(0, 0, tokens_n[:70], 1)])
+    assert error_of(context.logits(69), plain.logits(69)) < 0.005  # by llama.cpp itself
+
+
 def test_a_stop_is_heard_between_layers(context: Context, prefill: Int8Prefill) -> None:
     context.read([Part(0, 0, IDS[:20], 1)])
     before = context.save(0).tobytes()

@@ -165,44 +165,40 @@ class Context:
 
     def read(self, parts: Sequence[Part]) -> None:
         """Append each part to its sequence. Raises `ContextFull`, `Stopped`, `DecodeFailed`."""
-        silent = [self._silent(part) for part in parts]
-        self._number_rows(parts, silent)
+        ahead: list[int] = []
         try:
-            for part, count in zip(parts, silent, strict=True):
-                if count:
-                    self._read_ahead(part, count)
-            self._decode([_after(part, count) for part, count in zip(parts, silent, strict=True)])
+            for part in parts:
+                ahead.append(self._read_ahead(part))
+            rest = [_after(part, count) for part, count in zip(parts, ahead, strict=True)]
+            self._decode(rest)
         except (ContextFull, Stopped):
-            for part, count in zip(parts, silent, strict=True):
+            for part, count in zip(parts, ahead, strict=False):
                 if count:
                     self.cut(part.sequence, part.position)
             raise
+        self._rows = _rows(ahead, rest)
 
-    def _silent(self, part: Part) -> int:
-        """Return how many tokens of a part are read by `prefill`: those without logits, where they are enough."""
-        silent = len(part.tokens_n) - part.outputs
-        return silent if self._prefill and silent >= self._prefill.least else 0
+    def _read_ahead(self, part: Part) -> int:
+        """Append tokens of a part whose logits are not wanted without llama.cpp; return how many.
 
-    def _number_rows(self, parts: Sequence[Part], silent: Sequence[int]) -> None:
-        self._rows, row = [], 0
-        for part, count in zip(parts, silent, strict=True):
-            rest = len(part.tokens_n) - count
-            self._rows += [-1] * count + list(range(row, row + rest))
-            row += rest
-
-    def _read_ahead(self, part: Part, count: int) -> None:
-        """Append the first tokens of a part to its sequence without llama.cpp."""
-        assert self._prefill and self._layout
+        None where they are so few that llama.cpp is as fast, or where no cells in a row are free, which it does not
+        need. Raises `Stopped`.
+        """
+        count = len(part.tokens_n) - part.outputs
+        if self._prefill is None or self._layout is None or count < self._prefill.least:
+            return 0
         past = self._layout.unpack(self.save(part.sequence)) if part.position else None
         try:
             fresh = self._prefill.read(part.tokens_n[:count], past, lambda: self.stop)
         except PrefillStopped:
             raise Stopped from None
         # A state takes the place of all that its sequence holds, so it goes into a spare one and is shared from there.
-        if not self.restore(self.sequences, self._layout.pack(fresh, part.position)):
-            raise ContextFull
-        self._llama.llama_memory_seq_cp(self._memory, self.sequences, part.sequence, -1, -1)
-        self.cut(self.sequences, 0)
+        spare = self.sequences
+        if not self.restore(spare, self._layout.pack(fresh, part.position)):
+            return 0
+        self._llama.llama_memory_seq_cp(self._memory, spare, part.sequence, -1, -1)
+        self.cut(spare, 0)
+        return count
 
     def _find_layout(self, prefill: Prefill) -> StateLayout:
         """Read the layout of states off one of two tokens."""
@@ -318,6 +314,16 @@ class Context:
 def _after(part: Part, count: int) -> Part:
     """Return a part without its first tokens."""
     return part._replace(position=part.position + count, tokens_n=part.tokens_n[count:])
+
+
+def _rows(ahead: Sequence[int], rest: Sequence[Part]) -> list[int]:
+    """Return for each token of a batch its place among those that llama.cpp read, -1 where it did not."""
+    rows, start = [], 0
+    for count, part in zip(ahead, rest, strict=True):
+        end = start + len(part.tokens_n)
+        rows += [-1] * count + list(range(start, end))
+        start = end
+    return rows
 
 
 def _stoppable(llama: Any, context: Any) -> Any:
