@@ -24,7 +24,7 @@ from rag.console import out
 from rag.engine.context import Context, Part, TokenArray
 from rag.engine.layout import StateLayout
 from rag.engine.native import Model
-from rag.engine.prefill import Int8Prefill
+from rag.engine.prefill import open_prefill
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = ROOT / "README.md"
@@ -40,7 +40,7 @@ def main() -> None:
     args = parser.parse_args()
     weights = find_weights(load_settings(None, {"generator": {"model": args.model}} if args.model else {}))
     model = Model(weights.path, extra_buffers=weights.repacked)
-    prefill = Int8Prefill(weights.path)
+    prefill = open_prefill(weights.path)
     most = max(args.tokens)
     tokens_n = np.array(model.vocabulary.tokens(TEXT.read_text(encoding="utf-8"))[:most], np.int32)
     rows = []

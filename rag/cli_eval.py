@@ -267,7 +267,8 @@ def _model_identity(settings: Settings, store: ModelStore) -> str:
     parts = (machine["cpu"], machine["cores"], machine["versions"].get("llama-cpp-python"), wanted.threads)
     usual = GeneratorSettings()
     speed = [f"{key}={getattr(wanted, key)}" for key in _OF_SPEED if getattr(wanted, key) != getattr(usual, key)]
-    return _short(_weights(settings, store), *map(str, parts), *speed)
+    # Whether prompts are read in int8 is decided by the machine where it is not forbidden: those before did not know it.
+    return _short(_weights(settings, store), *map(str, parts), *speed, *(["int8"] if wanted.int8 else []))
 
 
 def _weights(settings: Settings, store: ModelStore) -> str:

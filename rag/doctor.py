@@ -132,8 +132,10 @@ def _cascade(settings: Settings, store: ModelStore) -> Finding:
 
 def _generator(settings: Settings, store: ModelStore) -> Finding:
     file = generator_file(settings, store)
-    if not look(file, store.directory / "probes.json").crashes:
-        return Finding("generator", "ok", f"{settings.generator.model} loads and runs")
+    found = look(file, store.directory / "probes.json")
+    if not found.crashes:
+        read = "in int8" if found.int8 and settings.generator.int8 else "by llama.cpp"
+        return Finding("generator", "ok", f"{settings.generator.model} loads and runs; prompts are read {read}")
     return Finding(
         "generator",
         "warning",

@@ -1,5 +1,6 @@
 """Prompts read in int8 beside llama.cpp's own reading, over a small Qwen2 model of random weights."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,12 +16,13 @@ from rag.engine.context import Context, ContextFull, Part, PrefillStopped, Stopp
 from rag.engine.generator import LlamaGenerator
 from rag.engine.layout import Half, LayoutUnknown, StateLayout
 from rag.engine.native import bindings, load_model
-from rag.engine.prefill import Int8Prefill
+from rag.engine.prefill import Int8Prefill, open_prefill
 from rag.engine.weights import Weights
 from rag.errors import ModelLoadFailed
 from rag.prompt import load_prompt
 from rag.protocols import FloatArray
 from tests.conftest import located
+from tests.engine_fakes import until
 
 LAYERS, WIDE, SIZE, HEADS, GROUPS, INNER, TOKENS = 3, 256, 64, 4, 2, 384, 64
 KEYS = GROUPS * SIZE
@@ -99,7 +101,7 @@ def model(path: Path) -> Iterator[Any]:
 @pytest.fixture
 def prefill(path: Path) -> Int8Prefill:
     try:
-        return Int8Prefill(path)
+        return open_prefill(path)
     except ModelLoadFailed as error:
         pytest.skip(error.message)
 
@@ -209,6 +211,28 @@ def test_a_stop_is_heard_between_layers(context: Context, prefill: Int8Prefill) 
     context.stop = False
     assert context.save(0).tobytes() == before
     context.read([Part(0, 20, IDS[20:], 1)])
+
+
+def test_llama_cpp_reads_until_the_weights_are_made(
+    model: Any, path: Path, prefill: Int8Prefill, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, asked = threading.Event(), []
+    load, read = Int8Prefill.load, Int8Prefill.read
+    monkeypatch.setattr(Int8Prefill, "load", lambda self: (made.wait(), load(self)))
+    monkeypatch.setattr(Int8Prefill, "read", lambda *args: (asked.append(1), read(*args))[1])
+    with closing(Context(model, cells=256, sequences=1, prefill=open_prefill(path, later=True))) as context:
+        context.read([Part(0, 0, IDS, 1)])
+        assert not asked
+        made.set()
+        until(lambda: context._prefill.least == prefill.least)  # type: ignore[union-attr]
+        context.clear()
+        context.read([Part(0, 0, IDS, 1)])
+        assert asked
+    monkeypatch.setattr(Int8Prefill, "load", lambda self: (_ for _ in ()).throw(MemoryError("no room")))
+    with closing(Context(model, cells=256, sequences=1, prefill=open_prefill(path, later=True))) as context:
+        context.read([Part(0, 0, IDS, 1)])
+    assert "prompts are not read in int8: no room" in caplog.text
+    assert len(asked) == 1
 
 
 def test_a_layout_that_is_not_known_is_refused(plain: Context) -> None:

@@ -14,7 +14,7 @@ from rag.datatypes import Message
 from rag.engine.context import Context, ContextFull, ContextLike, DecodeFailed, Part, TokenArray
 from rag.engine.files import PrefixFiles, identity_of
 from rag.engine.native import Model
-from rag.engine.prefill import Int8Prefill
+from rag.engine.prefill import open_prefill
 from rag.engine.prefix import WORTH_SAVING, repeatable
 from rag.engine.states import key_of, shared_length
 from rag.errors import InvalidRequest, ModelLoadFailed, Unavailable
@@ -131,7 +131,7 @@ def open_ahead(
     tuning = tuning.model_copy(update={"threads": threads}) if threads else tuning
     model = Model(path, extra_buffers=extra_buffers)
     try:
-        prefill = Int8Prefill(path, tuning.threads) if int8 else None
+        prefill = open_prefill(path, tuning.threads) if int8 else None
         native = Context(model, cells=context, sequences=1, tuning=tuning, prefill=prefill)
     except BaseException:
         model.close()

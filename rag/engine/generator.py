@@ -13,7 +13,7 @@ from rag.engine.grammar import Grammar
 from rag.engine.lookup import Lookup, LookupCounters
 from rag.engine.native import Model
 from rag.engine.owners import Owners
-from rag.engine.prefill import Int8Prefill
+from rag.engine.prefill import open_prefill
 from rag.engine.prefix import Prefixes, everybodys, repeatable
 from rag.engine.sampling import Writer
 from rag.engine.scheduler import Scheduler
@@ -42,9 +42,9 @@ class LlamaGenerator:
     those of this build and of this file, by its size, time and beginning.
 
     `tuning` says how llama.cpp is to run the model; `threads` other than 0 goes before it. `extra_buffers=False` gives
-    up llama.cpp's repacked weights; with `int8` prompts are read by `rag.engine.prefill`. Raises `ModelLoadFailed`
-    where llama.cpp refuses the file or the prefill the model; a native crash cannot be caught here, so `rag.probe`
-    tries an unknown file in a child process first.
+    up llama.cpp's repacked weights. With `int8` prompts are read by `rag.engine.prefill`, with `int8_later` not before
+    its weights are made. Raises `ModelLoadFailed` where llama.cpp refuses the file or the prefill the model; a native
+    crash cannot be caught here, so `rag.probe` tries an unknown file in a child process first.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class LlamaGenerator:
         folder_bytes: int = 0,
         build: str = "",
         int8: bool = False,
+        int8_later: bool = False,
     ) -> None:
         self.path = path
         self.context = context
@@ -74,7 +75,7 @@ class LlamaGenerator:
                 cells=context + (sequences - 1) * context // 4,
                 sequences=numbers,
                 tuning=self.tuning,
-                prefill=Int8Prefill(path, self.tuning.threads) if int8 else None,
+                prefill=open_prefill(path, self.tuning.threads, later=int8_later) if int8 else None,
             )
         except BaseException:
             self._model.close()

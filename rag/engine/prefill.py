@@ -7,8 +7,11 @@ prompt itself. Weights have one scale for each output channel, activations one f
 a token's numbers do not depend on what it is read beside. Smoothing between the two gained nothing (docs/lab.md).
 """
 
+import logging
 import math
 import os
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +22,8 @@ from rag.engine.layout import Half
 from rag.engine.native import available_cores
 from rag.engine.weights import Weights
 from rag.errors import ModelLoadFailed
+
+logger = logging.getLogger(__name__)
 
 Tensor = Any  # torch.Tensor; torch takes seconds to import, and is imported only where prompts are read in int8
 ARCHITECTURE = "qwen2"
@@ -48,29 +53,46 @@ class _Layer(NamedTuple):
 class Int8Prefill:
     """A Qwen2 model's layers in int8, a byte a weight, of a GGUF file that llama.cpp has loaded. Implements `Prefill`.
 
-    Raises `ModelLoadFailed` where torch lacks what it takes, or the file holds another architecture. Not safe between
-    threads.
+    They are made by `load`, or in a thread by `load_behind`; before that `least` lets llama.cpp read everything. Raises
+    `ModelLoadFailed` where the file holds another architecture. `read` is for one thread.
     """
 
     def __init__(self, path: Path, threads: int = 0) -> None:
-        torch = self._torch = _torch()
-        torch.set_num_threads(threads or available_cores())
         weights = self._weights = Weights(path)
         if weights.text("general.architecture") != ARCHITECTURE:
             raise ModelLoadFailed(f"only {ARCHITECTURE} models are read in int8")
-        self.least = _LEAST
+        self._threads = threads or available_cores()
+        self._thread: threading.Thread | None = None
+        self.least = sys.maxsize
         self.layers = weights.whole("qwen2.block_count")
-        self._heads, self._groups = (
-            weights.whole(f"qwen2.attention.{name}") for name in ("head_count", "head_count_kv")
-        )
+        self._heads = weights.whole("qwen2.attention.head_count")
+        self._groups = weights.whole("qwen2.attention.head_count_kv")
         self._wide = weights.whole("qwen2.embedding_length")
+        self._inner = weights.whole("qwen2.feed_forward_length")
         self._size = self._wide // self._heads
         self.width = self._groups * self._size
         self._epsilon = weights.number("qwen2.attention.layer_norm_rms_epsilon")
-        turns = torch.arange(0, self._size, 2).float() / self._size
-        self._frequencies = 1.0 / weights.number("qwen2.rope.freq_base") ** turns
-        with torch.inference_mode(), ThreadPoolExecutor(threads or available_cores()) as pool:
+        self._base = weights.number("qwen2.rope.freq_base")
+
+    def load(self) -> None:
+        """Make the layers. Raises `ModelLoadFailed` where torch or the processor lacks what they take."""
+        torch = self._torch = _torch()
+        torch.set_num_threads(self._threads)
+        self._frequencies = 1.0 / self._base ** (torch.arange(0, self._size, 2).float() / self._size)
+        with torch.inference_mode(), ThreadPoolExecutor(self._threads) as pool:
             self._layers = list(pool.map(self._layer, range(self.layers)))
+        self.least = _LEAST
+
+    def load_behind(self) -> None:
+        """Make the layers in a thread; where that fails, llama.cpp goes on reading, and the log says why."""
+        self._thread = threading.Thread(target=self._load_or_log, name="smallhold-int8", daemon=True)
+        self._thread.start()
+
+    def _load_or_log(self) -> None:
+        try:
+            self.load()
+        except (ModelLoadFailed, MemoryError, RuntimeError) as error:
+            logger.warning("prompts are not read in int8: %s", error)
 
     def read(self, tokens_n: TokenArray, past: Half | None, stopped: Callable[[], bool]) -> Half:
         """Return keys and values `(2, layers, n, width)` of tokens that come after those of `past`, if any.
@@ -108,9 +130,12 @@ class Int8Prefill:
         return fresh
 
     def close(self) -> None:
-        """Free it. Do not use it any further."""
-        self._weights.close()
+        """Free it, once it is made. Do not use it any further."""
+        if self._thread is not None:
+            self._thread.join()
+        self.least = sys.maxsize
         self._layers = []
+        self._weights.close()
 
     def _attend(self, q_hns: Tensor, read_2nw: Tensor, seen: Tensor | None) -> Tensor:
         heads = read_2nw.float().view(2, -1, self._groups, self._size).transpose(1, 2)
@@ -147,7 +172,7 @@ class Int8Prefill:
 
     def _product(self, number: int, names: tuple[str, ...]) -> _Product:
         torch = self._torch
-        wide = self._weights.whole("qwen2.feed_forward_length") if names == ("ffn_down",) else self._wide
+        wide = self._inner if names == ("ffn_down",) else self._wide
         matrix = torch.cat([self._vector(number, f"{name}.weight").view(-1, wide) for name in names])
         scale = matrix.abs().amax(1).clamp_min_(1e-12).div_(127)
         packed = torch.ops.onednn.qlinear_prepack(matrix.div_(scale[:, None]).round_().to(torch.int8), None)
@@ -158,6 +183,16 @@ class Int8Prefill:
     def _vector(self, number: int, name: str) -> Tensor:
         values = self._weights.values(f"blk.{number}.{name}")
         return self._torch.from_numpy(values if values.flags.writeable else values.copy())
+
+
+def open_prefill(path: Path, threads: int = 0, *, later: bool = False) -> Int8Prefill:
+    """Return the prefill of a model, its layers made, or with `later` being made in a thread."""
+    prefill = Int8Prefill(path, threads)
+    if later:
+        prefill.load_behind()
+    else:
+        prefill.load()
+    return prefill
 
 
 def _multiply(torch: Any, x_ni: Tensor, product: _Product) -> Tensor:

@@ -183,8 +183,8 @@ class Worker:
 
 
 def load_llama(options: Mapping[str, Any]) -> ServedModel:
-    """Load the model that the options of the command line describe."""
-    return LlamaGenerator(**unpack_options(options))
+    """Load the model that the options of the command line describe. It answers before its int8 weights are made."""
+    return LlamaGenerator(**unpack_options(options), int8_later=True)
 
 
 def main(load: Callable[[Mapping[str, Any]], ServedModel] = load_llama, *, beat: float = BEAT_SECONDS) -> None:
