@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections import Counter
 from itertools import islice
 
@@ -12,6 +13,7 @@ from rag.errors import UnreadableDocument
 
 _DELIMITERS = ",;\t|"
 _NONE = "\x1f"  # stands in no text: `printable` drops it
+_SAID = re.compile(r'"?sep=([^\w\s"]|\t)"?\n')  # the first line, for Excel alone
 _SAMPLE_ROWS = 50
 _SAMPLE = 50_000  # characters
 _FIELD = 10_000_000  # characters of one cell
@@ -20,10 +22,12 @@ _FIELD = 10_000_000  # characters of one cell
 def parse_csv(content: bytes, name: str) -> Parsed:
     """Return the table of a CSV file, its first row taken for the head. Raises `UnreadableDocument`."""
     text = printable(decode(content))  # every line ends with \n now, and what else ends lines stands in cells
+    said = _SAID.match(text)
+    text = text[said.end() :] if said else text
     csv.field_size_limit(_FIELD)
     rows, cells = [], 0
     try:
-        for row in csv.reader(io.StringIO(text, newline="\n"), delimiter=_delimiter(text)):
+        for row in csv.reader(io.StringIO(text, newline="\n"), delimiter=said[1] if said else _delimiter(text)):
             cells += max(1, len(row))
             check_cells(cells)
             rows.append(row)

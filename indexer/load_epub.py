@@ -2,6 +2,7 @@
 
 import io
 import posixpath
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from urllib.parse import unquote, urlsplit
@@ -13,6 +14,7 @@ from indexer.package import DAMAGED_ZIP, check_sizes, refuse_document_type, xml_
 from indexer.parsed import Parsed, readable_stem, sensible_title
 from rag.errors import UnreadableDocument
 
+_DAY = re.compile(r"\d{4}-\d\d-\d\d(?!\d)")
 _CONTAINER = "META-INF/container.xml"
 _ENCRYPTION = "META-INF/encryption.xml"
 _TEXT = (".xhtml", ".html", ".htm", ".xml", ".opf")
@@ -25,18 +27,19 @@ def parse_epub(content: bytes, name: str) -> Parsed:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             infos = archive.infolist()
             check_sizes(infos, [info for info in infos if info.filename.lower().endswith(_TEXT)], "EPUB")
-            title, pages = _book(archive)
+            title, day, pages = _book(archive)
     except DAMAGED_ZIP as error:
         raise UnreadableDocument("not an EPUB file: damaged zip archive") from error
     except expat.ExpatError as error:
         raise UnreadableDocument(f"damaged EPUB: its XML is not well formed ({error})") from error
     chapters = [html_to_markdown(decode_html(page), name, "epub") for page in pages]
     text = "\n\n".join(chapter.text for chapter in chapters if chapter.text)
-    return Parsed(text, sensible_title(title, name) or readable_stem(name), {"format": "epub"})
+    known = {"format": "epub"} | ({"date": day} if day else {})
+    return Parsed(text, sensible_title(title, name) or readable_stem(name), known)
 
 
-def _book(archive: zipfile.ZipFile) -> tuple[str, list[bytes]]:
-    """The book's title and its pages, in the order of the spine."""
+def _book(archive: zipfile.ZipFile) -> tuple[str, str, list[bytes]]:
+    """The book's title, the day of its last change or else of its publication, and its pages as the spine has them."""
     names = set(archive.namelist())
     if _CONTAINER not in names:
         raise UnreadableDocument("not an EPUB file: a zip archive without a book in it")
@@ -53,7 +56,9 @@ def _book(archive: zipfile.ZipFile) -> tuple[str, list[bytes]]:
         if page in names:
             pages.append(archive.read(page))
     title = next((found.text or "" for found in _all(root, "title")), "")
-    return title, pages
+    changed = [meta.text or "" for meta in _all(root, "meta") if meta.get("property") == "dcterms:modified"]
+    days = (text.strip() for text in (*changed, *(found.text or "" for found in _all(root, "date"))))
+    return title, next((text[:10] for text in days if _DAY.match(text)), ""), pages
 
 
 def _spine(root: Element, folder: str) -> Iterator[str]:

@@ -14,8 +14,9 @@ from bs4.dammit import EncodingDetector
 from bs4.element import PreformattedString
 from markdownify import ATX, MarkdownConverter
 
-from indexer.load_text import decode_as, decode_bom
+from indexer.load_text import decode_as, decode_bom, decode_nearly
 from indexer.parsed import Parsed, printable, readable_stem, sensible_title
+from indexer.tables import in_blocks
 from rag.errors import UnreadableDocument
 
 _XML_DECLARATION = re.compile(r"^\s*<\?xml[^>]*>")
@@ -34,6 +35,8 @@ _DATE_NAMES = (
     *("article:modified_time", "og:updated_time", "dcterms.modified", "last-modified"),
     *("article:published_time", "dcterms.date", "dc.date", "date"),
 )
+_DIGIT_LAST = re.compile(r"\d\Z")
+_EXPONENT = re.compile(r"[+\-−–]?\d+(?:[.,/]\d+)?")
 _DATE = re.compile(r"^\s*\d{4}-\d{2}-\d{2}(?!\d)")
 # Content of fewer characters was probably cut by mistake, if the page's body holds twice as many.
 _NEARLY_EMPTY = 200
@@ -54,6 +57,18 @@ class _Converter(MarkdownConverter):
         del el, text
         return " " if "_inline" in parent_tags else "\n"
 
+    def convert_sup(self, el: Any, text: str, parent_tags: Any) -> str:
+        """A number that is raised behind a number is its exponent: 10^6, and not 106."""
+        del parent_tags
+        before = el.previous_sibling
+        raised = isinstance(before, str) and _DIGIT_LAST.search(before) and _EXPONENT.fullmatch(text.strip())
+        return f"^{text.strip()}" if raised else text
+
+    def convert_table(self, el: Any, text: str, parent_tags: Any) -> str:
+        """A long table is written in blocks, each under its head."""
+        del el, parent_tags
+        return f"\n\n{in_blocks(text.strip())}\n\n"
+
 
 def parse_html(content: bytes, name: str) -> Parsed:
     """Return the content of an HTML page as Markdown. Raises `UnreadableDocument` where it is no text."""
@@ -71,6 +86,7 @@ def html_to_markdown(html: str, name: str, source: str) -> Parsed:
         if _length(body) < _NEARLY_EMPTY and whole > 2 * _length(body):
             body = _parse(html).body or soup  # all of it: nearly nothing was left
     _unwrap_layout_tables(body)
+    _begin_with_rows(body)
     _repeat_spanning_cells(body)
     found = {"format": source}
     if source == "html" and (day := _date(soup)):
@@ -94,10 +110,12 @@ def decode_html(content: bytes) -> str:
     declared = EncodingDetector.find_declared_encoding(content, is_html=True)
     if declared and declared.lower().startswith("utf-16"):
         declared = None  # no bytes that spell out a declaration are UTF-16; browsers take UTF-8
-    for encoding in filter(None, (declared, "utf-8", "cp1252")):
-        text = decode_as(content, encoding)
-        if text is not None and "\0" not in text:
-            return text
+    likely = list(filter(None, (declared, "utf-8")))
+    for decoded, encodings in ((decode_as, likely), (decode_nearly, likely), (decode_as, ["cp1252"])):
+        for encoding in encodings:
+            text = decoded(content, encoding)
+            if text is not None and "\0" not in text:
+                return text
     raise UnreadableDocument("not an HTML file: binary data, or an unknown encoding")
 
 
@@ -147,6 +165,17 @@ def _unwrap_layout_tables(body: Tag) -> None:
             parts = table.find_all(["tr", "td", "th", "caption", "thead", "tbody", "tfoot"])
             for part in [table, *(part for part in parts if part.find_parent("table") is table)]:
                 part.name = "div"
+
+
+def _begin_with_rows(body: Tag) -> None:
+    """Take captions and columns out of tables: markdownify takes what comes first for the head."""
+    for tag in body.find_all(["caption", "colgroup", "col"]):
+        table = tag.find_parent("table")
+        if tag.name == "caption" and table is not None:
+            tag.name = "p"
+            table.insert_before(tag)
+        elif tag.name != "caption":
+            tag.unwrap()  # where its end was left out, rows may stand in it
 
 
 def _rows(table: Tag) -> Iterator[list[Tag]]:

@@ -30,6 +30,7 @@ _LINE_BREAKS = (0x0A, 0x0D)
 _GLYPHS = str.maketrans(
     {"\xa0": " ", "\xad": "", "ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
 )
+_DATE = re.compile(r"(?:D:)?(\d{4})(\d\d)(\d\d)")  # ISO 32000-1, 7.9.4
 _NO_TITLE = re.compile(r"(?i)(?:(?:table of )?contents|abstract|introduction)$|\d+(?:\.\d+)*\.? |.*://")
 
 
@@ -79,11 +80,13 @@ def parse_pdf(content: bytes, name: str, ocr: PageReader | None = None) -> Parse
             check_pages(len(pdf))
             found = _read_pages(pdf, ocr)
             title = sensible_title(pdf.get_metadata_value("Title"), name)
+            day = _day(pdf)
     except pypdfium2.PdfiumError as error:
         raise UnreadableDocument(_reason(error)) from error
     if not any(found.lines):
         raise UnreadableDocument(_why_no_text(found, ocr))
-    return assembled(found, name, "pdf", ocr.trouble if ocr else "", title)
+    parsed = assembled(found, name, "pdf", ocr.trouble if ocr else "", title)
+    return replace(parsed, metadata={**parsed.metadata, "date": day}) if day else parsed
 
 
 def assembled(found: Pages, name: str, kind: str, trouble: str, title: str = "") -> Parsed:
@@ -106,6 +109,12 @@ def check_pages(count: int) -> None:
     """Raise `UnreadableDocument` where a file has too many pages."""
     if count > PDF_PAGES:
         raise UnreadableDocument(f"too long: {count} pages, the limit is {PDF_PAGES}")
+
+
+def _day(pdf: Any) -> str:
+    """When the file was changed or made, by its own words, "" where it says no such thing."""
+    said = (_DATE.match(pdf.get_metadata_value(name)) for name in ("ModDate", "CreationDate"))
+    return next(("-".join(found.groups()) for found in said if found), "")
 
 
 def _reason(error: Any) -> str:

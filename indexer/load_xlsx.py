@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from indexer.outline import plain_title
-from indexer.package import core_title, office_parts
+from indexer.package import core_date, core_title, office_parts
 from indexer.parsed import Parsed, join_pages, printable, readable_stem
 from indexer.tables import check_cells, markdown_table
 
@@ -34,7 +34,8 @@ def parse_xlsx(content: bytes, name: str) -> Parsed:
             rows.append([_text(cell) for cell in row])
         sheets.append(printable(_sheet(str(sheet.title), rows)))
     text, offsets = join_pages(sheets)
-    return Parsed(text, core_title(parts, name) or readable_stem(name), {"format": "xlsx", "pages": offsets})
+    known = {"format": "xlsx", "pages": offsets, **core_date(content, parts)}
+    return Parsed(text, core_title(parts, name) or readable_stem(name), known)
 
 
 def _rezipped(parts: Mapping[str, bytes]) -> io.BytesIO:

@@ -1,5 +1,6 @@
 """Rows of cells to Markdown tables that stay readable when they are cut into passages."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from rag.errors import UnreadableDocument
@@ -8,6 +9,7 @@ from rag.errors import UnreadableDocument
 # with the head above it, so that every passage of a long table says what its columns are.
 BLOCK_CHARACTERS = 700
 _FEWEST_ROWS = 4  # of a block: rows as wide as the head must not double the text
+_RULE = re.compile(r"^(\| ---(?: \| ---)* \|)$", re.MULTILINE)
 CELLS = 5_000_000  # of one file, empty ones included
 
 
@@ -24,6 +26,17 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     check_cells(width * len(lines))
     head, *body = [[*row[:width], *[""] * (width - len(row))] for row in lines]
     return "\n\n".join(_blocks(_line(head), _line(["---"] * width), [_line(row) for row in body]))
+
+
+def in_blocks(table: str) -> str:
+    """Return a Markdown table in blocks like those of `markdown_table`; as it is where it has no head of its own."""
+    before, rule, body = _RULE.split(table, maxsplit=1) if len(_RULE.findall(table)) == 1 else ("", "", table)
+    above, _, head = before.strip("\n").rpartition("\n")
+    rows = body.strip("\n").split("\n")
+    if not head.startswith("|") or not all(row.startswith("|") for row in rows):
+        return table
+    blocks = "\n\n".join(_blocks(head, rule, rows))
+    return f"{above}\n{blocks}" if above else blocks
 
 
 def check_cells(count: int) -> None:

@@ -7,6 +7,7 @@ import random
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date
+from email import message_from_bytes, policy
 from email.message import EmailMessage
 from hashlib import sha256
 from pathlib import Path
@@ -100,6 +101,11 @@ def test_csv_delimiters(content: str) -> None:
     )
 
 
+def test_csv_with_a_line_for_excel() -> None:
+    assert parse_csv(b"sep=;\r\na;b\r\n1,5;2\r\n", "a.csv").text == "| a | b |\n| --- | --- |\n| 1,5 | 2 |"
+    assert parse_csv(b"sep=x\n1\n", "a.csv").text.startswith("| sep=x |")
+
+
 def test_csv_quotes_and_single_columns() -> None:
     assert parse_csv(b'a,b\n"x, ""y""\nz",2\n', "a.csv").text == '| a | b |\n| --- | --- |\n| x, "y" z | 2 |'
     assert parse_csv(b"Sentence\none; two\nthree\nfour", "a.csv").text.endswith("| three |\n| four |")
@@ -137,7 +143,7 @@ def test_xlsx_sheets_are_headings_and_pages() -> None:
         "| 2024-03-01 | 12.5% | 12.5 | TRUE |\n\nA remark"
     )
     assert parsed.text == f"{first}\n\n## People\n\n| Name | Age |\n| --- | --- |\n| Ines | 41 |"
-    assert parsed.metadata == {"format": "xlsx", "pages": f"0,{len(first) + 2}"}
+    assert parsed.metadata == {"format": "xlsx", "pages": f"0,{len(first) + 2}", "date": parsed.metadata["date"]}
     assert parsed.title == "book 1"
 
 
@@ -192,7 +198,7 @@ CHART = f"""<c:chartSpace xmlns:c="http://schemas.openxmlformats.org/drawingml/2
 <c:rich><a:p><a:r><a:t>Catch</a:t></a:r></a:p></c:rich></c:tx></c:title><c:plotArea><c:barChart><c:ser><c:tx><c:strRef>
 <c:strCache><c:pt idx="0"><c:v>Tons</c:v></c:pt></c:strCache></c:strRef></c:tx><c:cat><c:strRef><c:strCache>
 <c:pt idx="0"><c:v>2023</c:v></c:pt></c:strCache></c:strRef></c:cat>
-<c:val><c:numRef><c:numCache><c:pt idx="0"><c:v>7</c:v></c:pt>
+<c:val><c:numRef><c:numCache><c:pt idx="0"><c:v>4.4000000000000004</c:v></c:pt>
 </c:numCache></c:numRef></c:val></c:ser></c:barChart></c:plotArea></c:chart></c:chartSpace>"""
 
 
@@ -231,7 +237,7 @@ def test_pptx_slides_are_headings_and_pages() -> None:
     first = "## Slip & sand\n\n- Point\n  - Sub\n\nNotes: Speak slowly"
     assert parsed.text == (
         f"{first}\n\n## Slide 2\n\nno title here\n\n| Town | People |\n| --- | --- |\n| Town | People |\n\n"
-        "Catch\n\n|  | Tons |\n| --- | --- |\n| 2023 | 7 |\n\nin a group"
+        "Catch\n\n|  | Tons |\n| --- | --- |\n| 2023 | 4.4 |\n\nin a group"
     )
     assert parsed.metadata == {"format": "pptx", "pages": f"0,{len(first) + 2}"}
     assert parsed.title == "Slip & sand"
@@ -259,10 +265,40 @@ def test_charts_in_a_docx_become_tables() -> None:
     chart = f"<w:p><w:r><w:t>Before</w:t>{shown}</w:r></w:p><w:p><w:r><w:t>After</w:t></w:r></w:p>"
     parts = {"word/_rels/document.xml.rels": links(r5=("chart", "charts/chart1.xml")), "word/charts/chart1.xml": CHART}
     text = parse_docx(docx(chart, parts), "a.docx").text
-    assert text == "Before\n\nCatch\n\n|  | Tons |\n| --- | --- |\n| 2023 | 7 |\n\nAfter"
+    assert text == "Before\n\nCatch\n\n|  | Tons |\n| --- | --- |\n| 2023 | 4.4 |\n\nAfter"
 
 
 # --- EPUB
+
+
+def core(**days: str) -> str:
+    dates = "".join(f"<t:{name}>{day}T10:00:00Z</t:{name}>" for name, day in days.items())
+    return f'<cp:coreProperties xmlns:cp="x" xmlns:t="http://purl.org/dc/terms/">{dates}</cp:coreProperties>'
+
+
+def test_an_office_file_is_of_the_day_of_its_last_change() -> None:
+    def date(properties: str, packed: tuple[int, int, int] = (1980, 1, 1)) -> str | None:
+        out = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(pptx())) as old, zipfile.ZipFile(out, "w") as archive:
+            for name in old.namelist():
+                archive.writestr(zipfile.ZipInfo(name, (*packed, 0, 0, 0)), old.read(name))
+            archive.writestr(zipfile.ZipInfo("docProps/core.xml"), properties)
+        return parse_pptx(out.getvalue(), "a.pptx").metadata.get("date")
+
+    assert date(core(created="2020-01-01", modified="2024-03-01")) == "2024-03-01"
+    assert date(core(created="2020-01-01")) == "2020-01-01"
+    assert date(core()) is None
+    assert date(core(modified="2013-12-23"), (2025, 4, 5)) == "2025-04-05"  # a template's, filled in later
+
+
+def test_a_slide_whose_title_is_a_paragraph_loses_nothing_of_it() -> None:
+    long = "The Moot agreed that " + "the slip be cleared of sand, " * 10 + "in May."
+    parts = {"ppt/presentation.xml": f'<p:presentation {_P} {_R}><p:sldId r:id="r1"/></p:presentation>'}
+    parts["ppt/_rels/presentation.xml.rels"] = links(r1=("slide", "slides/slide1.xml"))
+    parts["ppt/slides/slide1.xml"] = slide(shape((0, long), placeholder="title"))
+    text = parse_pptx(zipped(parts), "a.pptx").text
+    assert text.startswith("## The Moot agreed")
+    assert text.endswith(f"…\n\n{long}")
 
 
 def epub(
@@ -281,6 +317,17 @@ def epub(
 
 def test_epub_chapters_come_in_reading_order() -> None:
     assert parse_epub(epub(), "x.epub") == Parsed("# Preface\n\n# One\n\nText & more", "A Book", {"format": "epub"})
+
+
+def test_a_book_is_of_the_day_that_it_says() -> None:
+    def date(metadata: str) -> str | None:
+        opf = f"<package><metadata>{metadata}</metadata><manifest/><spine/></package>"
+        return parse_epub(epub(extra={"OPS/book.opf": opf}), "x.epub").metadata.get("date")
+
+    published = "<date> 1913-05-01 </date>"
+    assert date(f'{published}<meta property="dcterms:modified">2020-02-03T10:00:00Z</meta>') == "2020-02-03"
+    assert date(published) == "1913-05-01"
+    assert date("<date>1913</date>") is None
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
@@ -390,6 +437,36 @@ def test_a_mail_is_of_the_day_on_which_it_was_sent() -> None:
     assert metadata("Fri, 1 Mar 2024 23:30:00 +0200") == {"format": "eml", "date": "2024-03-01"}
     assert metadata("yesterday") == {"format": "eml"}
     assert metadata("") == {"format": "eml"}
+
+
+def test_eml_whose_plain_text_says_nothing_is_its_html() -> None:
+    message = mail()
+    message.set_content(" \n\n")
+    message.add_alternative("<p>The news.</p>", subtype="html")
+    assert parse_eml(message.as_bytes(), "a.eml").text.endswith("\n\nThe news.")
+
+
+def test_eml_texts_around_a_picture_and_what_is_attached_deeper() -> None:
+    """As Apple's program writes them: the HTML as a mixture of texts, pictures and files, beside plain text or not."""
+    message = mail()
+    message.make_mixed()
+    picture = b"Content-Type: image/png; name=a.png\nContent-ID: <1>\n\nx"
+    below = b"Content-Type: text/plain; charset=utf-8\n\nAnd 26,300 crowns \xe2\x80\x93 below it.\n"
+    patch = b"Content-Type: text/plain; name=p.diff\nContent-Disposition: inline\n\n+1\n"
+    sheet = b"Content-Type: application/pdf; name=offer.pdf\nContent-Disposition: attachment\n\nx"
+    for part in (b"Content-Type: text/plain\n\nSee the plan.\n", picture, below, patch):
+        message.attach(message_from_bytes(part, policy=policy.default))
+    assert parse_eml(message.as_bytes(), "a.eml").text == (
+        "From: Ines <i@example.org>\nSubject: Dredging — costs\nAttached: p.diff\n\n"
+        "See the plan.\n\nAnd 26,300 crowns – below it."
+    )
+    message, mixed = mail(), EmailMessage()
+    mixed.make_mixed()
+    for part in (b"Content-Type: text/html\n\n<p>one</p>", sheet, b"Content-Type: text/html\n\n<p>two</p>"):
+        mixed.attach(message_from_bytes(part, policy=policy.default))
+    message.make_alternative()
+    message.attach(mixed)
+    assert parse_eml(message.as_bytes(), "a.eml").text.endswith("Attached: offer.pdf\n\none\n\ntwo")
 
 
 def test_eml_with_odd_parts() -> None:

@@ -60,6 +60,9 @@ def reason(loader: Loader, folder: Path, name: str, content: bytes | str) -> str
         (b"\xfe\xff" + "Ünïcode".encode("utf-16-be"), "Ünïcode"),
         (b"\xff\xfe\0\0" + "wide".encode("utf-32-le"), "wide"),
         ("Le café coûte 3 € — “cher”".encode("cp1252"), "Le café coûte 3 € — “cher”"),
+        ("été, là-bas".encode() + b"\xc3", "été, là-bas\ufffd"),
+        ("Привет ".encode() + b"\xff", "Привет \ufffd"),
+        ("Zwei über Größe\n".encode() + "Übel, böse, Öl".encode("cp1252"), "Zwei Ã¼ber GrÃ¶ÃŸe\nÜbel, böse, Öl"),
         (b"a\x1b[31mlog\x1b[0m\tline\x0cpage", "a\x1b[31mlog\x1b[0m\tline\x0cpage"),
     ],
 )
@@ -91,6 +94,8 @@ def test_what_is_no_text_is_refused(loader: Loader, tmp_path: Path, content: byt
         ("a.md", "intro\n\n## The *first* one\n\n# Second", "The first one"),
         ("a.md", '---\nlayout: x\ntitle: "From the matter"\n---\n# Not this', "From the matter"),
         ("a.md", "+++\ntitle = 'Toml'\n+++\ntext", "Toml"),
+        ("a.md", '{\n "draft": false,\n "title": "Of *JSON*"\n}\n\n# Not this', "Of JSON"),
+        ("a.md", '{\n "title": ["no"]\n}\n\n# This', "This"),
         ("My_long-name.markdown", "no heading", "My long-name"),
         ("a.rst", "=====\nTitle\n=====\n\ntext", "Title"),
         ("a.rst", "PEP: 1\nTitle: Field of the preamble\nStatus: Final\n\nHeading\n=======\n", "Field of the preamble"),
@@ -200,6 +205,27 @@ def test_html_tables_are_readable() -> None:
     assert "| x" in text_of("<table><tr><td rowspan=99999999 colspan=99999999>x</td><td>y</td></tr></table>")
 
 
+def test_long_html_tables_repeat_their_head() -> None:
+    rows = "".join(f"<tr><td>Town {n}</td><td>{'x' * 80}</td></tr>" for n in range(20))
+    head = "<caption>Towns</caption><colgroup><col><col></colgroup><tr><th>Town</th><th>Note</th></tr>"
+    page = f"<p>Before.</p><table>{head}{rows}</table><p>After.</p>"
+    blocks = text_of(page).split("\n\n")
+    assert blocks[:2] == ["Before.", "Towns"]
+    assert blocks[-1] == "After."
+    assert len(blocks) > 5
+    assert all(block.startswith("| Town | Note |\n| --- | --- |\n| Town ") for block in blocks[2:-1])
+    assert [line for block in blocks[2:-1] for line in block.split("\n")[2:]] == [
+        f"| Town {n} | {'x' * 80} |" for n in range(20)
+    ]
+
+
+def test_html_exponents_and_soft_hyphens() -> None:
+    assert text_of("<p>10<sup>6</sup> or 2.5·10<sup>−3</sup> m<sup>2</sup>, the 19<sup>th</sup></p>") == (
+        "10^6 or 2.5·10^−3 m2, the 19th"
+    )
+    assert text_of("<p>Donau&shy;dampf&shy;schiff</p>") == "Donaudampfschiff"
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [
@@ -215,6 +241,8 @@ def test_html_tables_are_readable() -> None:
         (html("<p>“cp1252”</p>").encode("cp1252"), "“cp1252”"),
         (html("<p>x</p>", '<meta charset="no-such-thing">').encode(), "x"),
         (b'<?xml version="1.0" encoding="utf-8"?>' + html("<p>xhtml&#xD800;</p>").encode(), "xhtml\ufffd"),
+        (html("<p>Größe, Maße, Höhe|</p>").encode().replace(b"|", b"\xe2\x80"), "Größe, Maße, Höhe\ufffd"),
+        (html("<p>镕基|€</p>", "<meta charset=gb2312>").encode("gb18030").replace(b"|", b"\xff"), "镕基\ufffd€"),
         (b"just words", "just words"),
     ],
 )
@@ -394,6 +422,18 @@ def test_pdf_titles() -> None:
     large = show((50, 760, "Great"), (50, 730, "Expectations"), size=24) + "\n" + plain
     assert parse_pdf(pdf(large, title="untitled"), "a.pdf").title == "Great Expectations"
     assert parse_pdf(pdf(plain), "the_file.pdf").title == "the file"
+
+
+def test_a_pdf_is_of_the_day_of_its_last_change() -> None:
+    content = pdf(show((50, 700, "text")))
+    assert "date" not in parse_pdf(content, "a.pdf").metadata
+    for entry, date in (
+        (b"/CreationDate (D:20200101120000Z) /ModDate (D:20240301120000+01'00')", "2024-03-01"),
+        (b"/CreationDate (20200101)", "2020-01-01"),
+        (b"/ModDate (yesterday)", None),
+    ):
+        known = parse_pdf(content.replace(b"<< /Title <", b"<< " + entry + b" /Title <"), "a.pdf").metadata
+        assert known.get("date") == date
 
 
 def test_pdf_encryption(loader: Loader, tmp_path: Path) -> None:
