@@ -36,7 +36,8 @@ _VERSION = 2
 _LONG_LINE = 120  # characters
 _BATCH = 10_000
 _MARKUP: dict[str, Markup] = {
-    **dict.fromkeys(("md", "markdown", "html", "docx", "pptx", "xlsx", "epub", "ipynb", "json", "jsonl"), "markdown"),
+    **dict.fromkeys(("md", "markdown", "html", "docx", "pptx", "xlsx", "csv", "epub", "ipynb"), "markdown"),
+    **dict.fromkeys(("json", "jsonl"), "markdown"),
     "code": "code",
     "rst": "rst",
     "adoc": "asciidoc",

@@ -117,6 +117,5 @@ def _level(paragraph: Element) -> int:
 
 
 def _table(table: Element) -> str:
-    return markdown_table(
-        [[line_of(cell) for cell in row if local_name(cell) == "tc"] for row in table if local_name(row) == "tr"]
-    )
+    rows = [[line_of(cell) for cell in row if local_name(cell) == "tc"] for row in table if local_name(row) == "tr"]
+    return markdown_table(rows, under=2)

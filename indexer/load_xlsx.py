@@ -65,7 +65,7 @@ def _blocks(rows: Iterable[list[str]]) -> Iterator[str]:
         if all(not any(row[1:]) for row in block):
             yield "\n".join(row[0] for row in block)
         else:
-            yield markdown_table(block)
+            yield markdown_table(block, under=2)
 
 
 def _text(cell: Any) -> str:

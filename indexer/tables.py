@@ -2,20 +2,25 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
+from indexer.outline import plain_title
 from rag.errors import UnreadableDocument
 
 # A table is written in blocks of about so many characters (less than a chunk of the default 240 tokens holds), each
 # with the head above it, so that every passage of a long table says what its columns are.
 BLOCK_CHARACTERS = 700
-_FEWEST_ROWS = 4  # of a block: rows as wide as the head must not double the text
+_LEAST = 3  # heads that a block is as long as: repeating it must not double the text
+_NAME = 60  # characters: a cell that is short and says a word is what a row is called
 _RULE = re.compile(r"^(\| ---(?: \| ---)* \|)$", re.MULTILINE)
 CELLS = 5_000_000  # of one file, empty ones included
 
 
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(rows: Sequence[Sequence[str]], under: int = 1) -> str:
     """Return `rows` as Markdown, the first one as the head; "" where all cells are empty. Rows may differ in length.
 
+    Rows that are longer than a block by and large, such as those of tickets or reviews, become sections of
+    `name: value` lines instead, below a heading of level `under`: a passage of such a row would not tell its column.
     Raises `UnreadableDocument` where the table, its empty cells included, has more than `CELLS`.
     """
     lines = [[_cell(cell) for cell in row] for row in rows]
@@ -25,6 +30,9 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
         return ""
     check_cells(width * len(lines))
     head, *body = [[*row[:width], *[""] * (width - len(row))] for row in lines]
+    if sum(map(len, map(_line, body))) > BLOCK_CHARACTERS * len(body):
+        filled = [row[:width] for row in rows if any(map(str.strip, row))]
+        return "\n\n".join(_sections(filled, "#" * (under + 1)))
     return "\n\n".join(_blocks(_line(head), _line(["---"] * width), [_line(row) for row in body]))
 
 
@@ -49,12 +57,22 @@ def _blocks(head: str, rule: str, body: Sequence[str]) -> Iterator[str]:
     block = [head, rule]
     size = len(head)
     for row in body:
-        if size + len(row) > BLOCK_CHARACTERS and len(block) >= 2 + _FEWEST_ROWS:
+        if size + len(row) > BLOCK_CHARACTERS and size >= _LEAST * len(head):
             yield "\n".join(block)
             block, size = [head, rule], len(head)
         block.append(row)
         size += len(row)
     yield "\n".join(block)
+
+
+def _sections(rows: Sequence[Sequence[str]], mark: str) -> Iterator[str]:
+    head = [" ".join(cell.split()) for cell in rows[0]]
+    for number, row in enumerate(rows[1:], start=1):
+        names = (" ".join(cell.split()) for cell in row)
+        name = next((name for name in names if len(name) <= _NAME and any(map(str.isalpha, name))), "")
+        cells = zip_longest(head, map(str.strip, row), fillvalue="")
+        lines = [f"{column or f'Column {at}'}: {cell}" for at, (column, cell) in enumerate(cells, start=1) if cell]
+        yield f"{mark} {plain_title(name) or f'Row {number}'}\n\n" + "\n".join(lines)
 
 
 def _filled(row: Sequence[str]) -> int:

@@ -77,6 +77,33 @@ def test_tables_repeat_their_head() -> None:
     ]
 
 
+def test_rows_that_are_longer_than_the_head_stand_under_it_however_few_they_are() -> None:
+    """Of questions with their answers, four rows made a passage, the last three without the names of the columns."""
+    rows = [["Question", "Answer"], *([f"Question {n}", "word " * 100] for n in range(6))]
+    blocks = markdown_table(rows).split("\n\n")
+    assert [block.count("\n") for block in blocks] == [2] * 6
+    wide = [[f"Column {n}" for n in range(20)], *(["x"] * 20 for _ in range(40))]
+    assert len(markdown_table(wide)) < 2 * sum(len(" | ".join(row)) for row in wide)
+
+
+def test_rows_that_no_passage_holds_become_sections(tmp_path: Path) -> None:
+    text = "First line.\n" + "word " * 200
+    rows = f'id,subject,,text\n7,Roof leaks,x|y,"{text}"\n8,,,"{"word " * 200}"\n'
+    parsed = parse_csv(rows.encode(), "tickets.csv")
+    assert parsed.text == (
+        f"## Roof leaks\n\nid: 7\nsubject: Roof leaks\nColumn 3: x|y\ntext: {text.strip()}\n\n"
+        f"## Row 2\n\nid: 8\ntext: {('word ' * 200).strip()}"
+    )
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.save(str(tmp_path / "words.json"))
+    chunks = Chunker(tmp_path / "words.json", 90, 0).chunk(Document("t.csv", "", "t", parsed.text, {"format": "csv"}))
+    assert {chunk.metadata["headings"] for chunk in chunks} == {"Roof leaks", "Row 2"}
+    sheet = [["a", "b"], ["Eel", "word " * 200]]
+    book = parse_xlsx(xlsx(lambda book: [book.active.append(row) for row in sheet]), "b.xlsx")
+    assert book.text.startswith("## Sheet\n\n### Eel\n\na: Eel\nb: word")
+
+
 def test_tables_of_ragged_rows() -> None:
     assert markdown_table([["a", "b", ""], ["", ""], ["1"], ["x|y", "two\nlines", "3"]]) == (
         "| a | b |  |\n| --- | --- | --- |\n| 1 |  |  |\n| x\\|y | two lines | 3 |"
