@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections import Counter
-from itertools import islice
+from itertools import islice, takewhile
 
 from indexer.load_text import decode
 from indexer.parsed import Parsed, printable, readable_stem
@@ -33,7 +33,12 @@ def parse_csv(content: bytes, name: str) -> Parsed:
             rows.append(row)
     except csv.Error as error:
         raise UnreadableDocument(f"damaged CSV: {error}") from error
-    return Parsed(markdown_table(rows), readable_stem(name), {"format": "csv"})
+    rows = [row for row in rows if any(map(str.strip, row))]
+    above = list(takewhile(lambda row: not any(map(str.strip, row[1:])), rows))  # a title, when it was made, and so on
+    if len(above) == len(rows):  # a single column
+        above = []
+    blocks = ["\n".join(row[0].strip() for row in above), markdown_table(rows[len(above) :])]
+    return Parsed("\n\n".join(filter(None, blocks)), readable_stem(name), {"format": "csv"})
 
 
 def _delimiter(text: str) -> str:

@@ -28,6 +28,7 @@ _NEVER_TEXT_CLASSES = frozenset(("headerlink", "mw-editsection", "noprint"))
 _BOILERPLATE_ROLES = frozenset(
     ("navigation", "banner", "contentinfo", "search", "menu", "menubar", "complementary", "dialog")
 )
+_HEADINGS = ["h1", "h2", "h3", "h4", "h5", "h6", "dt", "summary"]
 _FURNITURE = ("header", "footer", "aside")  # of the page, unless they stand in one of:
 _CONTENT = ["main", "article", "blockquote", "figure"]
 # Of the metadata of a page: Open Graph's, Dublin Core's and others', the last change before the publication.
@@ -82,7 +83,8 @@ def html_to_markdown(html: str, name: str, source: str) -> Parsed:
     body = soup.body or soup
     if source == "html":
         whole = _length(body)
-        _drop(body, _is_boilerplate)
+        opened = _openable(body)
+        _drop(body, lambda tag: _is_boilerplate(tag) or (_is_hidden(tag) and tag.get("id") not in opened))
         if _length(body) < _NEARLY_EMPTY and whole > 2 * _length(body):
             body = _parse(html).body or soup  # all of it: nearly nothing was left
     _unwrap_layout_tables(body)
@@ -142,16 +144,27 @@ def _drop(body: Tag, is_dropped: Callable[[Tag], bool]) -> None:
 
 
 def _is_never_text(tag: Tag) -> bool:
+    if tag.name == "button":  # one in a heading opens what stands below it, such as the answer to its question
+        return tag.find_parent(_HEADINGS) is None
     return tag.name in _NEVER_TEXT or not _NEVER_TEXT_CLASSES.isdisjoint(tag.get_attribute_list("class"))
 
 
 def _is_boilerplate(tag: Tag) -> bool:
-    if tag.name == "nav" or tag.get("role") in _BOILERPLATE_ROLES or tag.get("aria-hidden") == "true":
+    if tag.name == "nav" or tag.get("role") in _BOILERPLATE_ROLES:
         return True
-    if tag.name in _FURNITURE and not tag.find_parent(_CONTENT) and not (tag.name == "header" and tag.h1):
+    return tag.name in _FURNITURE and not tag.find_parent(_CONTENT) and not (tag.name == "header" and tag.h1)
+
+
+def _is_hidden(tag: Tag) -> bool:
+    if tag.get("aria-hidden") == "true" or (tag.has_attr("hidden") and tag["hidden"] != "until-found"):
         return True
-    is_hidden = tag.has_attr("hidden") and tag["hidden"] != "until-found"
-    return is_hidden or "display:none" in str(tag.get("style", "")).replace(" ", "").lower()
+    return "display:none" in str(tag.get("style", "")).replace(" ", "").lower()
+
+
+def _openable(body: Tag) -> set[str]:
+    """The ids of what a heading opens and closes: closed as it may be, it is the page's content."""
+    controls = (tag for tag in body.find_all(True, {"aria-controls": True}) if tag.find_parent(_HEADINGS))
+    return {id_ for tag in controls for id_ in str(tag["aria-controls"]).split()}
 
 
 def _length(body: Tag) -> int:

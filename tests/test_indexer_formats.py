@@ -128,6 +128,12 @@ def test_csv_delimiters(content: str) -> None:
     )
 
 
+def test_csv_with_lines_above_its_head() -> None:
+    table = "| Day | Sum |\n| --- | --- |\n| 1 May | 7 |"
+    for above in ("Account 12\n\nAs of 1 June\n", "Account 12,,\n As of 1 June,,\n,,\n"):
+        assert parse_csv(f"{above}Day,Sum\n1 May,7\n".encode(), "a.csv").text == f"Account 12\nAs of 1 June\n\n{table}"
+
+
 def test_csv_with_a_line_for_excel() -> None:
     assert parse_csv(b"sep=;\r\na;b\r\n1,5;2\r\n", "a.csv").text == "| a | b |\n| --- | --- |\n| 1,5 | 2 |"
     assert parse_csv(b"sep=x\n1\n", "a.csv").text.startswith("| sep=x |")
@@ -420,6 +426,12 @@ def test_json_records_become_sections_or_a_table() -> None:
     text = parse_json(json.dumps(long).encode(), "a.json").text
     assert text.startswith("## First\n\ntitle: First\ntext: A long story.")
     assert "\n\n## Record 2\n\ntext: Another." in text
+
+
+def test_json_lines_under_the_name_of_json() -> None:
+    lines = b'{"town": "Ulla", "people": 40}\n{"town": "Norr", "people": 7}\n'
+    table = "| town | people |\n| --- | --- |\n| Ulla | 40 |\n| Norr | 7 |"
+    assert parse_json(lines, "a.json") == Parsed(table, "a", {"format": "json"})
 
 
 def test_what_is_no_json_is_text() -> None:

@@ -219,6 +219,15 @@ def test_long_html_tables_repeat_their_head() -> None:
     ]
 
 
+def test_html_answers_that_their_questions_open_are_content() -> None:
+    """An accordion, as pages of frequent questions have it: closed, the question being a button in a heading."""
+    page = """<h3><button aria-expanded="false" aria-controls="a1">How do I pay?</button></h3>
+    <div id="a1" hidden>By card.</div><h3><button aria-controls="a2">And when?</button></h3>
+    <div id="a2" style="display: none" aria-hidden="true">In May.</div>
+    <button aria-controls="menu">Menu</button><div id="menu" hidden>Home</div><div hidden>Secret</div>"""
+    assert text_of(page) == "### How do I pay?\n\nBy card.\n\n### And when?\n\nIn May."
+
+
 def test_html_exponents_and_soft_hyphens() -> None:
     assert text_of("<p>10<sup>6</sup> or 2.5·10<sup>−3</sup> m<sup>2</sup>, the 19<sup>th</sup></p>") == (
         "10^6 or 2.5·10^−3 m2, the 19th"
