@@ -44,8 +44,8 @@ def version(name: str) -> str:
     return str(_FRONT_MATTER_VERSION if PurePosixPath(name).suffix.lower() in MARKDOWN_SUFFIXES else _VERSION)
 
 
-def described(document: Document, path: Path) -> Document:
-    """Return the document with the date of its file, and tags, date and labels of its front matter."""
+def described(document: Document, changed: date | None) -> Document:
+    """Return the document with tags, date and labels of its front matter; without a date it is of the day `changed`."""
     known = _front_matter(document) if document.metadata.get("format") == "markdown" else {}
     found: dict[str, str] = {}
     if tags := _words(known.get("tags")):
@@ -53,7 +53,7 @@ def described(document: Document, path: Path) -> Document:
     if "labels" in known:
         labels = _words(known["labels"])
         found["labels"] = "\n".join(labels[:_MOST]) or _UNCLEAR
-    day = _day(known.get("date")) or _day(document.metadata.get("date")) or _changed(path)
+    day = _day(known.get("date")) or _day(document.metadata.get("date")) or changed
     if day:
         found["date"] = day.isoformat()
     kept = {name: value for name, value in document.metadata.items() if name != "date"}
@@ -141,7 +141,8 @@ def _day(value: object) -> date | None:
         return None
 
 
-def _changed(path: Path) -> date | None:
+def day_of_change(path: Path) -> date | None:
+    """Return the day on which a file was last changed (UTC), None where that cannot be told."""
     try:
         return datetime.fromtimestamp(path.stat().st_mtime, UTC).date()
     except (OSError, ValueError, OverflowError):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.describe import described, version
+from indexer.describe import day_of_change, described, version
 from rag.datatypes import Document, Metadata
 
 CHANGED = 1_700_000_000  # 2023-11-14 22:13:20 UTC
@@ -16,7 +16,7 @@ def metadata(tmp_path: Path, text: str, **known: str) -> Metadata:
     path = tmp_path / "a.md"
     path.write_text(text)
     os.utime(path, (CHANGED, CHANGED))
-    found = described(Document("a.md", "file:///a.md", "A", text, {"format": "markdown", **known}), path)
+    found = described(Document("a.md", "file:///a.md", "A", text, {"format": "markdown", **known}), day_of_change(path))
     assert (found.id, found.text, found.metadata["format"]) == ("a.md", text, known.get("format", "markdown"))
     return {name: value for name, value in found.metadata.items() if name != "format"}
 
@@ -124,4 +124,4 @@ def test_what_is_long_or_much_is_cut(tmp_path: Path) -> None:
 
 def test_a_file_that_is_gone_has_no_date(tmp_path: Path) -> None:
     document = Document("a.md", "file:///a.md", "A", "Text.", {"format": "markdown"})
-    assert described(document, tmp_path / "gone.md").metadata == {"format": "markdown"}
+    assert described(document, day_of_change(tmp_path / "gone.md")).metadata == {"format": "markdown"}
