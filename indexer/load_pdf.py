@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import hypot
 from typing import Any, Protocol
+from unicodedata import normalize
 
 from indexer.parsed import PDF_PAGES, Parsed, join_pages, printable, readable_stem, sensible_title
 from indexer.reflow import (
@@ -31,6 +32,14 @@ _GLYPHS = str.maketrans(
     {"\xa0": " ", "\xad": "", "ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
 )
 _DATE = re.compile(r"(?:D:)?(\d{4})(\d\d)(\d\d)")  # ISO 32000-1, 7.9.4
+_ACCENTS = dict(
+    zip(
+        "`´ˆ˜¨¯ˉ˘˙˚˝ˇ¸˛",
+        "\u0300\u0301\u0302\u0303\u0308\u0304\u0304\u0306\u0307\u030a\u030b\u030c\u0327\u0328",
+        strict=True,
+    )
+)
+_DOTTED = {"ı": "i", "ȷ": "j"}
 _NO_TITLE = re.compile(r"(?i)(?:(?:table of )?contents|abstract|introduction)$|\d+(?:\.\d+)*\.? |.*://")
 
 
@@ -218,6 +227,7 @@ def _visual_lines(textpage: Any) -> Iterator[Line]:
 def _line(textpage: Any, chars: Sequence[tuple[int, str]], hyphen: bool) -> Line | None:
     from pypdfium2 import raw
 
+    chars = _with_accents(textpage, chars)
     visible = [index for index, char in chars if not char.isspace()]
     if not visible:
         return None
@@ -231,6 +241,27 @@ def _line(textpage: Any, chars: Sequence[tuple[int, str]], hyphen: bool) -> Line
     left, right = min(first.left, last.left), max(first.right, last.right)
     upright = abs(matrix.b) <= abs(matrix.a)
     return Line(text, left, right, first.bottom, first.top, size, hyphen, upright)
+
+
+def _with_accents(textpage: Any, chars: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Put accents that were set as characters of their own, as TeX's older fonts have them, on the letters below."""
+    kept = list(chars)
+    for index, accent in chars:
+        if accent not in _ACCENTS:
+            continue
+        box = _box(textpage, index)
+        middle = (box.left + box.right) / 2
+        for at, (below, letter) in enumerate(kept):
+            whole = normalize("NFC", _DOTTED.get(letter, letter) + _ACCENTS[accent])
+            if letter.isalpha() and len(whole) == 1 and _spans(_box(textpage, below), middle):
+                kept[at] = (below, whole)
+                kept.remove((index, accent))
+                break
+    return kept
+
+
+def _spans(box: Any, middle: float) -> bool:
+    return bool(box.left <= middle <= box.right)
 
 
 def _box(textpage: Any, index: int) -> Any:

@@ -407,6 +407,14 @@ def test_pdf_lines_become_paragraphs() -> None:
     )
 
 
+def test_pdf_accents_stand_on_their_letters() -> None:
+    """As TeX sets them: before the letter and above it, or wherever; what only looks like one stays."""
+    tex = "BT /F1 10 Tf 50 700 Td [(Schr) -111 (¨) 444 (odinger, l´art)] TJ ET"
+    assert parse_pdf(pdf(tex), "a.pdf").text == "Schrödinger, l´art"
+    apart = show((50, 700, "Schr"), (71.7, 700, "¨"), (70.6, 700, "odinger and"), (140, 700, "his cat"))
+    assert parse_pdf(pdf(apart), "a.pdf").text.startswith("Schrödinger and")
+
+
 def test_pdf_cells_of_a_row_are_kept_apart() -> None:
     rows = [("Item", "Hours", "Cost"), ("Paint", "1.5", "225"), ("Parts", "", "2,100")]
     cells = [(x, 700 - 12 * y, text) for y, row in enumerate(rows) for x, text in zip((50, 200, 300), row, strict=True)]
