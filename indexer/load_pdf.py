@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import hypot
 from typing import Any, Protocol
-from unicodedata import normalize
 
+from indexer.glyphs import Char, box_of, with_accents, with_exponents
 from indexer.parsed import PDF_PAGES, Parsed, join_pages, printable, readable_stem, sensible_title
 from indexer.reflow import (
     CELL_GAP,
@@ -32,14 +32,6 @@ _GLYPHS = str.maketrans(
     {"\xa0": " ", "\xad": "", "ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
 )
 _DATE = re.compile(r"(?:D:)?(\d{4})(\d\d)(\d\d)")  # ISO 32000-1, 7.9.4
-_ACCENTS = dict(
-    zip(
-        "`´ˆ˜¨¯ˉ˘˙˚˝ˇ¸˛",
-        "\u0300\u0301\u0302\u0303\u0308\u0304\u0304\u0306\u0307\u030a\u030b\u030c\u0327\u0328",
-        strict=True,
-    )
-)
-_DOTTED = {"ı": "i", "ȷ": "j"}
 _NO_TITLE = re.compile(r"(?i)(?:(?:table of )?contents|abstract|introduction)$|\d+(?:\.\d+)*\.? |.*://")
 
 
@@ -212,7 +204,7 @@ def _in_order(lines: list[Line]) -> list[Line]:
 def _visual_lines(textpage: Any) -> Iterator[Line]:
     from pypdfium2 import raw
 
-    chars: list[tuple[int, str]] = []
+    chars: list[Char] = []
     count = textpage.count_chars()
     for index in range(count + 1):
         code = raw.FPDFText_GetUnicode(textpage, index) if index < count else 0x0A
@@ -224,16 +216,16 @@ def _visual_lines(textpage: Any) -> Iterator[Line]:
             chars.append((index, chr(code)))
 
 
-def _line(textpage: Any, chars: Sequence[tuple[int, str]], hyphen: bool) -> Line | None:
+def _line(textpage: Any, chars: Sequence[Char], hyphen: bool) -> Line | None:
     from pypdfium2 import raw
 
-    chars = _with_accents(textpage, chars)
+    chars = with_exponents(textpage, with_accents(textpage, chars))
     visible = [index for index, char in chars if not char.isspace()]
     if not visible:
         return None
     matrix = raw.FS_MATRIX()
     raw.FPDFText_GetMatrix(textpage, visible[0], ctypes.byref(matrix))
-    first, last = _box(textpage, visible[0]), _box(textpage, visible[-1])
+    first, last = box_of(textpage, visible[0]), box_of(textpage, visible[-1])
     size = raw.FPDFText_GetFontSize(textpage, visible[0]) * hypot(matrix.c, matrix.d) or first.top - first.bottom or 1.0
     text = _readable(_with_cells(textpage, chars, CELL_GAP * size))
     if not text:
@@ -243,36 +235,7 @@ def _line(textpage: Any, chars: Sequence[tuple[int, str]], hyphen: bool) -> Line
     return Line(text, left, right, first.bottom, first.top, size, hyphen, upright)
 
 
-def _with_accents(textpage: Any, chars: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
-    """Put accents that were set as characters of their own, as TeX's older fonts have them, on the letters below."""
-    kept = list(chars)
-    for index, accent in chars:
-        if accent not in _ACCENTS:
-            continue
-        box = _box(textpage, index)
-        middle = (box.left + box.right) / 2
-        for at, (below, letter) in enumerate(kept):
-            whole = normalize("NFC", _DOTTED.get(letter, letter) + _ACCENTS[accent])
-            if letter.isalpha() and len(whole) == 1 and _spans(_box(textpage, below), middle):
-                kept[at] = (below, whole)
-                kept.remove((index, accent))
-                break
-    return kept
-
-
-def _spans(box: Any, middle: float) -> bool:
-    return bool(box.left <= middle <= box.right)
-
-
-def _box(textpage: Any, index: int) -> Any:
-    from pypdfium2 import raw
-
-    box = raw.FS_RECTF()
-    raw.FPDFText_GetLooseCharBox(textpage, index, ctypes.byref(box))
-    return box
-
-
-def _with_cells(textpage: Any, chars: Sequence[tuple[int, str]], widest: float) -> str:
+def _with_cells(textpage: Any, chars: Sequence[Char], widest: float) -> str:
     """The characters as text, a space that is wider than `widest` points made a mark between two cells."""
     pieces: list[str] = []
     before = None  # the last visible character, if a space followed it
@@ -281,7 +244,7 @@ def _with_cells(textpage: Any, chars: Sequence[tuple[int, str]], widest: float) 
             if position and not chars[position - 1][1].isspace():
                 before = chars[position - 1][0]
         elif before is not None:
-            gap = _box(textpage, index).left - _box(textpage, before).right
+            gap = box_of(textpage, index).left - box_of(textpage, before).right
             pieces[-1] = CELLS if gap > widest else " "
             before = None
         pieces.append(char)

@@ -407,6 +407,13 @@ def test_pdf_lines_become_paragraphs() -> None:
     )
 
 
+def test_pdf_exponents_are_told_from_digits() -> None:
+    power = "BT /F1 10 Tf 50 700 Td (10) Tj /F1 7 Tf 4 Ts (-3) Tj 0 Ts /F1 10 Tf ( to 10) Tj /F1 7 Tf 4 Ts (12) Tj ET"
+    assert parse_pdf(pdf(power), "a.pdf").text == "10^-3 to 10^12"
+    plain = "BT /F1 10 Tf 50 700 Td (10) Tj /F1 7 Tf (6) Tj /F1 10 Tf ( 2) Tj -3 Ts /F1 7 Tf (1) Tj ET"  # not raised
+    assert parse_pdf(pdf(plain), "a.pdf").text == "106 21"
+
+
 def test_pdf_accents_stand_on_their_letters() -> None:
     """As TeX sets them: before the letter and above it, or wherever; what only looks like one stays."""
     tex = "BT /F1 10 Tf 50 700 Td [(Schr) -111 (¨) 444 (odinger, l´art)] TJ ET"
