@@ -21,6 +21,7 @@ def markdown_table(rows: Sequence[Sequence[str]], under: int = 1) -> str:
 
     Rows that are longer than a block by and large, such as those of tickets or reviews, become sections of
     `name: value` lines instead, below a heading of level `under`: a passage of such a row would not tell its column.
+    Not those of many columns with short values, whose text the names would make several times as long.
     Raises `UnreadableDocument` where the table, its empty cells included, has more than `CELLS`.
     """
     lines = [[_cell(cell) for cell in row] for row in rows]
@@ -30,7 +31,8 @@ def markdown_table(rows: Sequence[Sequence[str]], under: int = 1) -> str:
         return ""
     check_cells(width * len(lines))
     head, *body = [[*row[:width], *[""] * (width - len(row))] for row in lines]
-    if sum(map(len, map(_line, body))) > BLOCK_CHARACTERS * len(body):
+    size = sum(map(len, map(_line, body)))
+    if size > max(BLOCK_CHARACTERS, len(_line(head)) // 2) * len(body):
         filled = [row[:width] for row in rows if any(map(str.strip, row))]
         return "\n\n".join(_sections(filled, "#" * (under + 1)))
     return "\n\n".join(_blocks(_line(head), _line(["---"] * width), [_line(row) for row in body]))

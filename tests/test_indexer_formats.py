@@ -84,6 +84,8 @@ def test_rows_that_are_longer_than_the_head_stand_under_it_however_few_they_are(
     assert [block.count("\n") for block in blocks] == [2] * 6
     wide = [[f"Column {n}" for n in range(20)], *(["x"] * 20 for _ in range(40))]
     assert len(markdown_table(wide)) < 2 * sum(len(" | ".join(row)) for row in wide)
+    matrix = [[f"Column {n}" for n in range(1000)], ["x"] * 1000]
+    assert markdown_table(matrix).startswith("| Column 0 | Column 1 |")
 
 
 def test_rows_that_no_passage_holds_become_sections(tmp_path: Path) -> None:
@@ -99,9 +101,12 @@ def test_rows_that_no_passage_holds_become_sections(tmp_path: Path) -> None:
     tokenizer.save(str(tmp_path / "words.json"))
     chunks = Chunker(tmp_path / "words.json", 90, 0).chunk(Document("t.csv", "", "t", parsed.text, {"format": "csv"}))
     assert {chunk.metadata["headings"] for chunk in chunks} == {"Roof leaks", "Row 2"}
-    sheet = [["a", "b"], ["Eel", "word " * 200]]
-    book = parse_xlsx(xlsx(lambda book: [book.active.append(row) for row in sheet]), "b.xlsx")
-    assert book.text.startswith("## Sheet\n\n### Eel\n\na: Eel\nb: word")
+
+    def fill(book: Any) -> None:
+        book.active.append(["a", "b"])
+        book.active.append(["Eel", "word " * 200])
+
+    assert parse_xlsx(xlsx(fill), "b.xlsx").text.startswith("## Sheet\n\n### Eel\n\na: Eel\nb: word")
 
 
 def test_tables_of_ragged_rows() -> None:

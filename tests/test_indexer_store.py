@@ -197,7 +197,12 @@ def test_the_folders_of_a_new_index_are_on_disk(tmp_path: Path, monkeypatch: pyt
     """Their names stand in the folders above: without these a loss of power takes the whole index away."""
     synced: list[int] = []
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.fstat(file).st_ino), fsync(file))[1])
+
+    def noted(file: int) -> None:
+        synced.append(os.fstat(file).st_ino)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", noted)
     publish(tmp_path / "new" / "index", a="one")
     assert {tmp_path.stat().st_ino, (tmp_path / "new").stat().st_ino} <= set(synced)
     synced.clear()
