@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from indexer.bookmarks import told_headings
 from indexer.grouping import (
     CHARACTERS_PER_TOKEN,
     CUT,
@@ -87,7 +88,8 @@ class Chunker:
         """Return the chunks of `document` in order; none where it holds nothing but whitespace."""
         text = document.text
         markup = _markup(document)
-        headings = find_headings(text, markup) if markup else []
+        told = str(document.metadata.get("outline", ""))
+        headings = find_headings(text, markup) if markup else told_headings(text, told)
         spans = self._spans(text, headings)
         paths = heading_paths(headings, document.title)
         pages = _page_starts(document)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from math import hypot
 from typing import Any, Protocol
 
+from indexer.bookmarks import bookmarks, outline_of
 from indexer.glyphs import Char, box_of, with_accents, with_exponents
 from indexer.parsed import PDF_PAGES, Parsed, join_pages, printable, readable_stem, sensible_title
 from indexer.reflow import (
@@ -71,6 +72,7 @@ class Pages:
 def parse_pdf(content: bytes, name: str, ocr: PageReader | None = None) -> Parsed:
     """Return the text layer of a PDF, pages joined by a blank line; metadata `pages` holds their first offsets.
 
+    Where it has bookmarks, metadata `outline` says where the headings stand that they name (`indexer.bookmarks`).
     Pages that are pictures are read by `ocr`, where it is given; metadata `ocr` holds the numbers of those, "1,4".
     Raises `UnreadableDocument` where a password is needed, the file is damaged or no page has text.
     """
@@ -81,13 +83,15 @@ def parse_pdf(content: bytes, name: str, ocr: PageReader | None = None) -> Parse
             check_pages(len(pdf))
             found = _read_pages(pdf, ocr)
             title = sensible_title(pdf.get_metadata_value("Title"), name)
-            day = _day(pdf)
+            day, marks = _day(pdf), list(bookmarks(pdf))
     except pypdfium2.PdfiumError as error:
         raise UnreadableDocument(_reason(error)) from error
     if not any(found.lines):
         raise UnreadableDocument(_why_no_text(found, ocr))
     parsed = assembled(found, name, "pdf", ocr.trouble if ocr else "", title)
-    return replace(parsed, metadata={**parsed.metadata, "date": day}) if day else parsed
+    outline = outline_of(parsed.text, [int(start) for start in parsed.metadata["pages"].split(",")], marks)
+    known = {name: value for name, value in (("date", day), ("outline", outline)) if value}
+    return replace(parsed, metadata={**parsed.metadata, **known})
 
 
 def assembled(found: Pages, name: str, kind: str, trouble: str, title: str = "") -> Parsed:

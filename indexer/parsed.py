@@ -26,7 +26,7 @@ class Parsed:
     """Text and title of one file.
 
     `metadata` is the loader's: `format`, and where they apply `pages` (their first offsets), `ocr` (the numbers of
-    those whose text was recognised in a picture) and `warning`.
+    those whose text was recognised in a picture), `outline` (where headings stand), `date` and `warning`.
     """
 
     text: str

@@ -14,13 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 import indexer.parsed
+from indexer.bookmarks import Bookmark, outline_of, told_headings
+from indexer.chunk import Chunker
 from indexer.load import SUFFIXES, Loader
 from indexer.load_docx import parse_docx
 from indexer.load_html import parse_html
 from indexer.load_pdf import parse_pdf
-from indexer.parsed import readable_stem, sensible_title
+from indexer.parsed import join_pages, readable_stem, sensible_title
 from indexer.reflow import Line, page_text, vocabulary, with_edges
 from rag.datatypes import Document
 from rag.errors import Unavailable, UnreadableDocument, UnsupportedFormat
@@ -297,8 +300,11 @@ def test_html_nested_too_deeply_still_gives_its_words(loader: Loader, tmp_path: 
 # --- PDF
 
 
-def pdf(*pages: str, title: str = "", image: bool = False, password: str | None = None) -> bytes:
-    """A PDF whose pages have the given content streams. `/F1` is Helvetica, `/I1` a picture of one pixel."""
+def pdf(*pages: str, title: str = "", image: bool = False, password: str | None = None, bookmark: str = "") -> bytes:
+    """A PDF whose pages have the given content streams. `/F1` is Helvetica, `/I1` a picture of one pixel.
+
+    The `bookmark` leads to the last page.
+    """
     identity = b"0123456789abcdef"
     owner = b"o" * 32
     key = _pdf_key(password, owner, identity) if password is not None else b""
@@ -320,6 +326,10 @@ def pdf(*pages: str, title: str = "", image: bool = False, password: str | None 
         objects[stream] = _stream(_rc4(_object_key(key, stream), content.encode("cp1252")))
         kids.append(f"{page} 0 R")
     objects[2] = f"<< /Type /Pages /Kids [{' '.join(kids)}] /Count {len(kids)} >>".encode()
+    if bookmark:
+        objects[1] = b"<< /Type /Catalog /Pages 2 0 R /Outlines 7 0 R >>"
+        objects[7] = b"<< /Type /Outlines /First 8 0 R /Last 8 0 R /Count 1 >>"
+        objects[8] = f"<< /Title ({bookmark}) /Parent 7 0 R /Dest [{kids[-1]} /Fit] >>".encode()
     trailer = b"<< /Size 1000 /Root 1 0 R /Info 5 0 R"
     if password is not None:
         user = _rc4(key, _PADDING)
@@ -458,6 +468,38 @@ def test_a_pdf_is_of_the_day_of_its_last_change() -> None:
     ):
         known = parse_pdf(content.replace(b"<< /Title <", b"<< " + entry + b" /Title <"), "a.pdf").metadata
         assert known.get("date") == date
+
+
+def test_pdf_bookmarks_name_its_headings() -> None:
+    pages = ["1 Tides | 1", "2 Tides\n\nOf the slip.\nHIGH WATER\nNine.", "Tides\nSprings", "the end"]
+    text, offsets = join_pages(pages)
+    starts = [int(start) for start in offsets.split(",")]
+    marks = [
+        *(Bookmark(1, "2. Tides", 1), Bookmark(2, "2.1 High water", 1), Bookmark(1, "3 Tides", 2)),
+        *(Bookmark(2, "Neaps", 2), Bookmark(1, "Nowhere", 9), Bookmark(1, "", 3), Bookmark(1, "Tides", 2)),
+    ]
+    outline = outline_of(text, starts, marks)
+    assert outline == f"13:1,{text.index('HIGH')}:2,{starts[2]}:1"
+    headings = told_headings(text, outline)
+    assert [(h.level, h.title, text[h.start : h.end]) for h in headings] == [
+        *((1, "2 Tides", "2 Tides"), (2, "HIGH WATER", "HIGH WATER"), (1, "Tides", "Tides"))
+    ]
+    for odd in ("", "x", "9:1,3:1", "3:1,3:2", "999999999:1", "3:1;", "-3:1"):
+        assert told_headings(text, odd) == []
+
+
+def test_pdf_chunks_stand_under_their_headings(tmp_path: Path) -> None:
+    first = show((50, 700, "Of the slip."), (50, 680, "It is full of sand."))
+    last = show((50, 700, "Tides"), (50, 680, "High water is at nine."))
+    parsed = parse_pdf(pdf(first, last, bookmark="1. Tides"), "a.pdf")
+    assert parsed.metadata["outline"] == f"{parsed.text.index('Tides')}:1"
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))  # a token for each word and mark
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.save(str(tmp_path / "words.json"))
+    document = Document("a.pdf", "", parsed.title, parsed.text, dict(parsed.metadata))
+    chunks = Chunker(tmp_path / "words.json", 10, 0).chunk(document)
+    found = [(chunk.metadata.get("headings"), chunk.metadata["page"]) for chunk in chunks]
+    assert (found[0], found[-1]) == ((None, 1), ("Tides", 2))
 
 
 def test_pdf_encryption(loader: Loader, tmp_path: Path) -> None:
