@@ -36,7 +36,7 @@ def bookmarks(pdf: Any) -> Iterator[Bookmark]:
     import pypdfium2
 
     for mark in islice(pdf.get_toc(), _MOST):
-        with suppress(pypdfium2.PdfiumError):
+        with suppress(pypdfium2.PdfiumError, UnicodeDecodeError):
             destination = mark.get_dest()
             page = None if destination is None else destination.get_index()
             if page is not None and page >= 0:

@@ -82,7 +82,7 @@ def parse_pdf(content: bytes, name: str, ocr: PageReader | None = None) -> Parse
         with pypdfium2.PdfDocument(content) as pdf:
             check_pages(len(pdf))
             found = _read_pages(pdf, ocr)
-            title = sensible_title(pdf.get_metadata_value("Title"), name)
+            title = sensible_title(_property(pdf, "Title"), name)
             day, marks = _day(pdf), list(bookmarks(pdf))
     except pypdfium2.PdfiumError as error:
         raise UnreadableDocument(_reason(error)) from error
@@ -116,9 +116,16 @@ def check_pages(count: int) -> None:
         raise UnreadableDocument(f"too long: {count} pages, the limit is {PDF_PAGES}")
 
 
+def _property(pdf: Any, name: str) -> str:
+    try:
+        return str(pdf.get_metadata_value(name))
+    except UnicodeDecodeError:  # half of a surrogate pair; the pages may be whole
+        return ""
+
+
 def _day(pdf: Any) -> str:
     """When the file was changed or made, by its own words, "" where it says no such thing."""
-    said = (_DATE.match(pdf.get_metadata_value(name)) for name in ("ModDate", "CreationDate"))
+    said = (_DATE.match(_property(pdf, name)) for name in ("ModDate", "CreationDate"))
     return next(("-".join(found.groups()) for found in said if found), "")
 
 

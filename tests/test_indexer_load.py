@@ -488,6 +488,14 @@ def test_pdf_bookmarks_name_its_headings() -> None:
         assert told_headings(text, odd) == []
 
 
+def test_pdf_properties_that_are_no_text_cost_no_page() -> None:
+    """UTF-16 with half of a surrogate pair, which made a parser fail that nobody needs for the pages."""
+    content = pdf(show((50, 700, "Tides")), bookmark="x").replace(b"/Title (x)", b"/Title <FEFFD800>")
+    content = content.replace(b"/Title <>", b"/Title <FEFFD800> /ModDate <FEFFD800>")
+    parsed = parse_pdf(content, "a_file.pdf")
+    assert (parsed.text, parsed.title, dict(parsed.metadata)) == ("Tides", "a file", {"format": "pdf", "pages": "0"})
+
+
 def test_pdf_chunks_stand_under_their_headings(tmp_path: Path) -> None:
     first = show((50, 700, "Of the slip."), (50, 680, "It is full of sand."))
     last = show((50, 700, "Tides"), (50, 680, "High water is at nine."))
