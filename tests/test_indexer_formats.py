@@ -185,6 +185,19 @@ def test_xlsx_sheets_are_headings_and_pages() -> None:
     assert parsed.title == "book 1"
 
 
+def test_xlsx_what_is_merged_down_a_column_counts_for_each_row() -> None:
+    def fill(book: Any) -> None:
+        for row in (["Region", "Town"], ["North", "Ulla"], [None, "Norr"], [None, None], ["South", "Lowdle"]):
+            book.active.append(row)
+        book.active.merge_cells("A2:A4")
+        book.active.merge_cells("B5:C6")
+
+    assert parse_xlsx(xlsx(fill), "a.xlsx").text == (
+        "## Sheet\n\n| Region | Town |\n| --- | --- |\n| North | Ulla |\n| North | Norr |\n\n"
+        "| South | Lowdle |\n| --- | --- |"
+    )
+
+
 def test_xlsx_far_cells_do_not_fill_the_memory() -> None:
     def far(book: Any) -> None:
         book.active["XFD1048576"] = "far"
