@@ -78,7 +78,7 @@ def parse_html(content: bytes, name: str) -> Parsed:
 
 def html_to_markdown(html: str, name: str, source: str) -> Parsed:
     """Return the Markdown of `html`; `source` becomes the metadata's `format`."""
-    soup = _parse(html)
+    soup = soup_of(html)
     title = _title(soup, name)
     body = soup.body or soup
     if source == "html":
@@ -86,7 +86,7 @@ def html_to_markdown(html: str, name: str, source: str) -> Parsed:
         opened = _openable(body)
         _drop(body, lambda tag: _is_boilerplate(tag) or (_is_hidden(tag) and tag.get("id") not in opened))
         if _length(body) < _NEARLY_EMPTY and whole > 2 * _length(body):
-            body = _parse(html).body or soup  # all of it: nearly nothing was left
+            body = soup_of(html).body or soup  # all of it: nearly nothing was left
     _unwrap_layout_tables(body)
     _begin_with_rows(body)
     _repeat_spanning_cells(body)
@@ -96,8 +96,8 @@ def html_to_markdown(html: str, name: str, source: str) -> Parsed:
     return Parsed(_markdown(body), title or readable_stem(name), found)
 
 
-def _parse(html: str) -> BeautifulSoup:
-    """The page without what is never text."""
+def soup_of(html: str) -> BeautifulSoup:
+    """Return a page without what is never text."""
     soup = BeautifulSoup(_XML_DECLARATION.sub("", html, count=1), "lxml")  # XHTML is read as HTML, as browsers do
     for node in soup.find_all(string=lambda string: isinstance(string, PreformattedString)):
         node.extract()  # comments, declarations, processing instructions

@@ -370,6 +370,23 @@ def test_epub_chapters_come_in_reading_order() -> None:
     assert parse_epub(epub(), "x.epub") == Parsed("# Preface\n\n# One\n\nText & more", "A Book", {"format": "epub"})
 
 
+@pytest.mark.parametrize("kind", ["nav", "ncx"])
+def test_epub_chapters_without_headings_have_those_of_the_contents(kind: str) -> None:
+    nav = '<nav epub:type="toc"><a href="a.html#x">The <i>Slip</i></a><a href="b.html">Tides</a></nav>'
+    ncx = """<?xml version="1.0"?><!DOCTYPE ncx PUBLIC "-//NISO//DTD ncx 2005-1//EN" "x"><ncx><navMap>
+    <navPoint><navLabel><text>The Slip</text></navLabel><content src="a.html"/></navPoint>
+    <navPoint><navLabel><text>Tides</text></navLabel><content src="b.html"/></navPoint></navMap></ncx>"""
+    toc, name, media = (nav, "toc/c.xhtml", 'media-type="x" properties="nav"') if kind == "nav" else (ncx, "c.ncx", "")
+    media = media or 'media-type="application/x-dtbncx+xml"'
+    toc = toc.replace('href="', 'href="../') if kind == "nav" else toc
+    items = "".join(f'<item id="{i}" href="{i}.html" media-type="text/html"/>' for i in "abc")
+    opf = f'<package><manifest><item id="t" href="{name}" {media}/>{items}</manifest><spine>'
+    opf += "".join(f'<itemref idref="{i}"/>' for i in "abc") + "</spine></package>"
+    pages = {"a": "<p>THE SLIP</p><p>Sand.</p>", "b": "<p>Nine.</p>", "c": "<h1>Own</h1><p>End.</p>"}
+    book = epub(extra={"OPS/book.opf": opf, f"OPS/{name}": toc, **{f"OPS/{i}.html": page for i, page in pages.items()}})
+    assert parse_epub(book, "x.epub").text == "## The Slip\n\nSand.\n\n## Tides\n\nNine.\n\n# Own\n\nEnd."
+
+
 def test_a_book_is_of_the_day_that_it_says() -> None:
     def date(metadata: str) -> str | None:
         opf = f"<package><metadata>{metadata}</metadata><manifest/><spine/></package>"
