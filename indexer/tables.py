@@ -7,9 +7,11 @@ from itertools import zip_longest
 from indexer.outline import plain_title
 from rag.errors import UnreadableDocument
 
-# A table is written in blocks of about so many characters (less than a chunk of the default 240 tokens holds), each
-# with the head above it, so that every passage of a long table says what its columns are.
+# A table is written in blocks of about so many characters and pieces (less than a chunk of the default 240 tokens
+# holds), each with the head above it, so that every passage of a long table says what its columns are.
 BLOCK_CHARACTERS = 700
+_BLOCK_PIECES = 220
+_PIECE = re.compile(r"[^\W\d_]{1,6}|\d{1,2}|[^\w\s]|_")
 _LEAST = 3  # heads that a block is as long as: repeating it must not double the text
 _NAME = 60  # characters: a cell that is short and says a word is what a row is called
 _RULE = re.compile(r"^(\| ---(?: \| ---)* \|)$", re.MULTILINE)
@@ -56,15 +58,23 @@ def check_cells(count: int) -> None:
 
 
 def _blocks(head: str, rule: str, body: Sequence[str]) -> Iterator[str]:
-    block = [head, rule]
-    size = len(head)
+    least = (len(head), _pieces(head) + _pieces(rule))
+    block, (size, pieces) = [head, rule], least
     for row in body:
-        if size + len(row) > BLOCK_CHARACTERS and size >= _LEAST * len(head):
+        more = _pieces(row)
+        full = size + len(row) > BLOCK_CHARACTERS or pieces + more > _BLOCK_PIECES
+        if full and size >= _LEAST * len(head):
             yield "\n".join(block)
-            block, size = [head, rule], len(head)
+            block, (size, pieces) = [head, rule], least
         block.append(row)
         size += len(row)
+        pieces += more
     yield "\n".join(block)
+
+
+def _pieces(row: str) -> int:
+    """About how many tokens a row has: numbers and marks are many where words are few."""
+    return sum(1 for _ in _PIECE.finditer(row))
 
 
 def _sections(rows: Sequence[Sequence[str]], mark: str) -> Iterator[str]:

@@ -88,6 +88,12 @@ def test_rows_that_are_longer_than_the_head_stand_under_it_however_few_they_are(
     assert markdown_table(matrix).startswith("| Column 0 | Column 1 |")
 
 
+def test_blocks_of_numbers_are_shorter_than_those_of_words() -> None:
+    """A number of ten digits is five tokens or more: 700 characters of them are in two passages."""
+    rows = [["Day", "Sum"], *([str(10**9 + n), "3.1415926535"] for n in range(30))]
+    assert [block.count("\n") - 1 for block in markdown_table(rows).split("\n\n")] == [13, 13, 4]
+
+
 def test_rows_that_no_passage_holds_become_sections(tmp_path: Path) -> None:
     text = "First line.\n" + "word " * 200
     rows = f'id,subject,,text\n7,Roof leaks,x|y,"{text}"\n8,,,"{"word " * 200}"\n'
