@@ -8,14 +8,16 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import re
 import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
@@ -62,6 +64,7 @@ class _Unpacking:
         self._folder = folder
         self._suffixes = suffixes
         self._left = min(TOTAL_BYTES, max(_RATIO_FROM, RATIO * path.stat().st_size))
+        self._changed = path.stat().st_mtime
         self._seen = 0
         self._names: set[str] = set()
         self._unpacked = Unpacked()
@@ -99,7 +102,7 @@ class _Unpacking:
                     self._skip(prefix + info.filename, "it is encrypted: a password is needed")
                 else:
                     with archive.open(info) as member:
-                        self._take(member, info.filename, prefix, depth)
+                        self._take(member, info.filename, prefix, depth, changed=_zip_time(info))
 
     def _open_stream(self, file: IO[bytes], name: str, prefix: str, depth: int) -> None:
         with _decompressed(file, name) as plain:
@@ -125,7 +128,8 @@ class _Unpacking:
                     self._skip(prefix + info.name, "it is a link" if info.issym() or info.islnk() else "it is no file")
                 elif member := archive.extractfile(info):
                     # The holes of a sparse file are in no stream: what comes out of it is all that can be counted.
-                    self._take(member, info.name, prefix, depth, counted=not info.issparse())
+                    changed = float(info.mtime) or None
+                    self._take(member, info.name, prefix, depth, counted=not info.issparse(), changed=changed)
 
     def _unsuitable(self, name: str, prefix: str, size: int) -> str | None:
         """Say why a member is no document, None where it may be one. Counts the member."""
@@ -158,11 +162,24 @@ class _Unpacking:
             readable = name.encode("utf-8", "backslashreplace").decode()
             self._unpacked.skipped.append((readable, reason))
 
-    def _take(self, member: IO[bytes], name: str, prefix: str, depth: int, *, counted: bool = False) -> None:
+    def _take(
+        self,
+        member: IO[bytes],
+        name: str,
+        prefix: str,
+        depth: int,
+        *,
+        counted: bool = False,
+        changed: float | None = None,
+    ) -> None:
         path = prefix + "/".join(PurePosixPath(name.replace("\\", "/")).parts)
         suffix = PurePosixPath(path).suffix.lower()
         target = self._folder / f"{self._seen}{suffix}"
         fits = self._copy(member, target, counted)
+        os.utime(target, (self._changed, self._changed))
+        if changed is not None:
+            with suppress(OSError, OverflowError, ValueError):  # a time that no file system holds
+                os.utime(target, (changed, changed))
         if fits and suffix not in SUFFIXES:
             self._unpacked.members.append((path, target.name))
             return
@@ -202,6 +219,15 @@ class _Unpacking:
             raise UnreadableDocument(
                 f"refused: it unpacks to more than {TOTAL_BYTES // 1_000_000} MB or {RATIO} times its size"
             )
+
+
+def _zip_time(info: zipfile.ZipInfo) -> float | None:
+    """When a member was changed, in seconds, None where the archive does not say; its clock's zone is not known."""
+    year, month, day, *_ = info.date_time
+    try:
+        return None if year == 1980 else datetime(year, month, day, 12, tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
 
 
 class _Bounded(io.RawIOBase):

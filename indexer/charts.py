@@ -3,6 +3,7 @@
 Files saved as "Strict Open XML" use other namespaces: elements are compared by their local names.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from xml.etree import ElementTree
@@ -10,6 +11,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 from indexer.package import xml_root
 
+_BINARY = re.compile(r"-?\d+\.\d{14,30}(?:E[+-]?\d{1,2})?")  # what a program makes of 4.4: 4.4000000000000004
 _WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 
 
@@ -88,4 +90,5 @@ def _chart(root: Element) -> tuple[str, list[list[str]]]:
 
 
 def _points(data: Element) -> list[str]:
-    return [value.text or "" for point in elements(data, "pt") for value in point if local_name(value) == "v"]
+    values = [value.text or "" for point in elements(data, "pt") for value in point if local_name(value) == "v"]
+    return [f"{float(value):.15g}" if _BINARY.fullmatch(value) else value for value in values]

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from indexer.bookmarks import told_headings
 from indexer.grouping import (
     CHARACTERS_PER_TOKEN,
     CUT,
@@ -36,7 +37,8 @@ _VERSION = 2
 _LONG_LINE = 120  # characters
 _BATCH = 10_000
 _MARKUP: dict[str, Markup] = {
-    **dict.fromkeys(("md", "markdown", "html", "docx", "pptx", "xlsx", "epub", "ipynb", "json", "jsonl"), "markdown"),
+    **dict.fromkeys(("md", "markdown", "html", "docx", "pptx", "xlsx", "csv", "epub", "ipynb"), "markdown"),
+    **dict.fromkeys(("json", "jsonl"), "markdown"),
     "code": "code",
     "rst": "rst",
     "adoc": "asciidoc",
@@ -86,7 +88,8 @@ class Chunker:
         """Return the chunks of `document` in order; none where it holds nothing but whitespace."""
         text = document.text
         markup = _markup(document)
-        headings = find_headings(text, markup) if markup else []
+        told = str(document.metadata.get("outline", ""))
+        headings = find_headings(text, markup) if markup else told_headings(text, told)
         spans = self._spans(text, headings)
         paths = heading_paths(headings, document.title)
         pages = _page_starts(document)

@@ -6,6 +6,7 @@ tags    one a line, from the front matter
 labels  one a line, likewise: access labels, for documents that no label rule speaks of (`rag.labels`)
 """
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -16,13 +17,13 @@ from typing import Any
 
 import yaml
 
-from indexer.outline import FRONT_MATTER_CHARACTERS, MARKDOWN_SUFFIXES, front_matter
+from indexer.outline import FRONT_MATTER_CHARACTERS, JSON_OPENING, MARKDOWN_SUFFIXES, front_matter
 from rag.datatypes import Document
 
 # Raise one of them with every change here that changes what is known of a document: files are then read again, all of
 # them or those that may have front matter. What shuts a document away must reach those that were indexed before.
 _VERSION = 1
-_FRONT_MATTER_VERSION = 3
+_FRONT_MATTER_VERSION = 4
 
 _MOST = 64  # tags, or labels
 _LONGEST = 200  # characters of one
@@ -32,6 +33,7 @@ _UNCLEAR = "(unclear)"
 _NAMES_LABELS = re.compile(r"""^[\s"'?-]*labels|[{,][\s"'?]*labels["']?\s*[:=]""", re.IGNORECASE | re.MULTILINE)
 # Where nobody has closed it, text may follow: only what is a field.
 _LABELS_FIELD = re.compile(r"""^["']?labels["']?[ \t]*[:=]""", re.IGNORECASE | re.MULTILINE)
+_LABELS_IN_JSON = re.compile(r"""["']labels["']\s*:""", re.IGNORECASE)
 _OPENING = re.compile(r"(---|\+\+\+)[ \t]*\r?\n")
 _CLOSING = {mark: re.compile(rf"^(?:{re.escape(mark)}|\.\.\.)[ \t]*\r?$", re.MULTILINE) for mark in ("---", "+++")}
 _MOST_MERGED = 10_000  # fields; there are 20,000 characters of front matter at most
@@ -42,8 +44,8 @@ def version(name: str) -> str:
     return str(_FRONT_MATTER_VERSION if PurePosixPath(name).suffix.lower() in MARKDOWN_SUFFIXES else _VERSION)
 
 
-def described(document: Document, path: Path) -> Document:
-    """Return the document with the date of its file, and tags, date and labels of its front matter."""
+def described(document: Document, changed: date | None) -> Document:
+    """Return the document with tags, date and labels of its front matter; without a date it is of the day `changed`."""
     known = _front_matter(document) if document.metadata.get("format") == "markdown" else {}
     found: dict[str, str] = {}
     if tags := _words(known.get("tags")):
@@ -51,7 +53,7 @@ def described(document: Document, path: Path) -> Document:
     if "labels" in known:
         labels = _words(known["labels"])
         found["labels"] = "\n".join(labels[:_MOST]) or _UNCLEAR
-    day = _day(known.get("date")) or _day(document.metadata.get("date")) or _changed(path)
+    day = _day(known.get("date")) or _day(document.metadata.get("date")) or changed
     if day:
         found["date"] = day.isoformat()
     kept = {name: value for name, value in document.metadata.items() if name != "date"}
@@ -66,7 +68,7 @@ def _front_matter(document: Document) -> Mapping[str, Any]:
     if not block:
         return {"labels": None} if _hides_labels(text) else {}
     try:
-        fields = tomllib.loads(block) if text.startswith("+++") else _yaml(block)
+        fields = _parsed(text, block)
         if not isinstance(fields, dict):  # a list of fields, or a text: TOML between YAML's marks is one
             named = (_NAMES_LABELS if isinstance(fields, list) else _LABELS_FIELD).search(block)
             return {"labels": None} if named else {}
@@ -75,11 +77,19 @@ def _front_matter(document: Document) -> Mapping[str, Any]:
         return {"labels": None} if _NAMES_LABELS.search(block) else {}
 
 
+def _parsed(text: str, block: str) -> Any:
+    if text.startswith("{"):
+        return json.loads(block)
+    return tomllib.loads(block) if text.startswith("+++") else _yaml(block)
+
+
 def _hides_labels(text: str) -> bool:
     """Whether labels stand in more front matter than is looked at, or in some that nobody has closed.
 
     A document must not be open for that.
     """
+    if JSON_OPENING.match(text):  # too long, or a comma too many
+        return _LABELS_IN_JSON.search(text, 0, FRONT_MATTER_CHARACTERS) is not None
     begun = _OPENING.match(text)
     if not begun:
         return False
@@ -131,7 +141,8 @@ def _day(value: object) -> date | None:
         return None
 
 
-def _changed(path: Path) -> date | None:
+def day_of_change(path: Path) -> date | None:
+    """Return the day on which a file was last changed (UTC), None where that cannot be told."""
     try:
         return datetime.fromtimestamp(path.stat().st_mtime, UTC).date()
     except (OSError, ValueError, OverflowError):

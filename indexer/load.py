@@ -19,6 +19,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from indexer import archive
+from indexer.describe import day_of_change
 from indexer.load_image import NEEDS_OCR, PICTURES
 from indexer.load_text import Plain, parse_text
 from indexer.outline import MARKDOWN_SUFFIXES, Markup
@@ -39,7 +41,7 @@ from rag.manifest import describe_file
 from rag.tesseract import Tesseract
 
 # Raise it with every change here or in a `load_*` module that changes the text or the title of any file.
-_VERSION = 3
+_VERSION = 4
 _LIBRARIES = ("beautifulsoup4", "lxml", "mammoth", "markdownify", "olefile", "openpyxl", "pypdfium2")
 SECONDS = 60.0
 _START_SECONDS = 60.0
@@ -85,11 +87,15 @@ _PARSED |= dict.fromkeys(PICTURES, "image")
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A document in an archive. `name` is its path there, `load` reads it, given its document's id and URI."""
+    """A document in an archive. `name` is its path there, `load` reads it, given its document's id and URI.
+
+    `changed` is the day of its last change, that of the archive where this says none.
+    """
 
     name: str
     sha256: str
     bytes: int
+    changed: date | None
     load: Callable[[str, str], Document]
 
 
@@ -176,7 +182,8 @@ class Loader:
         members = []
         for name, file in files.items():
             found = describe_file(file)
-            members.append(Member(name, found.sha256, found.bytes, partial(self._load_member, path, pictures, name)))
+            read = partial(self._load_member, path, pictures, name)
+            members.append(Member(name, found.sha256, found.bytes, day_of_change(file), read))
         return Contents(members, skipped)
 
     def _load_member(self, path: Path, pictures: bool, name: str, document_id: str, uri: str) -> Document:

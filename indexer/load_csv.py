@@ -2,8 +2,9 @@
 
 import csv
 import io
+import re
 from collections import Counter
-from itertools import islice
+from itertools import islice, takewhile
 
 from indexer.load_text import decode
 from indexer.parsed import Parsed, printable, readable_stem
@@ -12,6 +13,7 @@ from rag.errors import UnreadableDocument
 
 _DELIMITERS = ",;\t|"
 _NONE = "\x1f"  # stands in no text: `printable` drops it
+_SAID = re.compile(r'"?sep=([^\w\s"]|\t)"?\n')  # the first line, for Excel alone
 _SAMPLE_ROWS = 50
 _SAMPLE = 50_000  # characters
 _FIELD = 10_000_000  # characters of one cell
@@ -20,16 +22,23 @@ _FIELD = 10_000_000  # characters of one cell
 def parse_csv(content: bytes, name: str) -> Parsed:
     """Return the table of a CSV file, its first row taken for the head. Raises `UnreadableDocument`."""
     text = printable(decode(content))  # every line ends with \n now, and what else ends lines stands in cells
+    said = _SAID.match(text)
+    text = text[said.end() :] if said else text
     csv.field_size_limit(_FIELD)
     rows, cells = [], 0
     try:
-        for row in csv.reader(io.StringIO(text, newline="\n"), delimiter=_delimiter(text)):
+        for row in csv.reader(io.StringIO(text, newline="\n"), delimiter=said[1] if said else _delimiter(text)):
             cells += max(1, len(row))
             check_cells(cells)
             rows.append(row)
     except csv.Error as error:
         raise UnreadableDocument(f"damaged CSV: {error}") from error
-    return Parsed(markdown_table(rows), readable_stem(name), {"format": "csv"})
+    rows = [row for row in rows if any(map(str.strip, row))]
+    above = list(takewhile(lambda row: not any(map(str.strip, row[1:])), rows))  # a title, when it was made, and so on
+    if len(above) == len(rows):  # a single column
+        above = []
+    blocks = ["\n".join(row[0].strip() for row in above), markdown_table(rows[len(above) :])]
+    return Parsed("\n\n".join(filter(None, blocks)), readable_stem(name), {"format": "csv"})
 
 
 def _delimiter(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from indexer.charts import charts_as_tables
 from indexer.equations import equations_as_text
 from indexer.load_html import html_to_markdown
-from indexer.package import core_title, office_parts, related
+from indexer.package import core_date, core_title, office_parts, related
 from indexer.parsed import Parsed
 
 _STYLES = """
@@ -32,7 +32,8 @@ def parse_docx(content: bytes, name: str) -> Parsed:
         _rezipped(parts), style_map=_STYLES, convert_image=_no_image, include_embedded_style_map=False
     )
     parsed = html_to_markdown(result.value, name, "docx")
-    return Parsed(parsed.text, core_title(parts, name) or parsed.title, parsed.metadata)
+    known = {**parsed.metadata, **core_date(content, parts)}
+    return Parsed(parsed.text, core_title(parts, name) or parsed.title, known)
 
 
 def _no_image(image: Any) -> list[Any]:

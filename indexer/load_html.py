@@ -14,8 +14,9 @@ from bs4.dammit import EncodingDetector
 from bs4.element import PreformattedString
 from markdownify import ATX, MarkdownConverter
 
-from indexer.load_text import decode_as, decode_bom
+from indexer.load_text import decode_as, decode_bom, decode_nearly
 from indexer.parsed import Parsed, printable, readable_stem, sensible_title
+from indexer.tables import in_blocks
 from rag.errors import UnreadableDocument
 
 _XML_DECLARATION = re.compile(r"^\s*<\?xml[^>]*>")
@@ -27,6 +28,7 @@ _NEVER_TEXT_CLASSES = frozenset(("headerlink", "mw-editsection", "noprint"))
 _BOILERPLATE_ROLES = frozenset(
     ("navigation", "banner", "contentinfo", "search", "menu", "menubar", "complementary", "dialog")
 )
+_HEADINGS = ["h1", "h2", "h3", "h4", "h5", "h6", "dt", "summary"]
 _FURNITURE = ("header", "footer", "aside")  # of the page, unless they stand in one of:
 _CONTENT = ["main", "article", "blockquote", "figure"]
 # Of the metadata of a page: Open Graph's, Dublin Core's and others', the last change before the publication.
@@ -34,6 +36,8 @@ _DATE_NAMES = (
     *("article:modified_time", "og:updated_time", "dcterms.modified", "last-modified"),
     *("article:published_time", "dcterms.date", "dc.date", "date"),
 )
+_DIGIT_LAST = re.compile(r"\d\Z")
+_EXPONENT = re.compile(r"[+\-−–]?\d+(?:[.,/]\d+)?")
 _DATE = re.compile(r"^\s*\d{4}-\d{2}-\d{2}(?!\d)")
 # Content of fewer characters was probably cut by mistake, if the page's body holds twice as many.
 _NEARLY_EMPTY = 200
@@ -54,6 +58,18 @@ class _Converter(MarkdownConverter):
         del el, text
         return " " if "_inline" in parent_tags else "\n"
 
+    def convert_sup(self, el: Any, text: str, parent_tags: Any) -> str:
+        """A number that is raised behind a number is its exponent: 10^6, and not 106."""
+        del parent_tags
+        before = el.previous_sibling
+        raised = isinstance(before, str) and _DIGIT_LAST.search(before) and _EXPONENT.fullmatch(text.strip())
+        return f"^{text.strip()}" if raised else text
+
+    def convert_table(self, el: Any, text: str, parent_tags: Any) -> str:
+        """A long table is written in blocks, each under its head."""
+        del el, parent_tags
+        return f"\n\n{in_blocks(text.strip())}\n\n"
+
 
 def parse_html(content: bytes, name: str) -> Parsed:
     """Return the content of an HTML page as Markdown. Raises `UnreadableDocument` where it is no text."""
@@ -62,15 +78,17 @@ def parse_html(content: bytes, name: str) -> Parsed:
 
 def html_to_markdown(html: str, name: str, source: str) -> Parsed:
     """Return the Markdown of `html`; `source` becomes the metadata's `format`."""
-    soup = _parse(html)
+    soup = soup_of(html)
     title = _title(soup, name)
     body = soup.body or soup
     if source == "html":
         whole = _length(body)
-        _drop(body, _is_boilerplate)
+        opened = _openable(body)
+        _drop(body, lambda tag: _is_boilerplate(tag) or (_is_hidden(tag) and tag.get("id") not in opened))
         if _length(body) < _NEARLY_EMPTY and whole > 2 * _length(body):
-            body = _parse(html).body or soup  # all of it: nearly nothing was left
+            body = soup_of(html).body or soup  # all of it: nearly nothing was left
     _unwrap_layout_tables(body)
+    _begin_with_rows(body)
     _repeat_spanning_cells(body)
     found = {"format": source}
     if source == "html" and (day := _date(soup)):
@@ -78,8 +96,8 @@ def html_to_markdown(html: str, name: str, source: str) -> Parsed:
     return Parsed(_markdown(body), title or readable_stem(name), found)
 
 
-def _parse(html: str) -> BeautifulSoup:
-    """The page without what is never text."""
+def soup_of(html: str) -> BeautifulSoup:
+    """Return a page without what is never text."""
     soup = BeautifulSoup(_XML_DECLARATION.sub("", html, count=1), "lxml")  # XHTML is read as HTML, as browsers do
     for node in soup.find_all(string=lambda string: isinstance(string, PreformattedString)):
         node.extract()  # comments, declarations, processing instructions
@@ -94,10 +112,12 @@ def decode_html(content: bytes) -> str:
     declared = EncodingDetector.find_declared_encoding(content, is_html=True)
     if declared and declared.lower().startswith("utf-16"):
         declared = None  # no bytes that spell out a declaration are UTF-16; browsers take UTF-8
-    for encoding in filter(None, (declared, "utf-8", "cp1252")):
-        text = decode_as(content, encoding)
-        if text is not None and "\0" not in text:
-            return text
+    likely = list(filter(None, (declared, "utf-8")))
+    for decoded, encodings in ((decode_as, likely), (decode_nearly, likely), (decode_as, ["cp1252"])):
+        for encoding in encodings:
+            text = decoded(content, encoding)
+            if text is not None and "\0" not in text:
+                return text
     raise UnreadableDocument("not an HTML file: binary data, or an unknown encoding")
 
 
@@ -124,16 +144,27 @@ def _drop(body: Tag, is_dropped: Callable[[Tag], bool]) -> None:
 
 
 def _is_never_text(tag: Tag) -> bool:
+    if tag.name == "button":  # one in a heading opens what stands below it, such as the answer to its question
+        return tag.find_parent(_HEADINGS) is None
     return tag.name in _NEVER_TEXT or not _NEVER_TEXT_CLASSES.isdisjoint(tag.get_attribute_list("class"))
 
 
 def _is_boilerplate(tag: Tag) -> bool:
-    if tag.name == "nav" or tag.get("role") in _BOILERPLATE_ROLES or tag.get("aria-hidden") == "true":
+    if tag.name == "nav" or tag.get("role") in _BOILERPLATE_ROLES:
         return True
-    if tag.name in _FURNITURE and not tag.find_parent(_CONTENT) and not (tag.name == "header" and tag.h1):
+    return tag.name in _FURNITURE and not tag.find_parent(_CONTENT) and not (tag.name == "header" and tag.h1)
+
+
+def _is_hidden(tag: Tag) -> bool:
+    if tag.get("aria-hidden") == "true" or (tag.has_attr("hidden") and tag["hidden"] != "until-found"):
         return True
-    is_hidden = tag.has_attr("hidden") and tag["hidden"] != "until-found"
-    return is_hidden or "display:none" in str(tag.get("style", "")).replace(" ", "").lower()
+    return "display:none" in str(tag.get("style", "")).replace(" ", "").lower()
+
+
+def _openable(body: Tag) -> set[str]:
+    """The ids of what a heading opens and closes: closed as it may be, it is the page's content."""
+    controls = (tag for tag in body.find_all(True, {"aria-controls": True}) if tag.find_parent(_HEADINGS))
+    return {id_ for tag in controls for id_ in str(tag["aria-controls"]).split()}
 
 
 def _length(body: Tag) -> int:
@@ -147,6 +178,17 @@ def _unwrap_layout_tables(body: Tag) -> None:
             parts = table.find_all(["tr", "td", "th", "caption", "thead", "tbody", "tfoot"])
             for part in [table, *(part for part in parts if part.find_parent("table") is table)]:
                 part.name = "div"
+
+
+def _begin_with_rows(body: Tag) -> None:
+    """Take captions and columns out of tables: markdownify takes what comes first for the head."""
+    for tag in body.find_all(["caption", "colgroup", "col"]):
+        table = tag.find_parent("table")
+        if tag.name == "caption" and table is not None:
+            tag.name = "p"
+            table.insert_before(tag)
+        elif tag.name != "caption":
+            tag.unwrap()  # where its end was left out, rows may stand in it
 
 
 def _rows(table: Tag) -> Iterator[list[Tag]]:

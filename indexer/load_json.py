@@ -20,15 +20,27 @@ _DEEPEST = 100
 
 
 def parse_json(content: bytes, name: str) -> Parsed:
-    """Return the values of a JSON file as Markdown. Raises `UnreadableDocument` where it is no text."""
-    return _parsed(content, name, "json", json.loads)
+    """Return the values of a JSON file as Markdown, also where it is JSON Lines after all.
+
+    Raises `UnreadableDocument` where it is no text.
+    """
+    return _parsed(content, name, "json", _value)
 
 
 def parse_jsonl(content: bytes, name: str) -> Parsed:
     """Return the records of a JSON Lines file, one to a line, as Markdown."""
-    return _parsed(
-        content, name, "jsonl", lambda text: [json.loads(line) for line in _json_lines(text) if line.strip()]
-    )
+    return _parsed(content, name, "jsonl", _records)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return _records(text)
+
+
+def _records(text: str) -> list[Any]:
+    return [json.loads(line) for line in _json_lines(text) if line.strip()]
 
 
 def _json_lines(text: str) -> list[str]:

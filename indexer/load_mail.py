@@ -5,13 +5,14 @@
 
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Any
 
 from indexer.load_html import decode_html, html_to_markdown
-from indexer.load_text import decode, decode_as
+from indexer.load_text import decode, decode_as, decode_nearly
 from indexer.outline import plain_title
 from indexer.parsed import Parsed, printable, readable_stem
 from rag.errors import UnreadableDocument
@@ -19,6 +20,7 @@ from rag.errors import UnreadableDocument
 _HEADS = ("From", "To", "Cc", "Date", "Subject")
 _DEEPEST = 5  # a mail in a mail in a mail
 _PARTS = 1000
+_NESTED = 50  # parts in parts
 # Property tags of MS-OXPROPS, the last four digits the type: 001F is UTF-16 text, 001E text in the mail's code page.
 _SUBJECT, _SENDER, _SENDER_ADDRESS, _SENDER_SMTP = "0037", "0C1A", "0C1F", "5D01"
 _TO, _CC, _BODY, _HTML, _RTF = "0E04", "0E03", "1000", "10130102", "10090102"
@@ -58,18 +60,48 @@ def parse_msg(content: bytes, name: str) -> Parsed:
     return Parsed(printable(_joined(heads, text)), title, known)
 
 
+@dataclass(slots=True)
+class _Found:
+    """What there is in a mail: its own texts in order, the names of what is attached, mails in it."""
+
+    texts: list[str] = field(default_factory=list)
+    attached: list[str] = field(default_factory=list)
+    inner: list[EmailMessage] = field(default_factory=list)
+    parts: int = 0
+
+
 def _mail(mail: EmailMessage, depth: int) -> str:
-    attached, inner = [], []
-    for number, part in enumerate(mail.iter_attachments() if mail.is_multipart() else ()):
-        if number == _PARTS:
-            break
-        if part.get_content_type() == "message/rfc822" and depth < _DEEPEST:
-            content = part.get_payload()
-            inner += [_mail(one, depth + 1) for one in content if isinstance(one, EmailMessage)]
-        elif filename := part.get_filename():
-            attached.append(filename)
-    heads = {head: _head(mail, head) for head in _HEADS} | {"Attached": ", ".join(attached)}
-    return "\n\n---\n\n".join([_joined(heads, _body(mail)), *inner])
+    found = _Found()
+    _gather(mail, found, 0)
+    heads = {head: _head(mail, head) for head in _HEADS} | {"Attached": ", ".join(found.attached)}
+    inner = [_mail(one, depth + 1) for one in found.inner] if depth < _DEEPEST else []
+    return "\n\n---\n\n".join([_joined(heads, "\n\n".join(found.texts)), *inner])
+
+
+def _gather(part: EmailMessage, found: _Found, depth: int) -> None:
+    """Add what is in a part: of alternatives the first text that says something, of all else everything (RFC 2046)."""
+    found.parts += 1
+    if found.parts > _PARTS or depth > _NESTED:
+        return
+    kind = part.get_content_type()
+    if part.is_multipart():
+        inside = [one for one in part.get_payload() if isinstance(one, EmailMessage)]
+        if kind == "message/rfc822":
+            found.inner += inside
+            return
+        texts, alternatives = found.texts, []
+        for one in inside:
+            found.texts = [] if kind == "multipart/alternative" else texts
+            _gather(one, found, depth + 1)
+            alternatives.append(found.texts)
+        if kind == "multipart/alternative":
+            texts += next(filter(None, alternatives), [])
+        found.texts = texts
+    elif kind in ("text/plain", "text/html") and not part.is_attachment() and not (found.texts and part.get_filename()):
+        if text := _text(part).strip():
+            found.texts.append(text)
+    elif (filename := part.get_filename()) and not ("Content-ID" in part and part.get_content_maintype() == "image"):
+        found.attached.append(filename)
 
 
 def _joined(heads: dict[str, str], text: str) -> str:
@@ -92,15 +124,12 @@ def _dated(mail: EmailMessage) -> dict[str, str]:
         return {}
 
 
-def _body(mail: EmailMessage) -> str:
-    part = mail.get_body(("plain", "html"))
-    if part is None:
-        return ""
+def _text(part: EmailMessage) -> str:
     content = part.get_payload(decode=True)
-    assert isinstance(content, bytes)
-    if part.get_content_type() == "text/html":
-        return html_to_markdown(_decoded(content, part.get_content_charset()), "", "eml").text
-    return _decoded(content, part.get_content_charset())
+    if not isinstance(content, bytes):
+        return ""
+    text = _decoded(content, part.get_content_charset())
+    return html_to_markdown(text, "", "eml").text if part.get_content_type() == "text/html" else text
 
 
 def _decoded(content: bytes, charset: str | None) -> str:
@@ -109,7 +138,8 @@ def _decoded(content: bytes, charset: str | None) -> str:
     try:
         return decode(content)
     except UnreadableDocument:
-        return content.decode("utf-8", "replace")
+        text = decode_nearly(content, charset or "utf-8")
+        return content.decode("utf-8", "replace") if text is None else text
 
 
 def _outlook(file: Any) -> tuple[dict[str, str], str]:

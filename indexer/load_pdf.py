@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from math import hypot
 from typing import Any, Protocol
 
+from indexer.bookmarks import bookmarks, outline_of
+from indexer.glyphs import Char, box_of, with_accents, with_exponents
 from indexer.parsed import PDF_PAGES, Parsed, join_pages, printable, readable_stem, sensible_title
 from indexer.reflow import (
     CELL_GAP,
@@ -30,6 +32,7 @@ _LINE_BREAKS = (0x0A, 0x0D)
 _GLYPHS = str.maketrans(
     {"\xa0": " ", "\xad": "", "ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
 )
+_DATE = re.compile(r"(?:D:)?(\d{4})(\d\d)(\d\d)")  # ISO 32000-1, 7.9.4
 _NO_TITLE = re.compile(r"(?i)(?:(?:table of )?contents|abstract|introduction)$|\d+(?:\.\d+)*\.? |.*://")
 
 
@@ -69,6 +72,7 @@ class Pages:
 def parse_pdf(content: bytes, name: str, ocr: PageReader | None = None) -> Parsed:
     """Return the text layer of a PDF, pages joined by a blank line; metadata `pages` holds their first offsets.
 
+    Where it has bookmarks, metadata `outline` says where the headings stand that they name (`indexer.bookmarks`).
     Pages that are pictures are read by `ocr`, where it is given; metadata `ocr` holds the numbers of those, "1,4".
     Raises `UnreadableDocument` where a password is needed, the file is damaged or no page has text.
     """
@@ -78,12 +82,16 @@ def parse_pdf(content: bytes, name: str, ocr: PageReader | None = None) -> Parse
         with pypdfium2.PdfDocument(content) as pdf:
             check_pages(len(pdf))
             found = _read_pages(pdf, ocr)
-            title = sensible_title(pdf.get_metadata_value("Title"), name)
+            title = sensible_title(_property(pdf, "Title"), name)
+            day, marks = _day(pdf), list(bookmarks(pdf))
     except pypdfium2.PdfiumError as error:
         raise UnreadableDocument(_reason(error)) from error
     if not any(found.lines):
         raise UnreadableDocument(_why_no_text(found, ocr))
-    return assembled(found, name, "pdf", ocr.trouble if ocr else "", title)
+    parsed = assembled(found, name, "pdf", ocr.trouble if ocr else "", title)
+    outline = outline_of(parsed.text, [int(start) for start in parsed.metadata["pages"].split(",")], marks)
+    known = {name: value for name, value in (("date", day), ("outline", outline)) if value}
+    return replace(parsed, metadata={**parsed.metadata, **known})
 
 
 def assembled(found: Pages, name: str, kind: str, trouble: str, title: str = "") -> Parsed:
@@ -106,6 +114,19 @@ def check_pages(count: int) -> None:
     """Raise `UnreadableDocument` where a file has too many pages."""
     if count > PDF_PAGES:
         raise UnreadableDocument(f"too long: {count} pages, the limit is {PDF_PAGES}")
+
+
+def _property(pdf: Any, name: str) -> str:
+    try:
+        return str(pdf.get_metadata_value(name))
+    except UnicodeDecodeError:  # half of a surrogate pair; the pages may be whole
+        return ""
+
+
+def _day(pdf: Any) -> str:
+    """When the file was changed or made, by its own words, "" where it says no such thing."""
+    said = (_DATE.match(_property(pdf, name)) for name in ("ModDate", "CreationDate"))
+    return next(("-".join(found.groups()) for found in said if found), "")
 
 
 def _reason(error: Any) -> str:
@@ -194,7 +215,7 @@ def _in_order(lines: list[Line]) -> list[Line]:
 def _visual_lines(textpage: Any) -> Iterator[Line]:
     from pypdfium2 import raw
 
-    chars: list[tuple[int, str]] = []
+    chars: list[Char] = []
     count = textpage.count_chars()
     for index in range(count + 1):
         code = raw.FPDFText_GetUnicode(textpage, index) if index < count else 0x0A
@@ -206,15 +227,16 @@ def _visual_lines(textpage: Any) -> Iterator[Line]:
             chars.append((index, chr(code)))
 
 
-def _line(textpage: Any, chars: Sequence[tuple[int, str]], hyphen: bool) -> Line | None:
+def _line(textpage: Any, chars: Sequence[Char], hyphen: bool) -> Line | None:
     from pypdfium2 import raw
 
+    chars = with_exponents(textpage, with_accents(textpage, chars))
     visible = [index for index, char in chars if not char.isspace()]
     if not visible:
         return None
     matrix = raw.FS_MATRIX()
     raw.FPDFText_GetMatrix(textpage, visible[0], ctypes.byref(matrix))
-    first, last = _box(textpage, visible[0]), _box(textpage, visible[-1])
+    first, last = box_of(textpage, visible[0]), box_of(textpage, visible[-1])
     size = raw.FPDFText_GetFontSize(textpage, visible[0]) * hypot(matrix.c, matrix.d) or first.top - first.bottom or 1.0
     text = _readable(_with_cells(textpage, chars, CELL_GAP * size))
     if not text:
@@ -224,15 +246,7 @@ def _line(textpage: Any, chars: Sequence[tuple[int, str]], hyphen: bool) -> Line
     return Line(text, left, right, first.bottom, first.top, size, hyphen, upright)
 
 
-def _box(textpage: Any, index: int) -> Any:
-    from pypdfium2 import raw
-
-    box = raw.FS_RECTF()
-    raw.FPDFText_GetLooseCharBox(textpage, index, ctypes.byref(box))
-    return box
-
-
-def _with_cells(textpage: Any, chars: Sequence[tuple[int, str]], widest: float) -> str:
+def _with_cells(textpage: Any, chars: Sequence[Char], widest: float) -> str:
     """The characters as text, a space that is wider than `widest` points made a mark between two cells."""
     pieces: list[str] = []
     before = None  # the last visible character, if a space followed it
@@ -241,7 +255,7 @@ def _with_cells(textpage: Any, chars: Sequence[tuple[int, str]], widest: float) 
             if position and not chars[position - 1][1].isspace():
                 before = chars[position - 1][0]
         elif before is not None:
-            gap = _box(textpage, index).left - _box(textpage, before).right
+            gap = box_of(textpage, index).left - box_of(textpage, before).right
             pieces[-1] = CELLS if gap > widest else " "
             before = None
         pieces.append(char)

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from xml.etree.ElementTree import Element
 
 from indexer.charts import charts_in, elements, line_of, local_name
-from indexer.outline import plain_title
-from indexer.package import core_title, office_parts, related, xml_root
+from indexer.outline import TITLE_CHARACTERS, plain_title
+from indexer.package import core_date, core_title, office_parts, related, xml_root
 from indexer.parsed import Parsed, join_pages, printable, readable_stem
 from indexer.tables import markdown_table
 from rag.errors import UnreadableDocument
@@ -29,7 +29,7 @@ def parse_pptx(content: bytes, name: str) -> Parsed:
     text, offsets = join_pages([printable(_slide(parts, part, number)) for number, part in enumerate(slides, start=1)])
     titles = (_slide_title(xml_root(parts[part])) for part in slides)
     title = core_title(parts, name) or next(filter(None, titles), "") or readable_stem(name)
-    return Parsed(text, title, {"format": "pptx", "pages": offsets})
+    return Parsed(text, title, {"format": "pptx", "pages": offsets, **core_date(content, parts)})
 
 
 def _slide_parts(parts: Mapping[str, bytes]) -> Iterator[str]:
@@ -79,8 +79,8 @@ def _shapes(
                 yield from _shapes(shape[0], parts, links, depth + 1)
         elif kind == "grpSp" and depth < _DEEPEST:
             yield from _shapes(shape, parts, links, depth + 1)
-        elif kind == "sp" and _placeholder(shape) not in _TITLES:
-            yield _body(shape)
+        elif kind == "sp" and (_placeholder(shape) not in _TITLES or len(line_of(shape)) > TITLE_CHARACTERS):
+            yield _body(shape)  # of a title too, where the heading holds its beginning alone
         elif kind == "graphicFrame":
             yield from (_table(table) for table in elements(shape, "tbl"))
             for title, rows in charts_in(shape, parts, links):
@@ -117,6 +117,5 @@ def _level(paragraph: Element) -> int:
 
 
 def _table(table: Element) -> str:
-    return markdown_table(
-        [[line_of(cell) for cell in row if local_name(cell) == "tc"] for row in table if local_name(row) == "tr"]
-    )
+    rows = [[line_of(cell) for cell in row if local_name(cell) == "tc"] for row in table if local_name(row) == "tr"]
+    return markdown_table(rows, under=2)

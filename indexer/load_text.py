@@ -1,6 +1,7 @@
 """Plain text and its relatives: decoded, and otherwise left alone, so that spans point into the file's own text."""
 
 import codecs
+import json
 import re
 from pathlib import PurePath
 from typing import Literal
@@ -30,6 +31,8 @@ _CONTROL = re.compile(
     r"[\x00-\x08\x0e-\x1a\x1c-\x1f]"
 )  # without tab, line and page breaks, and the ESC of coloured logs
 _NOT_TEXT = "not UTF-8, UTF-16 or Windows-1252 text"
+_REPLACED = "\ufffd"
+_RIGHT = 2  # characters that are no ASCII, to one that is in another charset
 _TITLE_FIELD = re.compile(r"^title\s*[:=]\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE)
 _SAMPLE = 100_000  # characters looked through for control characters
 _TITLE_WITHIN = 20_000  # characters
@@ -55,7 +58,8 @@ def decode(content: bytes) -> str:
         try:
             text = content.decode()
         except UnicodeDecodeError:
-            text = _decode_cp1252(content)
+            text = decode_nearly(content, "utf-8")
+            text = _decode_cp1252(content) if text is None else text
     sample = text[:_SAMPLE]
     _refuse_binary("\0" in text or len(_CONTROL.findall(sample)) > len(sample) // 1000)
     return text
@@ -82,6 +86,22 @@ def decode_as(content: bytes, charset: str) -> str | None:
         except (LookupError, ValueError):  # LookupError: a codec that is not for texts
             continue
     return None
+
+
+def decode_nearly(content: bytes, charset: str) -> str | None:
+    """Return `content` in a charset that most of it is in, U+FFFD in the place of what is not; None where it is not.
+
+    A log that was cut in the middle of a character, or a line that another program has written, must not make another
+    charset of the whole. What is in another one by and large is hardly ever right by chance.
+    """
+    try:
+        name = codecs.lookup(charset).name
+        text = content.decode(_WIDER.get(name, name), "replace")
+    except (LookupError, ValueError):
+        return None
+    wrong = text.count(_REPLACED)
+    right = sum(char > "\x7f" for char in text) - wrong
+    return text if right >= _RIGHT * wrong else None
 
 
 def decode_bom(content: bytes) -> str | None:
@@ -118,6 +138,10 @@ def _title(text: str, markup: Markup | Plain) -> str:
     preamble = front_matter(text)[0] if markup == "markdown" else ""
     if markup == "rst" and text.startswith(("PEP:", "Title:")):
         preamble = text[:_TITLE_WITHIN].partition("\n\n")[0]
+    if preamble.startswith("{"):
+        said = next((value for name, value in json.loads(preamble).items() if name.lower() == "title"), "")
+        if isinstance(said, str) and (title := plain_title(said)):
+            return title
     if preamble and (found := _TITLE_FIELD.search(preamble)):
         return plain_title(found.group(1).strip("\"'"))
     headings = find_headings(text[:_TITLE_WITHIN], markup)

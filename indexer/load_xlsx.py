@@ -1,16 +1,20 @@
 """XLSX to Markdown: each sheet a heading and its tables, read by openpyxl."""
 
 import io
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, time
 from itertools import groupby
 from typing import Any
 
+from indexer.charts import elements
 from indexer.outline import plain_title
-from indexer.package import core_title, office_parts
+from indexer.package import core_date, core_title, office_parts, related, xml_root
 from indexer.parsed import Parsed, join_pages, printable, readable_stem
 from indexer.tables import check_cells, markdown_table
+
+_MERGED = re.compile(rb"<(?:\w+:)?mergeCell\s[^>]*?ref=[\"']([A-Z]{1,3})(\d{1,7}):([A-Z]{1,3})(\d{1,7})[\"']")
 
 
 def parse_xlsx(content: bytes, name: str) -> Parsed:
@@ -23,6 +27,7 @@ def parse_xlsx(content: bytes, name: str) -> Parsed:
 
     parts = office_parts(content, "XLSX", "workbook.xml")
     book = openpyxl.load_workbook(_rezipped(parts), read_only=True, data_only=True, keep_links=False)
+    places = _places(parts)
     cells = 0
     sheets = []
     for sheet in book.worksheets:
@@ -32,9 +37,11 @@ def parse_xlsx(content: bytes, name: str) -> Parsed:
             cells += max(1, len(row))
             check_cells(cells)
             rows.append([_text(cell) for cell in row])
+        cells += _repeat_merged(rows, parts.get(places.get(str(sheet.title), ""), b""), cells)
         sheets.append(printable(_sheet(str(sheet.title), rows)))
     text, offsets = join_pages(sheets)
-    return Parsed(text, core_title(parts, name) or readable_stem(name), {"format": "xlsx", "pages": offsets})
+    known = {"format": "xlsx", "pages": offsets, **core_date(content, parts)}
+    return Parsed(text, core_title(parts, name) or readable_stem(name), known)
 
 
 def _rezipped(parts: Mapping[str, bytes]) -> io.BytesIO:
@@ -44,6 +51,39 @@ def _rezipped(parts: Mapping[str, bytes]) -> io.BytesIO:
             archive.writestr(name, xml)
     file.seek(0)
     return file
+
+
+def _places(parts: Mapping[str, bytes]) -> dict[str, str]:
+    """The names of the sheets' parts, by the sheets' titles."""
+    main = next(part for part in parts if part.endswith("workbook.xml"))
+    links = related(parts, main)
+    found = {}
+    for sheet in elements(xml_root(parts[main]), "sheet"):
+        reference = next((value for key, value in sheet.attrib.items() if key.endswith("}id")), "")
+        found[sheet.get("name", "")] = links.get(reference, ("", ""))[1]
+    return found
+
+
+def _repeat_merged(rows: list[list[str]], xml: bytes, cells: int) -> int:
+    """Repeat what is merged down a column in each row that holds anything, as it counts for them; return how often.
+
+    Raises `UnreadableDocument` where that makes more than `CELLS`.
+    """
+    from openpyxl.utils.cell import column_index_from_string
+
+    repeated = 0
+    for found in _MERGED.finditer(xml):
+        column, first, last_column, last = found.groups()
+        top, at = int(first) - 1, column_index_from_string(column.decode()) - 1
+        if column != last_column or not 0 <= top < len(rows) or at >= len(rows[top]):
+            continue
+        for row in rows[top + 1 : int(last)]:
+            check_cells(cells + repeated)
+            repeated += 1
+            if any(row):
+                row += [""] * (at + 1 - len(row))
+                row[at] = rows[top][at]
+    return repeated
 
 
 def _sheet(title: str, rows: Iterable[list[str]]) -> str:
@@ -64,7 +104,7 @@ def _blocks(rows: Iterable[list[str]]) -> Iterator[str]:
         if all(not any(row[1:]) for row in block):
             yield "\n".join(row[0] for row in block)
         else:
-            yield markdown_table(block)
+            yield markdown_table(block, under=2)
 
 
 def _text(cell: Any) -> str:

@@ -4,6 +4,7 @@ Markdown (also what most other formats are turned into), reStructuredText and As
 lines that define classes and functions are the headings.
 """
 
+import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,8 @@ _DEFINITION = re.compile(
     re.IGNORECASE,
 )
 _FRONT_MATTER = re.compile(r"(---|\+\+\+)[ \t]*\r?\n(.*?)^(?:\1|\.\.\.)[ \t]*\r?$", re.DOTALL | re.MULTILINE)
+JSON_OPENING = re.compile(r'\{\s*"')
+_REST_OF_LINE = re.compile(r"[ \t]*(?:\r?\n|\Z)")
 FRONT_MATTER_CHARACTERS = 20_000
 _PATH_CHARACTERS = 200
 _INLINE = (
@@ -105,9 +108,22 @@ def path_above(span: Span, headings: Sequence[Heading], paths: Sequence[tuple[st
 
 
 def front_matter(text: str) -> tuple[str, int]:
-    """Return the YAML or TOML block that opens a Markdown file, and where it ends: `("", 0)` where there is none."""
+    """Return the YAML, TOML or JSON block that opens a Markdown file, and where it ends; `("", 0)` where there is none.
+
+    JSON is an object with nothing behind it on its last line; its braces are part of the block.
+    """
+    if JSON_OPENING.match(text):
+        return _json_front_matter(text[:FRONT_MATTER_CHARACTERS])
     found = _FRONT_MATTER.match(text, 0, FRONT_MATTER_CHARACTERS)
     return (found.group(2), found.end()) if found else ("", 0)
+
+
+def _json_front_matter(text: str) -> tuple[str, int]:
+    try:
+        _, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return "", 0
+    return (text[:end], end) if _REST_OF_LINE.match(text, end) else ("", 0)
 
 
 def plain_title(markup: str) -> str:

@@ -12,8 +12,9 @@ FILE_BYTES = 100_000_000
 TEXT_CHARACTERS = 20_000_000
 PDF_PAGES = 10_000
 
-# Control characters and lone surrogates: no reader wants them, and UTF-8 cannot hold the latter.
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
+# Control characters and lone surrogates: no reader wants them, and UTF-8 cannot hold the latter. Soft hyphens say where
+# a word may be divided, and would divide it for whoever looks for it.
+_UNPRINTABLE = re.compile(r"[\xad\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
 _NO_TITLE = re.compile(
     r"(?i)\W*(?:anonymous|untitled|unknown|no title|title|document\d*|microsoft \w+ - .*|dokument\d*)\W*"
 )
@@ -25,7 +26,7 @@ class Parsed:
     """Text and title of one file.
 
     `metadata` is the loader's: `format`, and where they apply `pages` (their first offsets), `ocr` (the numbers of
-    those whose text was recognised in a picture) and `warning`.
+    those whose text was recognised in a picture), `outline` (where headings stand), `date` and `warning`.
     """
 
     text: str
@@ -51,7 +52,7 @@ def checked(parsed: Parsed) -> Parsed:
 
 
 def printable(text: str) -> str:
-    """Text of a parser without control characters; a form feed becomes a line break."""
+    """Text of a parser without control characters and soft hyphens; a form feed becomes a line break."""
     return _UNPRINTABLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n").replace("\x0c", "\n"))
 
 

@@ -16,6 +16,7 @@ from indexer.relist import relisted
 from indexer.segment import Part, StoreWriter, describe_segment, finish_lexical
 from indexer.store import IndexWriter
 from indexer.update import Progress
+from indexer.urls import Pages
 from rag.docstore import DocumentStore
 from rag.errors import IndexDamaged, IndexIncompatible, IndexMissing, SmallholdError
 from rag.index import Generation
@@ -241,8 +242,9 @@ def _mended(
     anew |= {CLUSTERS} if VECTORS in anew else set()  # codes of the vectors that were there
     if CATALOG in anew:
         anew.add(STORE)  # both are written at once
+        pages = Pages.of(writer.directory).lists()
         with StoreWriter(folder) as incoming:
-            incoming.copy(Part(segment, frozenset()), relisted(segment.store, manifest.roots))
+            incoming.copy(Part(segment, frozenset()), relisted(segment.store, manifest.roots, pages))
     shutil.copytree(segment.folder, folder, ignore=shutil.ignore_patterns(*anew), dirs_exist_ok=True)
     if embedder is not None:
         with closing(DocumentStore(folder / STORE)) as store:

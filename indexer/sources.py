@@ -131,7 +131,7 @@ class FileSources:
             original = Original(file.root, member.sha256, member.bytes, self.version(member.name))
             name = f"{archive}/{member.name}"
             if not self._failed_before(name, original):
-                read = partial(_read_member, member, document_id, uri, file.path)
+                read = partial(_read_member, member, document_id, uri)
                 yield self._letters.watched(Source(document_id, uri, original, name, read))
 
     def _failed_before(self, name: str, original: Original) -> bool:
@@ -183,11 +183,12 @@ def record_original(root: str, document: Document) -> Original:
 
 
 def _read(loader: DocumentLoader, file: FoundFile) -> Document:
-    return describe.described(loader.load_file(file.path, file.document_id, file.uri), file.path)
+    document = loader.load_file(file.path, file.document_id, file.uri)
+    return describe.described(document, describe.day_of_change(file.path))
 
 
-def _read_member(member: Member, document_id: str, uri: str, archive: Path) -> Document:
-    return describe.described(member.load(document_id, uri), archive)
+def _read_member(member: Member, document_id: str, uri: str) -> Document:
+    return describe.described(member.load(document_id, uri), member.changed)
 
 
 def _same(document: Document) -> Document:

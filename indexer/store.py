@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import takewhile
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -66,7 +67,7 @@ class IndexWriter:
     def __enter__(self) -> "IndexWriter":
         with self.guard():
             refuse_foreign(self.directory)
-            self.directory.mkdir(parents=True, exist_ok=True)
+            _make_folder(self.directory)
             self._acquire()
             try:
                 if not self._keep_leftovers:
@@ -265,6 +266,15 @@ def refuse_foreign(directory: Path) -> None:
             f"{directory} is no index, and holds other things ({others[0]!r})",
             hint="Name a new or empty folder for the index.",
         )
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder, with those above it that are missing, on disk when this returns."""
+    missing = list(takewhile(lambda folder: not folder.exists(), (path, *path.parents)))
+    path.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        with suppress(PermissionError):  # one that may be written to and not read cannot be opened
+            _sync(made.parent)
 
 
 def _sync_tree(folder: Path) -> None:

@@ -3,15 +3,16 @@
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from indexer.ignore import Ignore
+from indexer.load_image import PICTURES
 from indexer.scan import Place, RootPlan
 from indexer.update import Source
 from rag.datatypes import Document
 from rag.docstore import DocumentStore
-from rag.errors import IndexDamaged, InvalidRequest, Unavailable, UnreadableDocument
+from rag.errors import IndexDamaged, IndexMissing, InvalidRequest, Unavailable, UnreadableDocument
 from rag.index import Generation
 from rag.manifest import Patterns
 
@@ -47,6 +48,17 @@ def held_sources(generation: Generation | None) -> Iterator[Source]:
             if generation and number not in generation.deleted[segment]:
                 read = partial(_read, generation, segment, entry.id)
                 yield Source(entry.id, entry.uri, entry.original, entry.id, read)
+
+
+def held_pictures(index_dir: Path) -> frozenset[str]:
+    """The suffixes of the pictures whose print is in an index: once changed they are out of date, whoever reads them.
+
+    Raises `IndexDamaged` and `IndexIncompatible`.
+    """
+    with suppress(IndexMissing), Generation.open(index_dir) as parts:
+        suffixes = {PurePosixPath(entry.id).suffix.lower() for _, _, entry in parts.entries()}
+        return frozenset(suffixes & PICTURES)
+    return frozenset()
 
 
 def held_pages(generation: Generation | None, root: str) -> dict[str, list[Source]]:

@@ -16,7 +16,7 @@ from datetime import date
 from functools import partial
 from typing import IO, Annotated, Any, BinaryIO, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from indexer.parsed import Parsed, checked, printable
 from indexer.sources import record_original
@@ -55,6 +55,11 @@ def _path(value: str) -> str:
     return value
 
 
+def _id(value: str) -> str:
+    _word(value)
+    return value
+
+
 def _word(value: str) -> str:
     if not value.strip() or not value.isprintable():
         raise ValueError("it is empty, or holds characters that cannot be printed")
@@ -74,7 +79,7 @@ def _day(value: str) -> str:
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    id: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_path)]
+    id: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_id)]
     text: str
     title: Annotated[str, Field(max_length=1000)] = ""
     path: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_path)] | None = None
@@ -83,6 +88,15 @@ class _Record(BaseModel):
     tags: list[Annotated[str, Field(max_length=200), AfterValidator(_word)]] = Field([], max_length=64)
     labels: list[Annotated[str, AfterValidator(_label)]] = Field([], max_length=64)
     metadata: dict[Annotated[str, Field(max_length=100)], str | int | float | bool] = Field({}, max_length=100)
+
+    @model_validator(mode="after")
+    def _placed(self) -> Self:
+        if self.path is None:
+            try:
+                _path(self.id)
+            except ValueError as error:
+                raise ValueError(f"id: {error}; give it a `path` of its own") from None
+        return self
 
     def document(self, document_id: str) -> Document:
         """Return the record as a document. Raises `UnreadableDocument`."""

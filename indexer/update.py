@@ -88,8 +88,9 @@ class Terms:
 class SyncReport:
     """What a run did, or would do.
 
-    Documents are named by id; `failed` and `skipped` hold names of files with the reason. `renamed` are pairs of the id
-    before and the one now, of documents made from the same bytes; they are neither in `added` nor in `removed`.
+    Documents are named by id; `failed` and `skipped` hold names of files with the reason, `warnings` those of files
+    of which something was left out, or that were read as something else. `renamed` are pairs of the id before and the
+    one now, of documents made from the same bytes; they are neither in `added` nor in `removed`.
     `excluded` names what patterns leave out, a folder once for all that is in it. Of what `failed`, `untried` had
     failed before and has not changed since, `passing` may be had later though nothing changes; of `kept` the index
     still holds what it held before. `generation` is the current one afterwards, `published` whether this run made it.
@@ -111,6 +112,7 @@ class SyncReport:
     passing: int = 0
     kept: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[tuple[str, str]] = field(default_factory=list)
     chunks: int = 0
     embedded: int = 0
     reused: int = 0
@@ -289,6 +291,8 @@ def read_sources(
                 yield from _held(source.held, report)
         else:
             yield source, document
+            if source.original.loader and (warning := document.metadata.get("warning")):
+                report.warnings.append((source.name, str(warning)))
             (report.changed if source.id in before else report.added).append(source.id)
     progress("read", len(fresh), len(fresh))
 

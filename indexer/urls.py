@@ -94,6 +94,10 @@ class Pages:
         except (OSError, ValidationError):
             return cls(directory)
 
+    def lists(self) -> dict[str, str]:
+        """Return of each page that is remembered the root of its list, by URL."""
+        return {url: known.root for url, known in self._known.items()}
+
     def validators(self, url: str, held: Sequence[Source], version: Callable[[str], str]) -> Validators:
         """Return what to ask for a page with, empty unless the index holds what its last answer gave.
 

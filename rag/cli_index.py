@@ -146,8 +146,9 @@ def _show_names(report: "SyncReport") -> None:
 
 
 def show_problems(report: "SyncReport") -> None:
-    """Write to stderr what was skipped and what could not be read."""
+    """Write to stderr what was skipped, what of a file was left out, and what could not be read."""
     _list("skipped", report.skipped, "yellow")
+    _list("warning", report.warnings, "yellow")
     _list("could not be read", report.failed, "red")
 
 
@@ -181,6 +182,7 @@ def plain(report: "SyncReport", directory: Path) -> dict[str, object]:
         "passing": report.passing,
         "kept": report.kept,
         "skipped": [{"path": path, "reason": reason} for path, reason in report.skipped],
+        "warnings": [{"path": path, "reason": reason} for path, reason in report.warnings],
         "unused_rules": report.unused_rules,
         "chunks": report.chunks,
         "embedded": report.embedded,

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,11 @@ from rich.markup import escape
 from rag.cli_index import IndexRuns, plain, show_problems, show_unused_rules, summary
 from rag.console import err, json_text, out, print_error
 from rag.errors import IndexLocked, InvalidRequest, SmallholdError, SourceEmptied
-from rag.manifest import read_patterns, read_roots
+from rag.manifest import published_stamp, read_patterns, read_roots
 
 if TYPE_CHECKING:
     from indexer.update import SyncReport
+    from indexer.watch import Rules
 
 _LOCKED_SECONDS = 1.0
 
@@ -38,7 +40,7 @@ def watch_folders(
     some and are none.
     """
     from indexer.scan import resolved
-    from indexer.watch import Rules, Watch
+    from indexer.watch import Watch
 
     def tell(message: str, error: SmallholdError | None = None) -> None:
         if error is not None:
@@ -73,7 +75,7 @@ def watch_folders(
     Watch(
         roots,
         update,
-        lambda: Rules(runs.suffixes, runs.directory.resolve(), read_patterns(runs.directory)),
+        _rules(runs),
         tell,
         debounce=debounce,
         accept_empty=allow_empty,
@@ -81,6 +83,23 @@ def watch_folders(
         settled=begun.intersection(pages),
         told=away,
     ).run(stop)
+
+
+def _rules(runs: IndexRuns) -> Callable[[], "Rules"]:
+    """Return what says which changes count by now: pictures too, where the index holds some that nothing reads now."""
+    from indexer.stored import held_pictures
+    from indexer.watch import Rules
+
+    @lru_cache(maxsize=1)
+    def pictures(stamp: tuple[int, int, int] | None) -> frozenset[str]:
+        del stamp
+        return held_pictures(runs.directory)
+
+    def rules() -> Rules:
+        suffixes = runs.suffixes | pictures(published_stamp(runs.directory))
+        return Rules(suffixes, runs.directory.resolve(), read_patterns(runs.directory))
+
+    return rules
 
 
 def _known(runs: IndexRuns) -> tuple[list[Path], list[Path]]:

@@ -17,6 +17,9 @@ from rag.text import STOP_WORDS
 _K1 = 1.2
 _B = 0.75
 
+# Of a question. More than any that people ask have: those of 20 sentences.
+_MOST_TERMS = 256
+
 # Chinese characters and Japanese kana are not divided by spaces: each is a word of its own.
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(f"[{_IDEOGRAPHS}]|[^\\W{_IDEOGRAPHS}]+")
@@ -56,7 +59,8 @@ class LexicalIndex:
 
     score(q, c) = sum over the distinct terms t of q: idf(t) * tf / (tf + k1 * (1 - b + b * |c| / mean |c|)),
     idf(t) = ln(1 + (N - df + 0.5) / (df + 0.5)). N, df and the mean are those of the live chunks of all segments, so
-    that a score does not depend on how they are spread. Usable from several threads.
+    that a score does not depend on how they are spread. Of more than 256 terms the rarest count. Usable from several
+    threads.
     """
 
     def __init__(self, segments: Sequence[Postings], rows: Rows) -> None:
@@ -79,9 +83,10 @@ class LexicalIndex:
         found = [[part.of(term) for part in self._segments] for term in terms]
         chunks = len(self) if allowed_n is None else int(np.count_nonzero(allowed_n))
         allowed = [self._rows.spread(i, allowed_n) for i in range(len(self._segments))]
-        weights = [_idf(chunks, [rows for rows, _ in parts], allowed) for parts in found]
+        dfs = [_df([rows for rows, _ in parts], allowed) for parts in found]
+        weighed = [(found[at], math.log1p((chunks - dfs[at] + 0.5) / (dfs[at] + 0.5))) for at in _rarest(dfs)]
         scores = [
-            self._segment_scores(i, [(*parts[i], weight) for parts, weight in zip(found, weights, strict=True)])
+            self._segment_scores(i, [(*parts[i], weight) for parts, weight in weighed])
             for i in range(len(self._segments))
         ]
         all_scores = np.concatenate(scores) if scores else np.zeros(0, np.float32)
@@ -102,10 +107,21 @@ class LexicalIndex:
         return self._rows.without_deleted(segment, scores)
 
 
-def _idf(chunks: int, rows: Sequence[Counts], allowed: Sequence[BoolArray | None]) -> float:
-    """The weight among so many chunks of a term, from the rows of each segment that hold it and those that count."""
-    df = sum(len(r) if m is None else int(np.count_nonzero(m[r])) for r, m in zip(rows, allowed, strict=True))
-    return math.log1p((chunks - df + 0.5) / (df + 0.5))
+def _rarest(dfs: Sequence[int]) -> list[int]:
+    """Return which terms count, by how many chunks hold each: all, or of more than `_MOST_TERMS` the rarest that occur.
+
+    A text that somebody pastes as a question has thousands of terms, and most of the time goes to those that stand
+    nearly everywhere and decide nothing.
+    """
+    if len(dfs) <= _MOST_TERMS:
+        return list(range(len(dfs)))
+    known = [at for at, df in enumerate(dfs) if df]
+    return sorted(sorted(known, key=dfs.__getitem__)[:_MOST_TERMS])
+
+
+def _df(rows: Sequence[Counts], allowed: Sequence[BoolArray | None]) -> int:
+    """How many chunks hold a term, from the rows of each segment that do and those that count."""
+    return sum(len(r) if m is None else int(np.count_nonzero(m[r])) for r, m in zip(rows, allowed, strict=True))
 
 
 def _live(rows: Rows, segment: int, values: Counts) -> Counts:

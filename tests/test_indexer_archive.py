@@ -11,6 +11,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -262,6 +263,27 @@ def test_members_are_documents_of_their_own(loader: Loader, tmp_path: Path) -> N
     with pytest.raises(UnsupportedFormat, match="documents of their own"):
         loader.load_file(file, "docs.zip", "")
     assert loader.unpack(tmp_path / "a.txt") is None
+
+
+def test_members_are_of_the_day_of_their_own_change(loader: Loader, tmp_path: Path) -> None:
+    """As the archive has it, or else of the archive's."""
+    packed, tar = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as zip_file:
+        for name, day in (("a.txt", (2023, 4, 5)), ("b.txt", (1980, 1, 1)), ("c.txt", (2023, 0, 0))):
+            zip_file.writestr(zipfile.ZipInfo(name, (*day, 23, 0, 0)), name)
+    with tarfile.open(fileobj=tar, mode="w", format=tarfile.PAX_FORMAT) as tar_file:
+        for name, mtime in (("a.txt", 1_600_000_000), ("b.txt", 0), ("c.txt", 1e300)):
+            info = tarfile.TarInfo(name)
+            info.mtime = mtime
+            tar_file.addfile(info)
+    for name, content, own in (("x.zip", packed, date(2023, 4, 5)), ("x.tar", tar, date(2020, 9, 13))):
+        path = tmp_path / name
+        path.write_bytes(content.getvalue())
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+        contents = loader.unpack(path)
+        assert contents
+        rest = date(2023, 11, 14)
+        assert {m.name: m.changed for m in contents.members} == {"a.txt": own, "b.txt": rest, "c.txt": rest}
 
 
 def test_members_can_be_read_after_another_archive_was_opened(loader: Loader, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.describe import described, version
+from indexer.describe import day_of_change, described, version
 from rag.datatypes import Document, Metadata
 
 CHANGED = 1_700_000_000  # 2023-11-14 22:13:20 UTC
@@ -16,7 +16,7 @@ def metadata(tmp_path: Path, text: str, **known: str) -> Metadata:
     path = tmp_path / "a.md"
     path.write_text(text)
     os.utime(path, (CHANGED, CHANGED))
-    found = described(Document("a.md", "file:///a.md", "A", text, {"format": "markdown", **known}), path)
+    found = described(Document("a.md", "file:///a.md", "A", text, {"format": "markdown", **known}), day_of_change(path))
     assert (found.id, found.text, found.metadata["format"]) == ("a.md", text, known.get("format", "markdown"))
     return {name: value for name, value in found.metadata.items() if name != "format"}
 
@@ -34,6 +34,10 @@ def metadata(tmp_path: Path, text: str, **known: str) -> Metadata:
         ),
         ("---\ntags: a, b\ndate: '2024-03-01 10:00'\n---\n", {"tags": "a\nb", "date": "2024-03-01"}),
         ('+++\ntags = ["a"]\ndate = 2024-03-01\n+++\n', {"tags": "a", "date": "2024-03-01"}),
+        ('{\n  "tags": ["a"],\n  "Date": "2024-03-01"\n}\n# Text', {"tags": "a", "date": "2024-03-01"}),
+        ('{"labels": ["hr"]} \r\n\r\nText', {"labels": "hr", "date": "2023-11-14"}),
+        ('{"tags": ["a"]} is an object', {"date": "2023-11-14"}),
+        ('{{< gallery "labels": 1 >}}', {"date": "2023-11-14"}),
         ("---\nlabels: [hr, board]\n---\n", {"labels": "hr\nboard", "date": "2023-11-14"}),
         ("---\ndate: 1 March\n---\n", {"date": "2023-11-14"}),
         ("---\ntags: {a: b}\n---\n", {"date": "2023-11-14"}),
@@ -84,6 +88,8 @@ def test_labels_that_nobody_can_make_out_shut_the_document_away(tmp_path: Path, 
         "---\rlabels: [hr]\rtags: a\r---\rText.",
         "---\nlabels: [hr]\ntags: a\n\nText after front matter that nobody closed.",
         '+++\nlabels = ["hr"]\n\nText.',
+        '{\n  "labels": ["hr"],\n}\nText.',
+        f'{{"labels": ["hr"], "image": "{"x" * 20_000}"}}\nText.',
     ],
 )
 def test_labels_in_front_matter_that_is_hardly_any_do_not_leave_a_document_open(tmp_path: Path, text: str) -> None:
@@ -118,4 +124,4 @@ def test_what_is_long_or_much_is_cut(tmp_path: Path) -> None:
 
 def test_a_file_that_is_gone_has_no_date(tmp_path: Path) -> None:
     document = Document("a.md", "file:///a.md", "A", "Text.", {"format": "markdown"})
-    assert described(document, tmp_path / "gone.md").metadata == {"format": "markdown"}
+    assert described(document, day_of_change(tmp_path / "gone.md")).metadata == {"format": "markdown"}

@@ -7,6 +7,7 @@ import random
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date
+from email import message_from_bytes, policy
 from email.message import EmailMessage
 from hashlib import sha256
 from pathlib import Path
@@ -76,6 +77,44 @@ def test_tables_repeat_their_head() -> None:
     ]
 
 
+def test_rows_that_are_longer_than_the_head_stand_under_it_however_few_they_are() -> None:
+    """Of questions with their answers, four rows made a passage, the last three without the names of the columns."""
+    rows = [["Question", "Answer"], *([f"Question {n}", "word " * 100] for n in range(6))]
+    blocks = markdown_table(rows).split("\n\n")
+    assert [block.count("\n") for block in blocks] == [2] * 6
+    wide = [[f"Column {n}" for n in range(20)], *(["x"] * 20 for _ in range(40))]
+    assert len(markdown_table(wide)) < 2 * sum(len(" | ".join(row)) for row in wide)
+    matrix = [[f"Column {n}" for n in range(1000)], ["x"] * 1000]
+    assert markdown_table(matrix).startswith("| Column 0 | Column 1 |")
+
+
+def test_blocks_of_numbers_are_shorter_than_those_of_words() -> None:
+    """A number of ten digits is five tokens or more: 700 characters of them are in two passages."""
+    rows = [["Day", "Sum"], *([str(10**9 + n), "3.1415926535"] for n in range(30))]
+    assert [block.count("\n") - 1 for block in markdown_table(rows).split("\n\n")] == [13, 13, 4]
+
+
+def test_rows_that_no_passage_holds_become_sections(tmp_path: Path) -> None:
+    text = "First line.\n" + "word " * 200
+    rows = f'id,subject,,text\n7,Roof leaks,x|y,"{text}"\n8,,,"{"word " * 200}"\n'
+    parsed = parse_csv(rows.encode(), "tickets.csv")
+    assert parsed.text == (
+        f"## Roof leaks\n\nid: 7\nsubject: Roof leaks\nColumn 3: x|y\ntext: {text.strip()}\n\n"
+        f"## Row 2\n\nid: 8\ntext: {('word ' * 200).strip()}"
+    )
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.save(str(tmp_path / "words.json"))
+    chunks = Chunker(tmp_path / "words.json", 90, 0).chunk(Document("t.csv", "", "t", parsed.text, {"format": "csv"}))
+    assert {chunk.metadata["headings"] for chunk in chunks} == {"Roof leaks", "Row 2"}
+
+    def fill(book: Any) -> None:
+        book.active.append(["a", "b"])
+        book.active.append(["Eel", "word " * 200])
+
+    assert parse_xlsx(xlsx(fill), "b.xlsx").text.startswith("## Sheet\n\n### Eel\n\na: Eel\nb: word")
+
+
 def test_tables_of_ragged_rows() -> None:
     assert markdown_table([["a", "b", ""], ["", ""], ["1"], ["x|y", "two\nlines", "3"]]) == (
         "| a | b |  |\n| --- | --- | --- |\n| 1 |  |  |\n| x\\|y | two lines | 3 |"
@@ -98,6 +137,17 @@ def test_csv_delimiters(content: str) -> None:
     assert parse_csv(content.encode(), "a_b.csv") == Parsed(
         "| Town | People |\n| --- | --- |\n| Ulla | 40 |\n| Norr | 7 |", "a b", {"format": "csv"}
     )
+
+
+def test_csv_with_lines_above_its_head() -> None:
+    table = "| Day | Sum |\n| --- | --- |\n| 1 May | 7 |"
+    for above in ("Account 12\n\nAs of 1 June\n", "Account 12,,\n As of 1 June,,\n,,\n"):
+        assert parse_csv(f"{above}Day,Sum\n1 May,7\n".encode(), "a.csv").text == f"Account 12\nAs of 1 June\n\n{table}"
+
+
+def test_csv_with_a_line_for_excel() -> None:
+    assert parse_csv(b"sep=;\r\na;b\r\n1,5;2\r\n", "a.csv").text == "| a | b |\n| --- | --- |\n| 1,5 | 2 |"
+    assert parse_csv(b"sep=x\n1\n", "a.csv").text.startswith("| sep=x |")
 
 
 def test_csv_quotes_and_single_columns() -> None:
@@ -137,8 +187,21 @@ def test_xlsx_sheets_are_headings_and_pages() -> None:
         "| 2024-03-01 | 12.5% | 12.5 | TRUE |\n\nA remark"
     )
     assert parsed.text == f"{first}\n\n## People\n\n| Name | Age |\n| --- | --- |\n| Ines | 41 |"
-    assert parsed.metadata == {"format": "xlsx", "pages": f"0,{len(first) + 2}"}
+    assert parsed.metadata == {"format": "xlsx", "pages": f"0,{len(first) + 2}", "date": parsed.metadata["date"]}
     assert parsed.title == "book 1"
+
+
+def test_xlsx_what_is_merged_down_a_column_counts_for_each_row() -> None:
+    def fill(book: Any) -> None:
+        for row in (["Region", "Town"], ["North", "Ulla"], [None, "Norr"], [None, None], ["South", "Lowdle"]):
+            book.active.append(row)
+        book.active.merge_cells("A2:A4")
+        book.active.merge_cells("B5:C6")
+
+    assert parse_xlsx(xlsx(fill), "a.xlsx").text == (
+        "## Sheet\n\n| Region | Town |\n| --- | --- |\n| North | Ulla |\n| North | Norr |\n\n"
+        "| South | Lowdle |\n| --- | --- |"
+    )
 
 
 def test_xlsx_far_cells_do_not_fill_the_memory() -> None:
@@ -192,7 +255,7 @@ CHART = f"""<c:chartSpace xmlns:c="http://schemas.openxmlformats.org/drawingml/2
 <c:rich><a:p><a:r><a:t>Catch</a:t></a:r></a:p></c:rich></c:tx></c:title><c:plotArea><c:barChart><c:ser><c:tx><c:strRef>
 <c:strCache><c:pt idx="0"><c:v>Tons</c:v></c:pt></c:strCache></c:strRef></c:tx><c:cat><c:strRef><c:strCache>
 <c:pt idx="0"><c:v>2023</c:v></c:pt></c:strCache></c:strRef></c:cat>
-<c:val><c:numRef><c:numCache><c:pt idx="0"><c:v>7</c:v></c:pt>
+<c:val><c:numRef><c:numCache><c:pt idx="0"><c:v>4.4000000000000004</c:v></c:pt>
 </c:numCache></c:numRef></c:val></c:ser></c:barChart></c:plotArea></c:chart></c:chartSpace>"""
 
 
@@ -231,7 +294,7 @@ def test_pptx_slides_are_headings_and_pages() -> None:
     first = "## Slip & sand\n\n- Point\n  - Sub\n\nNotes: Speak slowly"
     assert parsed.text == (
         f"{first}\n\n## Slide 2\n\nno title here\n\n| Town | People |\n| --- | --- |\n| Town | People |\n\n"
-        "Catch\n\n|  | Tons |\n| --- | --- |\n| 2023 | 7 |\n\nin a group"
+        "Catch\n\n|  | Tons |\n| --- | --- |\n| 2023 | 4.4 |\n\nin a group"
     )
     assert parsed.metadata == {"format": "pptx", "pages": f"0,{len(first) + 2}"}
     assert parsed.title == "Slip & sand"
@@ -259,10 +322,40 @@ def test_charts_in_a_docx_become_tables() -> None:
     chart = f"<w:p><w:r><w:t>Before</w:t>{shown}</w:r></w:p><w:p><w:r><w:t>After</w:t></w:r></w:p>"
     parts = {"word/_rels/document.xml.rels": links(r5=("chart", "charts/chart1.xml")), "word/charts/chart1.xml": CHART}
     text = parse_docx(docx(chart, parts), "a.docx").text
-    assert text == "Before\n\nCatch\n\n|  | Tons |\n| --- | --- |\n| 2023 | 7 |\n\nAfter"
+    assert text == "Before\n\nCatch\n\n|  | Tons |\n| --- | --- |\n| 2023 | 4.4 |\n\nAfter"
 
 
 # --- EPUB
+
+
+def core(**days: str) -> str:
+    dates = "".join(f"<t:{name}>{day}T10:00:00Z</t:{name}>" for name, day in days.items())
+    return f'<cp:coreProperties xmlns:cp="x" xmlns:t="http://purl.org/dc/terms/">{dates}</cp:coreProperties>'
+
+
+def test_an_office_file_is_of_the_day_of_its_last_change() -> None:
+    def date(properties: str, packed: tuple[int, int, int] = (1980, 1, 1)) -> str | None:
+        out = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(pptx())) as old, zipfile.ZipFile(out, "w") as archive:
+            for name in old.namelist():
+                archive.writestr(zipfile.ZipInfo(name, (*packed, 0, 0, 0)), old.read(name))
+            archive.writestr(zipfile.ZipInfo("docProps/core.xml"), properties)
+        return parse_pptx(out.getvalue(), "a.pptx").metadata.get("date")
+
+    assert date(core(created="2020-01-01", modified="2024-03-01")) == "2024-03-01"
+    assert date(core(created="2020-01-01")) == "2020-01-01"
+    assert date(core()) is None
+    assert date(core(modified="2013-12-23"), (2025, 4, 5)) == "2025-04-05"  # a template's, filled in later
+
+
+def test_a_slide_whose_title_is_a_paragraph_loses_nothing_of_it() -> None:
+    long = "The Moot agreed that " + "the slip be cleared of sand, " * 10 + "in May."
+    parts = {"ppt/presentation.xml": f'<p:presentation {_P} {_R}><p:sldId r:id="r1"/></p:presentation>'}
+    parts["ppt/_rels/presentation.xml.rels"] = links(r1=("slide", "slides/slide1.xml"))
+    parts["ppt/slides/slide1.xml"] = slide(shape((0, long), placeholder="title"))
+    text = parse_pptx(zipped(parts), "a.pptx").text
+    assert text.startswith("## The Moot agreed")
+    assert text.endswith(f"…\n\n{long}")
 
 
 def epub(
@@ -281,6 +374,34 @@ def epub(
 
 def test_epub_chapters_come_in_reading_order() -> None:
     assert parse_epub(epub(), "x.epub") == Parsed("# Preface\n\n# One\n\nText & more", "A Book", {"format": "epub"})
+
+
+@pytest.mark.parametrize("kind", ["nav", "ncx"])
+def test_epub_chapters_without_headings_have_those_of_the_contents(kind: str) -> None:
+    nav = '<nav epub:type="toc"><a href="a.html#x">The <i>Slip</i></a><a href="b.html">Tides</a></nav>'
+    ncx = """<?xml version="1.0"?><!DOCTYPE ncx PUBLIC "-//NISO//DTD ncx 2005-1//EN" "x"><ncx><navMap>
+    <navPoint><navLabel><text>The Slip</text></navLabel><content src="a.html"/></navPoint>
+    <navPoint><navLabel><text>Tides</text></navLabel><content src="b.html"/></navPoint></navMap></ncx>"""
+    toc, name, media = (nav, "toc/c.xhtml", 'media-type="x" properties="nav"') if kind == "nav" else (ncx, "c.ncx", "")
+    media = media or 'media-type="application/x-dtbncx+xml"'
+    toc = toc.replace('href="', 'href="../') if kind == "nav" else toc
+    items = "".join(f'<item id="{i}" href="{i}.html" media-type="text/html"/>' for i in "abc")
+    opf = f'<package><manifest><item id="t" href="{name}" {media}/>{items}</manifest><spine>'
+    opf += "".join(f'<itemref idref="{i}"/>' for i in "abc") + "</spine></package>"
+    pages = {"a": "<p>THE SLIP</p><p>Sand.</p>", "b": "<p>Nine.</p>", "c": "<h1>Own</h1><p>End.</p>"}
+    book = epub(extra={"OPS/book.opf": opf, f"OPS/{name}": toc, **{f"OPS/{i}.html": page for i, page in pages.items()}})
+    assert parse_epub(book, "x.epub").text == "## The Slip\n\nSand.\n\n## Tides\n\nNine.\n\n# Own\n\nEnd."
+
+
+def test_a_book_is_of_the_day_that_it_says() -> None:
+    def date(metadata: str) -> str | None:
+        opf = f"<package><metadata>{metadata}</metadata><manifest/><spine/></package>"
+        return parse_epub(epub(extra={"OPS/book.opf": opf}), "x.epub").metadata.get("date")
+
+    published = "<date> 1913-05-01 </date>"
+    assert date(f'{published}<meta property="dcterms:modified">2020-02-03T10:00:00Z</meta>') == "2020-02-03"
+    assert date(published) == "1913-05-01"
+    assert date("<date>1913</date>") is None
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
@@ -348,6 +469,12 @@ def test_json_records_become_sections_or_a_table() -> None:
     assert "\n\n## Record 2\n\ntext: Another." in text
 
 
+def test_json_lines_under_the_name_of_json() -> None:
+    lines = b'{"town": "Ulla", "people": 40}\n{"town": "Norr", "people": 7}\n'
+    table = "| town | people |\n| --- | --- |\n| Ulla | 40 |\n| Norr | 7 |"
+    assert parse_json(lines, "a.json") == Parsed(table, "a", {"format": "json"})
+
+
 def test_what_is_no_json_is_text() -> None:
     assert parse_json(b'{"a": 1} // why', "a.json") == Parsed(
         '{"a": 1} // why', "a", {"format": "text", "warning": "not valid JSON: read as text"}
@@ -390,6 +517,36 @@ def test_a_mail_is_of_the_day_on_which_it_was_sent() -> None:
     assert metadata("Fri, 1 Mar 2024 23:30:00 +0200") == {"format": "eml", "date": "2024-03-01"}
     assert metadata("yesterday") == {"format": "eml"}
     assert metadata("") == {"format": "eml"}
+
+
+def test_eml_whose_plain_text_says_nothing_is_its_html() -> None:
+    message = mail()
+    message.set_content(" \n\n")
+    message.add_alternative("<p>The news.</p>", subtype="html")
+    assert parse_eml(message.as_bytes(), "a.eml").text.endswith("\n\nThe news.")
+
+
+def test_eml_texts_around_a_picture_and_what_is_attached_deeper() -> None:
+    """As Apple's program writes them: the HTML as a mixture of texts, pictures and files, beside plain text or not."""
+    message = mail()
+    message.make_mixed()
+    picture = b"Content-Type: image/png; name=a.png\nContent-ID: <1>\n\nx"
+    below = b"Content-Type: text/plain; charset=utf-8\n\nAnd 26,300 crowns \xe2\x80\x93 below it.\n"
+    patch = b"Content-Type: text/plain; name=p.diff\nContent-Disposition: inline\n\n+1\n"
+    sheet = b"Content-Type: application/pdf; name=offer.pdf\nContent-Disposition: attachment\n\nx"
+    for part in (b"Content-Type: text/plain\n\nSee the plan.\n", picture, below, patch):
+        message.attach(message_from_bytes(part, policy=policy.default))
+    assert parse_eml(message.as_bytes(), "a.eml").text == (
+        "From: Ines <i@example.org>\nSubject: Dredging — costs\nAttached: p.diff\n\n"
+        "See the plan.\n\nAnd 26,300 crowns – below it."
+    )
+    message, mixed = mail(), EmailMessage()
+    mixed.make_mixed()
+    for part in (b"Content-Type: text/html\n\n<p>one</p>", sheet, b"Content-Type: text/html\n\n<p>two</p>"):
+        mixed.attach(message_from_bytes(part, policy=policy.default))
+    message.make_alternative()
+    message.attach(mixed)
+    assert parse_eml(message.as_bytes(), "a.eml").text.endswith("Attached: offer.pdf\n\none\n\ntwo")
 
 
 def test_eml_with_odd_parts() -> None:

@@ -14,13 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 import indexer.parsed
+from indexer.bookmarks import Bookmark, outline_of, told_headings
+from indexer.chunk import Chunker
 from indexer.load import SUFFIXES, Loader
 from indexer.load_docx import parse_docx
 from indexer.load_html import parse_html
 from indexer.load_pdf import parse_pdf
-from indexer.parsed import readable_stem, sensible_title
+from indexer.parsed import join_pages, readable_stem, sensible_title
 from indexer.reflow import Line, page_text, vocabulary, with_edges
 from rag.datatypes import Document
 from rag.errors import Unavailable, UnreadableDocument, UnsupportedFormat
@@ -60,6 +63,9 @@ def reason(loader: Loader, folder: Path, name: str, content: bytes | str) -> str
         (b"\xfe\xff" + "Ünïcode".encode("utf-16-be"), "Ünïcode"),
         (b"\xff\xfe\0\0" + "wide".encode("utf-32-le"), "wide"),
         ("Le café coûte 3 € — “cher”".encode("cp1252"), "Le café coûte 3 € — “cher”"),
+        ("été, là-bas".encode() + b"\xc3", "été, là-bas\ufffd"),
+        ("Привет ".encode() + b"\xff", "Привет \ufffd"),
+        ("Zwei über Größe\n".encode() + "Übel, böse, Öl".encode("cp1252"), "Zwei Ã¼ber GrÃ¶ÃŸe\nÜbel, böse, Öl"),
         (b"a\x1b[31mlog\x1b[0m\tline\x0cpage", "a\x1b[31mlog\x1b[0m\tline\x0cpage"),
     ],
 )
@@ -91,6 +97,8 @@ def test_what_is_no_text_is_refused(loader: Loader, tmp_path: Path, content: byt
         ("a.md", "intro\n\n## The *first* one\n\n# Second", "The first one"),
         ("a.md", '---\nlayout: x\ntitle: "From the matter"\n---\n# Not this', "From the matter"),
         ("a.md", "+++\ntitle = 'Toml'\n+++\ntext", "Toml"),
+        ("a.md", '{\n "draft": false,\n "title": "Of *JSON*"\n}\n\n# Not this', "Of JSON"),
+        ("a.md", '{\n "title": ["no"]\n}\n\n# This', "This"),
         ("My_long-name.markdown", "no heading", "My long-name"),
         ("a.rst", "=====\nTitle\n=====\n\ntext", "Title"),
         ("a.rst", "PEP: 1\nTitle: Field of the preamble\nStatus: Final\n\nHeading\n=======\n", "Field of the preamble"),
@@ -200,6 +208,36 @@ def test_html_tables_are_readable() -> None:
     assert "| x" in text_of("<table><tr><td rowspan=99999999 colspan=99999999>x</td><td>y</td></tr></table>")
 
 
+def test_long_html_tables_repeat_their_head() -> None:
+    rows = "".join(f"<tr><td>Town {n}</td><td>{'x' * 80}</td></tr>" for n in range(20))
+    head = "<caption>Towns</caption><colgroup><col><col></colgroup><tr><th>Town</th><th>Note</th></tr>"
+    page = f"<p>Before.</p><table>{head}{rows}</table><p>After.</p>"
+    blocks = text_of(page).split("\n\n")
+    assert blocks[:2] == ["Before.", "Towns"]
+    assert blocks[-1] == "After."
+    assert len(blocks) > 5
+    assert all(block.startswith("| Town | Note |\n| --- | --- |\n| Town ") for block in blocks[2:-1])
+    assert [line for block in blocks[2:-1] for line in block.split("\n")[2:]] == [
+        f"| Town {n} | {'x' * 80} |" for n in range(20)
+    ]
+
+
+def test_html_answers_that_their_questions_open_are_content() -> None:
+    """An accordion, as pages of frequent questions have it: closed, the question being a button in a heading."""
+    page = """<h3><button aria-expanded="false" aria-controls="a1">How do I pay?</button></h3>
+    <div id="a1" hidden>By card.</div><h3><button aria-controls="a2">And when?</button></h3>
+    <div id="a2" style="display: none" aria-hidden="true">In May.</div>
+    <button aria-controls="menu">Menu</button><div id="menu" hidden>Home</div><div hidden>Secret</div>"""
+    assert text_of(page) == "### How do I pay?\n\nBy card.\n\n### And when?\n\nIn May."
+
+
+def test_html_exponents_and_soft_hyphens() -> None:
+    assert text_of("<p>10<sup>6</sup> or 2.5·10<sup>−3</sup> m<sup>2</sup>, the 19<sup>th</sup></p>") == (
+        "10^6 or 2.5·10^−3 m2, the 19th"
+    )
+    assert text_of("<p>Donau&shy;dampf&shy;schiff</p>") == "Donaudampfschiff"
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [
@@ -215,6 +253,8 @@ def test_html_tables_are_readable() -> None:
         (html("<p>“cp1252”</p>").encode("cp1252"), "“cp1252”"),
         (html("<p>x</p>", '<meta charset="no-such-thing">').encode(), "x"),
         (b'<?xml version="1.0" encoding="utf-8"?>' + html("<p>xhtml&#xD800;</p>").encode(), "xhtml\ufffd"),
+        (html("<p>Größe, Maße, Höhe|</p>").encode().replace(b"|", b"\xe2\x80"), "Größe, Maße, Höhe\ufffd"),
+        (html("<p>镕基|€</p>", "<meta charset=gb2312>").encode("gb18030").replace(b"|", b"\xff"), "镕基\ufffd€"),
         (b"just words", "just words"),
     ],
 )
@@ -260,8 +300,11 @@ def test_html_nested_too_deeply_still_gives_its_words(loader: Loader, tmp_path: 
 # --- PDF
 
 
-def pdf(*pages: str, title: str = "", image: bool = False, password: str | None = None) -> bytes:
-    """A PDF whose pages have the given content streams. `/F1` is Helvetica, `/I1` a picture of one pixel."""
+def pdf(*pages: str, title: str = "", image: bool = False, password: str | None = None, bookmark: str = "") -> bytes:
+    """A PDF whose pages have the given content streams. `/F1` is Helvetica, `/I1` a picture of one pixel.
+
+    The `bookmark` leads to the last page.
+    """
     identity = b"0123456789abcdef"
     owner = b"o" * 32
     key = _pdf_key(password, owner, identity) if password is not None else b""
@@ -283,6 +326,10 @@ def pdf(*pages: str, title: str = "", image: bool = False, password: str | None 
         objects[stream] = _stream(_rc4(_object_key(key, stream), content.encode("cp1252")))
         kids.append(f"{page} 0 R")
     objects[2] = f"<< /Type /Pages /Kids [{' '.join(kids)}] /Count {len(kids)} >>".encode()
+    if bookmark:
+        objects[1] = b"<< /Type /Catalog /Pages 2 0 R /Outlines 7 0 R >>"
+        objects[7] = b"<< /Type /Outlines /First 8 0 R /Last 8 0 R /Count 1 >>"
+        objects[8] = f"<< /Title ({bookmark}) /Parent 7 0 R /Dest [{kids[-1]} /Fit] >>".encode()
     trailer = b"<< /Size 1000 /Root 1 0 R /Info 5 0 R"
     if password is not None:
         user = _rc4(key, _PADDING)
@@ -370,6 +417,21 @@ def test_pdf_lines_become_paragraphs() -> None:
     )
 
 
+def test_pdf_exponents_are_told_from_digits() -> None:
+    power = "BT /F1 10 Tf 50 700 Td (10) Tj /F1 7 Tf 4 Ts (-3) Tj 0 Ts /F1 10 Tf ( to 10) Tj /F1 7 Tf 4 Ts (12) Tj ET"
+    assert parse_pdf(pdf(power), "a.pdf").text == "10^-3 to 10^12"
+    plain = "BT /F1 10 Tf 50 700 Td (10) Tj /F1 7 Tf (6) Tj /F1 10 Tf ( 2) Tj -3 Ts /F1 7 Tf (1) Tj ET"  # not raised
+    assert parse_pdf(pdf(plain), "a.pdf").text == "106 21"
+
+
+def test_pdf_accents_stand_on_their_letters() -> None:
+    """As TeX sets them: before the letter and above it, or wherever; what only looks like one stays."""
+    tex = "BT /F1 10 Tf 50 700 Td [(Schr) -111 (¨) 444 (odinger, l´art)] TJ ET"
+    assert parse_pdf(pdf(tex), "a.pdf").text == "Schrödinger, l´art"
+    apart = show((50, 700, "Schr"), (71.7, 700, "¨"), (70.6, 700, "odinger and"), (140, 700, "his cat"))
+    assert parse_pdf(pdf(apart), "a.pdf").text.startswith("Schrödinger and")
+
+
 def test_pdf_cells_of_a_row_are_kept_apart() -> None:
     rows = [("Item", "Hours", "Cost"), ("Paint", "1.5", "225"), ("Parts", "", "2,100")]
     cells = [(x, 700 - 12 * y, text) for y, row in enumerate(rows) for x, text in zip((50, 200, 300), row, strict=True)]
@@ -394,6 +456,58 @@ def test_pdf_titles() -> None:
     large = show((50, 760, "Great"), (50, 730, "Expectations"), size=24) + "\n" + plain
     assert parse_pdf(pdf(large, title="untitled"), "a.pdf").title == "Great Expectations"
     assert parse_pdf(pdf(plain), "the_file.pdf").title == "the file"
+
+
+def test_a_pdf_is_of_the_day_of_its_last_change() -> None:
+    content = pdf(show((50, 700, "text")))
+    assert "date" not in parse_pdf(content, "a.pdf").metadata
+    for entry, date in (
+        (b"/CreationDate (D:20200101120000Z) /ModDate (D:20240301120000+01'00')", "2024-03-01"),
+        (b"/CreationDate (20200101)", "2020-01-01"),
+        (b"/ModDate (yesterday)", None),
+    ):
+        known = parse_pdf(content.replace(b"<< /Title <", b"<< " + entry + b" /Title <"), "a.pdf").metadata
+        assert known.get("date") == date
+
+
+def test_pdf_bookmarks_name_its_headings() -> None:
+    pages = ["1 Tides | 1", "2 Tides\n\nOf the slip.\nHIGH WATER\nNine.", "Tides\nSprings", "the end"]
+    text, offsets = join_pages(pages)
+    starts = [int(start) for start in offsets.split(",")]
+    marks = [
+        *(Bookmark(1, "2. Tides", 1), Bookmark(2, "2.1 High water", 1), Bookmark(1, "3 Tides", 2)),
+        *(Bookmark(2, "Neaps", 2), Bookmark(1, "Nowhere", 9), Bookmark(1, "", 3), Bookmark(1, "Tides", 2)),
+    ]
+    outline = outline_of(text, starts, marks)
+    assert outline == f"13:1,{text.index('HIGH')}:2,{starts[2]}:1"
+    headings = told_headings(text, outline)
+    assert [(h.level, h.title, text[h.start : h.end]) for h in headings] == [
+        *((1, "2 Tides", "2 Tides"), (2, "HIGH WATER", "HIGH WATER"), (1, "Tides", "Tides"))
+    ]
+    for odd in ("", "x", "9:1,3:1", "3:1,3:2", "999999999:1", "3:1;", "-3:1"):
+        assert told_headings(text, odd) == []
+
+
+def test_pdf_properties_that_are_no_text_cost_no_page() -> None:
+    """UTF-16 with half of a surrogate pair, which made a parser fail that nobody needs for the pages."""
+    content = pdf(show((50, 700, "Tides")), bookmark="x").replace(b"/Title (x)", b"/Title <FEFFD800>")
+    content = content.replace(b"/Title <>", b"/Title <FEFFD800> /ModDate <FEFFD800>")
+    parsed = parse_pdf(content, "a_file.pdf")
+    assert (parsed.text, parsed.title, dict(parsed.metadata)) == ("Tides", "a file", {"format": "pdf", "pages": "0"})
+
+
+def test_pdf_chunks_stand_under_their_headings(tmp_path: Path) -> None:
+    first = show((50, 700, "Of the slip."), (50, 680, "It is full of sand."))
+    last = show((50, 700, "Tides"), (50, 680, "High water is at nine."))
+    parsed = parse_pdf(pdf(first, last, bookmark="1. Tides"), "a.pdf")
+    assert parsed.metadata["outline"] == f"{parsed.text.index('Tides')}:1"
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))  # a token for each word and mark
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.save(str(tmp_path / "words.json"))
+    document = Document("a.pdf", "", parsed.title, parsed.text, dict(parsed.metadata))
+    chunks = Chunker(tmp_path / "words.json", 10, 0).chunk(document)
+    found = [(chunk.metadata.get("headings"), chunk.metadata["page"]) for chunk in chunks]
+    assert (found[0], found[-1]) == ((None, 1), ("Tides", 2))
 
 
 def test_pdf_encryption(loader: Loader, tmp_path: Path) -> None:

@@ -193,6 +193,23 @@ def test_a_file_in_place_of_the_directory_is_a_clear_error(tmp_path: Path) -> No
         publish(tmp_path / "index", a="one")
 
 
+def test_the_folders_of_a_new_index_are_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their names stand in the folders above: without these a loss of power takes the whole index away."""
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def noted(file: int) -> None:
+        synced.append(os.fstat(file).st_ino)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    publish(tmp_path / "new" / "index", a="one")
+    assert {tmp_path.stat().st_ino, (tmp_path / "new").stat().st_ino} <= set(synced)
+    synced.clear()
+    publish(tmp_path / "new" / "index", a="two")
+    assert tmp_path.stat().st_ino not in synced
+
+
 @pytest.mark.parametrize("call", ["fsync", "rename", "replace", "mkdir"])
 def test_a_full_disk_leaves_the_old_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     publish(tmp_path, a="one")

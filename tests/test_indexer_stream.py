@@ -61,6 +61,13 @@ def test_all_fields_of_a_record_are_kept() -> None:
     assert source.original.root == "stream:s"
 
 
+def test_an_id_need_not_be_a_path_where_there_is_one() -> None:
+    """Such as the URLs that programs know their pages by."""
+    url = record("https://example.org/a", path="pages/a")
+    assert taken(lines(url)) == ["s/pages/a"]
+    assert refused(lines(record("https://example.org/a")))[0][1].endswith("give it a `path` of its own")
+
+
 def test_blank_lines_and_a_last_line_without_its_end_are_fine() -> None:
     assert taken(b'\n{"id": "a", "text": "x"}\r\n  \n{"id": "b", "text": "y"}') == ["s/a", "s/b"]
     assert taken(b"") == []

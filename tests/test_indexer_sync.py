@@ -7,6 +7,7 @@ import time
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -1415,3 +1416,22 @@ def test_a_damaged_archive_is_unpacked_once(tmp_path: Path, write: Write, monkey
                 loader=loader,
             )
         assert (asked, report.failed) == (expected, [(str(tmp_path / "docs/a.zip"), "damaged archive")])
+
+
+def test_a_run_says_of_which_files_something_was_left_out(tmp_path: Path, write: Write) -> None:
+    """Pages of a PDF that are pictures went without a word."""
+    path, scanned = write("docs/a.txt", "alpha"), "3 of 7 pages scanned, without a text layer"
+    write("docs/b.txt", "beta")
+
+    class Half(TextLoader):
+        def load_file(self, path: Path, document_id: str, uri: str) -> Document:
+            document = super().load_file(path, document_id, uri)
+            return replace(document, metadata={"warning": scanned} if path.name == "a.txt" else {})
+
+    def warnings(**options: bool) -> list[tuple[str, str]]:
+        fakes: dict[str, Any] = {"embedder": CountingEmbedder(), "chunker": LineChunker(), "loader": Half()}
+        return sync(tmp_path / "index", [tmp_path / "docs"], **fakes, **options).warnings
+
+    assert warnings(dry_run=True) == [(str(path), scanned)]
+    assert warnings() == [(str(path), scanned)]
+    assert warnings() == []  # it was not read again

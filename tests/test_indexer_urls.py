@@ -21,6 +21,7 @@ import indexer.urls
 from indexer.compact import compact
 from indexer.fetch import Fetcher
 from indexer.load import Loader
+from indexer.repair import repair
 from indexer.scratch import scratch, sweep
 from indexer.store import IndexWriter
 from indexer.sync import sync
@@ -29,7 +30,8 @@ from indexer.urls import UrlList
 from rag.errors import IndexLocked, InvalidRequest, UnknownDocument
 from rag.filter import View, parse_filter
 from rag.glob import compile_glob
-from rag.index import Index
+from rag.index import Generation, Index
+from rag.manifest import SEGMENTS
 from tests.conftest import REPOSITORY
 from tests.test_indexer_fetch import MARCH, PUBLIC, Body, say, served, to_here
 from tests.test_indexer_sync import CountingEmbedder, LineChunker, Run, TextLoader, Write, contents, letters, write
@@ -653,3 +655,20 @@ def test_a_list_that_a_rebuild_drops_stays_dropped(tmp_path: Path, write: Write)
     site.run("docs")
     site.run("docs", lists=[], rebuild=True, remove=["pages.list"])
     assert contents(tmp_path) == {"x.txt": "a file"}
+
+
+def test_a_catalog_that_is_told_again_knows_the_list_of_each_page(tmp_path: Path) -> None:
+    site = Site(tmp_path, a="alpha", b="beta")
+    site.lists(A)
+    site.run()
+    site.list = tmp_path / "second.list"
+    site.lists(B)
+    site.run()
+    for catalog in (tmp_path / "index" / SEGMENTS).glob("*/catalog.sqlite"):
+        content = bytearray(catalog.read_bytes())
+        content[len(content) // 2] ^= 1
+        catalog.write_bytes(content)
+    assert repair(tmp_path / "index").lost == []
+    with Generation.open(tmp_path / "index") as parts:
+        roots = {entry.id: entry.original.root for _, _, entry in parts.entries()}
+    assert roots == {A: f"urls:{tmp_path / 'pages.list'}", B: f"urls:{site.list}"}

@@ -20,11 +20,11 @@ from watchfiles import Change
 import indexer.watch
 from indexer.fetch import Fetcher
 from indexer.store import IndexWriter
-from indexer.sync import sync
+from indexer.sync import build, sync
 from indexer.update import SyncReport
 from indexer.watch import Rules, Watch
 from rag.cli_index import IndexRuns
-from rag.cli_watch import watch_folders
+from rag.cli_watch import _rules, watch_folders
 from rag.datatypes import Delta, Document, Message, ScoredChunk
 from rag.errors import InvalidRequest, SmallholdError, Unavailable, UnreadableDocument
 from rag.filter import EVERYTHING, View
@@ -464,6 +464,17 @@ def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
             raise commanded.failure
 
     return command
+
+
+def test_changes_of_pictures_count_where_the_index_holds_some(tmp_path: Path) -> None:
+    """Of one that was read with OCR the old text would stay, though each run without OCR takes it out."""
+    rules = _rules(Runs(tmp_path))
+    assert ".png" not in rules().suffixes
+    fakes: dict[str, Any] = {"embedder": CountingEmbedder(), "chunker": LineChunker()}
+    build(tmp_path / "index", [Document("docs/scan.PNG", "", "scan", "alpha", {})], **fakes)
+    assert {".png", ".jpg"} & rules().suffixes == {".png"}
+    build(tmp_path / "index", [Document("docs/a.txt", "", "a", "alpha", {})], **fakes)
+    assert ".png" not in rules().suffixes
 
 
 def test_the_command_names_label_rules_without_effect(tmp_path: Path, write: Write, command: Any) -> None:

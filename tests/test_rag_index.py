@@ -170,6 +170,19 @@ def test_lexical_scores_are_bm25(tmp_path: Path) -> None:
     assert scores.tolist() == pytest.approx([weight(1, 3), weight(2, 2), 0.0], abs=1e-6)
 
 
+def test_of_very_many_terms_the_rarest_count() -> None:
+    """A text that is pasted as a question; and what is rare because it is hidden decides nothing."""
+    names = [f"w{n}" for n in range(300)]
+    rows = [["mill", *names], ["mill", "weir", *names], [*names[:44], "hidden"]]
+    index = LexicalIndex([Postings.build(rows)], Rows.whole(3))
+    long = f"mill {' '.join(names)} weir unknown hidden"
+    assert index.scores(f"{' '.join(names[-254:])} weir hidden").tolist() == index.scores(long).tolist()
+    seen = np.array([True, True, False])
+    assert index.scores(f"{' '.join(names[:254])} mill weir", seen).tolist() == index.scores(long, seen).tolist()
+    few = " ".join(names[:254])
+    assert index.scores(f"{few} mill weir")[0] > index.scores(few)[0]
+
+
 @pytest.mark.parametrize("question", ["", "the of and", "🌾🌾", "xyzzy", "\ud83d", "tower " * 5000, "\x00"])
 def test_odd_questions_score_nothing(directory: Path, question: str) -> None:
     with Index.open(directory) as index:
