@@ -267,7 +267,7 @@ def _model_identity(settings: Settings, store: ModelStore) -> str:
     parts = (machine["cpu"], machine["cores"], machine["versions"].get("llama-cpp-python"), wanted.threads)
     usual = GeneratorSettings()
     speed = [f"{key}={getattr(wanted, key)}" for key in _OF_SPEED if getattr(wanted, key) != getattr(usual, key)]
-    # Whether prompts are read in int8 is decided by the machine where it is not forbidden: those before did not know it.
+    # Reading in int8, unless it is forbidden, is decided by the machine; answers from before it was there differ.
     return _short(_weights(settings, store), *map(str, parts), *speed, *(["int8"] if wanted.int8 else []))
 
 
