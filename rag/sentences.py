@@ -64,7 +64,8 @@ _UNFINISHED = _words(
     "their his her our your this these those not no"
 )
 
-_LIST_ITEM = re.compile(r"(?:[-*+•‣◦▪·–]|\(?\d{1,3}[.)]|\(?[A-Za-z][.)]|\([ivx]{1,4}\))[ \t]")
+# How an item of a list begins.
+LIST_ITEM = re.compile(r"(?:[-*+•‣◦▪·–]|\(?\d{1,3}[.)]|\(?[A-Za-z][.)]|\([ivx]{1,4}\))[ \t]")
 _BLOCK_START = re.compile(r"#{1,6}\s|[>|<]|```|~~~|\.\. |:[\w ]{1,30}: |={2,6}\s|[-=~^*_+]{3,}[ \t]*$", re.MULTILINE)
 _RULE = re.compile(r"[-=~^*_+#.`]{3,}")
 _LIST_NUMBER = re.compile(r"\(?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})")
@@ -163,7 +164,7 @@ def _is_wrap(text: str, start: int, end: int) -> bool:
     line = text[line_start:start].strip()
     if not _SHORTEST_WRAP <= len(line) <= _LONGEST_WRAP or line[0] in "#|" or line[-1] in ":|" or _RULE.fullmatch(line):
         return False
-    if _LIST_ITEM.match(text, end) or _BLOCK_START.match(text, end):
+    if LIST_ITEM.match(text, end) or _BLOCK_START.match(text, end):
         return False
     last = line.rsplit(maxsplit=1)[-1]
     if len(line) >= _SURE_WRAP or last[-1] == "," or last in _UNFINISHED or last.lower().rstrip(".") in _TITLES:
