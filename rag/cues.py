@@ -68,8 +68,14 @@ _FRAGMENT = re.compile(
     r"|\s*\d[\w.:/-]*\W*$",
     re.IGNORECASE,
 )
+# A question word alone in languages whose grammar is not known here.
+BARE_QUESTION = re.compile(
+    r"\s*(?:warum|wieso|weshalb|wann|wo|wer|wie|pourquoi|quand|où|qui|comment|combien"
+    r"|por qué|cuándo|dónde|quién|cómo)\W*",
+    re.IGNORECASE,
+)
 _LONGEST_PLACE = 5  # words of a turn that only says where or when
-_CONNECTIVE_START = re.compile(r"\s*(?:and|but|or|then|also|plus)\b", re.IGNORECASE)
+_CONNECTIVE_START = re.compile(r"\s*(?:and|but|or|then|also|plus|und|aber|oder|et|mais|pero)\b", re.IGNORECASE)
 _UNSAID = re.compile(
     r"\b(?:(?:what|who|where|when|how|why|anything|anyone|anybody|something|someone|nothing|nobody|everything|everyone"
     r"|anywhere|somewhere) else"
@@ -120,7 +126,12 @@ def find_cue(turn: str, earlier: frozenset[str] = frozenset(), *, asked_back: bo
         first = third[0] if clear else unbound[0]
         why = f"“{first.text}” stands for something said before"
         return Cue("pronoun" if clear else "open", why, first, frozenset(w.low for w in unbound))
-    if not named or _FRAGMENT.match(turn) or (_goes_on(turn, words) and not has_verb(words)):
+    if (
+        not named
+        or _FRAGMENT.match(turn)
+        or BARE_QUESTION.fullmatch(turn)
+        or (_goes_on(turn, words) and not has_verb(words))
+    ):
         return Cue("ellipsis", "it is no whole question")
     if found := _UNSAID.search(turn) or _ONE.search(turn) or _PRICED_IT.search(turn):
         return Cue("open", f"“{found.group().strip()}” compares with something said before")
@@ -141,10 +152,12 @@ def has_verb(words: Sequence[Token]) -> bool:
     )
 
 
-def _goes_on(turn: str, words: Sequence[Token]) -> bool:
-    """Whether a turn begins as what goes on: with "and", or as a place or time alone."""
+def _is_fragment(turn: str, words: Sequence[Token]) -> bool:
+    """Whether a turn is a part of a question: by its form, or without a verb and begun with "and" or as a place."""
+    if _FRAGMENT.match(turn) or BARE_QUESTION.fullmatch(turn):
+        return True
     place = words[0].low in PREPOSITIONS and len(words) <= _LONGEST_PLACE
-    return place or _CONNECTIVE_START.match(turn) is not None
+    return (place or _CONNECTIVE_START.match(turn) is not None) and not has_verb(words)
 
 
 def _nameless(turn: str, words: Sequence[Token], named: Sequence[Phrase], earlier: frozenset[str]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rag.abstain import ABSTENTION_TEXT, UNATTAINABLE_TEXT
-from rag.cues import PERSON, POSSESSIVE, SEVERAL, Cue, find_cue
+from rag.cues import BARE_QUESTION, PERSON, POSSESSIVE, SEVERAL, Cue, find_cue
 from rag.datatypes import Message
 from rag.phrases import EMPTY_WORDS, Phrase, phrases, tokens
 from rag.sentences import sentence_spans
@@ -181,7 +181,7 @@ def _fits(phrase: Phrase, pronouns: frozenset[str]) -> bool:
 def _completed(turn: str, before: str) -> str:
     """Return a fragment with what it leaves out: in its place in the question before, or behind that question."""
     fragment = _PARALLEL.fullmatch(_LEADING.sub("", turn.strip(), count=1).rstrip("?!. "))
-    if fragment:
+    if fragment and not BARE_QUESTION.fullmatch(turn):
         preposition, number, new = fragment["preposition"], fragment["number"], phrases(f"of {fragment['rest']}")
         if number:
             places = [m.span("number") for m in _NUMBERED.finditer(before) if _same(m["preposition"], preposition)]

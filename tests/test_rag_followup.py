@@ -254,3 +254,18 @@ def test_what_is_written_in_capitals_throughout_is_read_like_small_letters() -> 
 )
 def test_may_and_will_are_names_too(text: str, names: list[str]) -> None:
     assert [p.text for p in phrases(text) if p.name] == names
+
+
+@pytest.mark.parametrize(
+    ("asked", "turn"),
+    [
+        ("Wie viele Menschen leben in Norrin?", "Und in Selk?"),
+        ("Wann wurde die Mühle gebaut?", "Und wer hat sie gebaut?"),
+        ("Wann wurde die Mühle gebaut?", "Warum?"),
+        ("Quand le moulin a-t-il été construit ?", "Et par qui ?"),
+        ("Quand le moulin a-t-il été construit ?", "Pourquoi ?"),
+    ],
+)
+def test_what_plainly_goes_on_in_another_language_keeps_its_question(asked: str, turn: str) -> None:
+    found = follow_up(turn, talk(asked, "1874"))
+    assert (found.question, found.turns, found.sure) == (f"{asked} {turn}", 2, False)
