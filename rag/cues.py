@@ -126,12 +126,7 @@ def find_cue(turn: str, earlier: frozenset[str] = frozenset(), *, asked_back: bo
         first = third[0] if clear else unbound[0]
         why = f"“{first.text}” stands for something said before"
         return Cue("pronoun" if clear else "open", why, first, frozenset(w.low for w in unbound))
-    if (
-        not named
-        or _FRAGMENT.match(turn)
-        or BARE_QUESTION.fullmatch(turn)
-        or (_goes_on(turn, words) and not has_verb(words))
-    ):
+    if not named or _is_fragment(turn, words):
         return Cue("ellipsis", "it is no whole question")
     if found := _UNSAID.search(turn) or _ONE.search(turn) or _PRICED_IT.search(turn):
         return Cue("open", f"“{found.group().strip()}” compares with something said before")
