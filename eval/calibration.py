@@ -220,12 +220,23 @@ def _right(row: Row) -> bool:
 
 
 def _check_enough(seen: Sequence[Row], unseen: Sequence[Row]) -> None:
+    """Raise `DataError` where there are too few answers, or too few of them right, or wrong, in either half."""
     rows, right, tested = len(seen) + len(unseen), sum(map(_right, seen)), sum(map(_right, unseen))
-    fitted = min(right, len(seen) - right) >= FEWEST_OF_A_KIND
-    if rows < FEWEST_ROWS or not fitted or not 0 < tested < len(unseen):
+    told = f"of {rows} answers with signals {right + tested} are right"
+    if rows < FEWEST_ROWS:
         raise DataError(
-            f"{rows} answers with signals are too few to fit on ({right + tested} of them right)",
+            f"{told}: it takes {FEWEST_ROWS} answers to fit and to test on",
             hint="Ask more questions with nothing withheld, some of them unanswerable.",
+        )
+    if right < FEWEST_OF_A_KIND or not tested:
+        raise DataError(
+            f"{told}: too few to tell them from the wrong ones",
+            hint="Ask questions that the documents answer, and see in the rows of the run what was said to them.",
+        )
+    if len(seen) - right < FEWEST_OF_A_KIND or tested == len(unseen):
+        raise DataError(
+            f"{told}: too few are wrong to tell which should be withheld",
+            hint="Ask questions that the documents do not answer, too: `smallhold eval convert withheld` makes such.",
         )
 
 

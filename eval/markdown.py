@@ -95,7 +95,8 @@ def _pairs_to_tell(report: Report, metric: str, best: str) -> list[dict[str, Any
 
 def _pair_sentence(report: Report, metric: str, pair: dict[str, Any]) -> str:
     name, baseline = pair["system"], pair["baseline"]
-    low, high = sorted((abs(pair["low"]), abs(pair["high"])))
+    # As far as it is better, or worse: an interval may reach beyond 0 where the test shows a difference.
+    low, high = (pair["low"], pair["high"]) if pair["value"] > 0 else (-pair["high"], -pair["low"])
     figures = f"{share(abs(pair['value']))} (95% interval {share(low)} to {share(high)}, {pair['n']:,} questions)"
     if not shows_a_difference(pair):
         told = f"No difference in {TITLES[metric]} is shown between `{name}` and `{baseline}`: {difference(pair)}"

@@ -20,6 +20,9 @@ _ALIKE = 0.6
 # Parts of an answer between separators that are that short are items of a list, longer ones are clauses.
 _ITEM_WORDS = 5
 
+# A gold answer of so many words with a number is that number of something: without it nothing of it is said.
+_QUANTITY_WORDS = 3
+
 # TriviaQA's gold answers have up to 700 aliases; beyond this they would be misspellings of misspellings.
 MAX_GOLD = 1_000
 
@@ -51,7 +54,8 @@ class Match(NamedTuple):
     `whole`: the gold answer stands in the answer, whole and in a row. `found`: share of the gold answer's words that
     the question does not say already and that stand in the answer, spelt alike, times the share of its numbers that
     do; of a date only the year is wanted, and of several things joined by "and" the one that is found least counts.
-    `exact`: share of what the answer adds to the question that is gold. `refused`: the answer says that it has none.
+    `exact`: share of what the answer adds to the question that is gold, 0 for a unit or a name without its number.
+    `refused`: the answer says that it has none.
     `options`: how many other things of its kind stand in the list that holds the gold answer, 0 where the answer
     commits itself. `strays`: how many sentences have nothing to do with question or gold answer.
     """
@@ -141,11 +145,13 @@ def _compare(alias: _Alias, said: _Said) -> tuple[float, float, float]:
     parts = [part for part in ([word for word in part if word in wanted] for part in alias.parts) if part] or [wanted]
     numbers = _years(wanted) or [word for word in wanted if is_number(word)]
     least = min(_mean([said.likeness(word) for word in part]) for part in parts)
+    counted = _mean([said.likeness(number) for number in numbers]) if numbers else 1.0
     added = said.added.total()
+    unit_alone = not counted and len(wanted) <= _QUANTITY_WORDS
     return (
         float(_in_a_row(alias.words, said.words)),
-        least * (_mean([said.likeness(number) for number in numbers]) if numbers else 1.0),
-        sum((said.added & Counter(wanted)).values()) / added if added else 0.0,
+        least * counted,
+        sum((said.added & Counter(wanted)).values()) / added if added and not unit_alone else 0.0,
     )
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from eval.measurements import COST, SECONDS
 from eval.metrics import METRICS
+from eval.paired import ALPHA
 
 TITLES = {
     "right": "right",
@@ -135,8 +136,9 @@ def times(ratio: float) -> str:
 
 
 def shows_a_difference(figure: dict[str, Any]) -> bool:
-    """Whether the interval of a difference leaves 0 out."""
-    return bool(figure["low"] > 0 or figure["high"] < 0)
+    """Whether a difference is more than chance: by its p value after the correction, without one by its interval."""
+    p = figure.get("p") if figure.get("p_holm") is None else figure["p_holm"]
+    return p < ALPHA if p is not None else bool(figure["low"] > 0 or figure["high"] < 0)
 
 
 def _three_figures(number: float) -> str:

@@ -7,12 +7,14 @@ may be said in other words. A number that no passage has is never supported: sim
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from rag.datatypes import AnswerSentence, Chunk, Citation, Elsewhere, ScoredChunk, Span
+from rag.lexical import Analyzer
 from rag.protocols import Embedder
 from rag.sentences import sentence_spans
-from rag.text import content_words, words
+from rag.text import IDEOGRAPHS, content_words, words
 
 # From which share of words, or else cosine, on a sentence is supported. Of 132 sentences that experts wrote about a
 # document of long-answers these find support for 0.50 in it, for 0.01 in the other documents found for the question.
@@ -21,6 +23,11 @@ _MEANING = 0.7
 
 # What looks like marks of ours in a model's text points to nothing, and is no number that the text would have to have.
 _MARK = re.compile(r"\[\d{1,3}(?:[,;]\s?\d{1,3})*\]")
+# A verdict on what was asked is quoted from nowhere: "no" stands in many sentences.
+_VERDICTS = frozenset({"yes", "no"})
+_THOUSANDS = re.compile(r"(?<=\d)[,.'’\u00a0\u202f](?=\d{3}(?!\d))")
+_IDEOGRAPH = re.compile(f"([{IDEOGRAPHS}])")
+_MOST_LINES = 8  # of a list that are quoted together
 
 
 class Quote(NamedTuple):
@@ -62,7 +69,8 @@ def cite(question: str, answer: str, passages: Sequence[ScoredChunk], embedder: 
     spans = sentence_spans(answer)
     quotes = [support(question, answer[span.start : span.end], passages, embedder) for span in spans]
     if quotes and not any(is_supported(found) for found in quotes):
-        read = [_quote(question, answer, p)._replace(supports=False) for p in passages[:1]]
+        said = "" if _is_verdict(answer) else answer
+        read = [_quote(question, said, p)._replace(supports=False) for p in passages[:1]]
         quotes = [quotes[0] or read, *([] for _ in quotes[1:])]
     return cited(spans, quotes)
 
@@ -86,15 +94,17 @@ def support(
     question: str, sentence: str, passages: Sequence[ScoredChunk], embedder: Embedder | None = None
 ) -> list[Quote]:
     """Return the quotes that support one sentence of an answer best, one for each passage that does; none where a
-    number of it stands in no passage, or no word.
+    number of it stands in no passage, or no word, and for a "yes" or "no" alone.
     """
     sentence = _MARK.sub("", sentence)
-    numbers, told = _numbers(sentence), [frozenset(words(p.chunk.context_text)) for p in passages]
+    if _is_verdict(sentence):
+        return []
+    numbers, told = _numbers(sentence), [_told(p.chunk.context_text) for p in passages]
     if not numbers.issubset(frozenset().union(*told)):
         return []
     # They may stand in several passages together; where one has them all, one that lacks some is no source.
     passages = [p for p, known in zip(passages, told, strict=True) if numbers <= known] or passages
-    held = [grounding(sentence, p.chunk.text) for p in passages]
+    held = [grounding(_apart(sentence), _apart(p.chunk.text)) for p in passages]
     best = max(held, default=0.0)
     # A passage that holds fewer of the words than another one is no source of them.
     by_words = [_quote(question, sentence, p) for p, share in zip(passages, held, strict=True) if 0 < share == best]
@@ -114,8 +124,22 @@ def sentences_of(passage: ScoredChunk) -> list[Span]:
     return sentence_spans(passage.chunk.text) or [Span(0, len(passage.chunk.text))]
 
 
+def _is_verdict(text: str) -> bool:
+    return _VERDICTS.issuperset(words(text))
+
+
+def _apart(text: str) -> str:
+    """Return a text whose words are apart: a number with thousands is one, an ideograph one of its own."""
+    return _IDEOGRAPH.sub(r" \1 ", _THOUSANDS.sub("", text))
+
+
 def _numbers(text: str) -> frozenset[str]:
-    return frozenset(word for word in words(text) if word.isdecimal())
+    return frozenset(word for word in words(_apart(text)) if word.isdecimal())
+
+
+def _told(text: str) -> frozenset[str]:
+    """Return the words of a text that may be said; numbers with thousands, or dates, may be taken apart."""
+    return frozenset([*words(text), *words(_apart(text))])
 
 
 def _agreeing(numbers: frozenset[str], passage: ScoredChunk) -> list[Span]:
@@ -129,20 +153,49 @@ def _agreeing(numbers: frozenset[str], passage: ScoredChunk) -> list[Span]:
 
 
 def _quote(question: str, answer: str, passage: ScoredChunk) -> Quote:
-    """Return the passage's sentence with most words of the answer, among equals with most of the question.
+    """Return the passage's sentence with most words of the answer, among equals one that has them as they stand, then
+    the one with most of the question.
 
-    One that has other numbers than the answer says something else.
+    One that has other numbers than the answer says something else. Where none holds enough of them, the lines of a list
+    may together.
     """
-    text = passage.chunk.text
-    asked = set(content_words(question))
+    text, terms = passage.chunk.text, Analyzer().terms
+    said, asked, verbatim = _apart(answer), set(terms(question)), _verbatim(answer)
 
-    def rank(span: Span) -> tuple[float, int]:
+    def rank(span: Span) -> tuple[float, bool, int]:
         sentence = text[span.start : span.end]
-        return grounding(answer, sentence), len(asked & set(words(sentence)))
+        as_it_stands = verbatim.search(sentence) is not None
+        return grounding(said, _apart(sentence)), as_it_stands, len(asked.intersection(terms(sentence)))
 
     best = max(_agreeing(_numbers(answer), passage), key=rank)
     share = rank(best)[0]
+    if share < _WORDS and (lines := _lines(said, passage)) is not None:
+        best, share = lines, grounding(said, _apart(text[lines.start : lines.end]))
     return Quote(passage, best, share, share >= _WORDS)
+
+
+def _verbatim(answer: str) -> re.Pattern[str]:
+    """Return what finds an answer as it stands, spaces and case aside: "50%" not in "50 people", "C++" not in "C"."""
+    as_said = r"\s+".join(map(re.escape, answer.strip(" .!?").split()))
+    return re.compile(rf"(?<!\w)(?<!\d[.,]){as_said}(?!\w|[.,]\d)", re.IGNORECASE)
+
+
+def _lines(said: str, passage: ScoredChunk) -> Span | None:
+    """Return the fewest lines in a row, such as items of a list, that hold all that the passage holds of the words.
+
+    None where that is too little, or where the words are spread over more or over what is no line.
+    """
+    text, spans = passage.chunk.text, sentences_of(passage)
+    held = grounding(said, _apart(text))
+    if held < _WORDS:
+        return None
+    broken = ["\n" in text[one.end : other.start] for one, other in pairwise(spans)]
+    for many in range(2, min(_MOST_LINES, len(spans)) + 1):
+        for first in range(len(spans) - many + 1):
+            run = Span(spans[first].start, spans[first + many - 1].end)
+            if all(broken[first : first + many - 1]) and grounding(said, _apart(text[run.start : run.end])) == held:
+                return run
+    return None
 
 
 def _nearest(sentence: str, passages: Sequence[ScoredChunk], embedder: Embedder) -> Quote:

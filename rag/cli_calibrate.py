@@ -34,7 +34,7 @@ def calibrate_on(
     The runs are kept in the folder `runs`, one for each set, so that an interrupted one goes on from there. With
     `index` that index is asked, else one of each set's own documents. Raises `DataError`, `Unavailable`.
     """
-    from eval.calibration import calibrate, write_abstention
+    from eval.calibration import FEWEST_ROWS, calibrate, write_abstention
     from eval.console import Bars
     from eval.qaset import load_qaset
     from eval.runner import run
@@ -46,6 +46,11 @@ def calibrate_on(
     for qaset in sets:
         if qaset.retrieval_only:
             raise DataError(f"{qaset.name} has no answers to compare with", hint="Name sets of questions with answers.")
+    if (asked := sum(len(qaset.questions) for qaset in sets)) < FEWEST_ROWS:
+        raise DataError(
+            f"{asked} questions are too few to calibrate on: it takes {FEWEST_ROWS} at the least",
+            hint="Add questions, or name further sets with --data; `smallhold eval synth` writes some.",
+        )
     if index is not None:
         settings = with_fusion(settings, index)
     settings, row = _answering_everything(settings), system_in_force(SYSTEM, settings)

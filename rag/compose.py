@@ -1,13 +1,14 @@
 """Long answers, composed from evidence: the sentences of several passages that say most about the question.
 
 Sentences are chosen one after the other by maximal marginal relevance (Carbonell and Goldstein 1998): near to the
-question, and not near to what has been chosen. One that begins with a pronoun brings the sentence before it along. They
-are put in the order in which one would read them. Nothing is generated, so nothing is said that a document does not
-say; a 0.5B model that writes over the same sentences does worse (docs/lab.md, benchmarks/long_answers.py).
+question, and not near to what has been chosen. One that begins with a pronoun brings the sentence before it along, one
+that leads to a list its items. They are put in the order in which one would read them. Nothing is generated, so nothing
+is said that a document does not say; a 0.5B model that writes over the same sentences does worse (docs/lab.md,
+benchmarks/long_answers.py).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from rag.cite import Cited, Quote, cited, sentences_of
 from rag.datatypes import ScoredChunk, Span
 from rag.lexical import Analyzer
 from rag.protocols import Embedder, FloatArray
+from rag.sentences import LIST_ITEM
 
 # Chosen on 60 questions of long-answers and 40 of conversations, where most of these are flat (docs/lab.md).
 PASSAGES = 8
@@ -35,6 +37,7 @@ _POINTS_BACK = re.compile(
 )
 # Marks of references, which a reader would take for ours.
 _REFERENCE = re.compile(r"\s*\[\d{1,3}(?:[,;]\s?\d{1,3})*\]")
+_NEXT_ITEM = re.compile(r"(\S)\s*\n\s*[-*+•‣◦▪·][ \t]+")
 _ITEM = re.compile(r"^(?:[-*+•‣◦▪·>]|#{1,6})[ \t]+")
 
 
@@ -58,7 +61,7 @@ def compose(question: str, passages: Sequence[ScoredChunk], *, words: int, embed
 
     Where no sentence is as short as that, the shortest is the answer. Empty where no passage holds any text.
     """
-    candidates = _candidates(question, passages)
+    candidates = _candidates(question, passages, words)
     if not candidates:
         return Composed("", Cited((), ()))
     vectors_nd = embedder.embed([question, *(c.quote.text for c in candidates)])
@@ -81,7 +84,7 @@ def ended(composed: Composed, stop: Sequence[str]) -> Composed:
     return Composed(text, Cited(tuple(left), tuple(citation for citation in citations if citation.index in told)))
 
 
-def _candidates(question: str, passages: Sequence[ScoredChunk]) -> list[_Candidate]:
+def _candidates(question: str, passages: Sequence[ScoredChunk], words: int) -> list[_Candidate]:
     """Return the sentences of the passages near the best one, each text once; headings where there is nothing else."""
     terms = Analyzer().terms
     asked = set(terms(question))
@@ -91,7 +94,7 @@ def _candidates(question: str, passages: Sequence[ScoredChunk]) -> list[_Candida
     for rank, passage in enumerate(p for p in passages if p.score >= best - _BEHIND):
         told = {*terms(passage.chunk.title), *terms(str(passage.chunk.metadata.get("headings", "")))}
         sought = asked - told or asked
-        for place, span in enumerate(sentences_of(passage)):
+        for place, span in _units(passage, words):
             quote = Quote(passage, span)
             length, held = len(_shown(quote).split()), set(terms(quote.text))
             share = len(sought & held) / len(sought) if sought else 0.0
@@ -99,6 +102,31 @@ def _candidates(question: str, passages: Sequence[ScoredChunk]) -> list[_Candida
             kind = found if length >= _SHORTEST and held - told else labels
             kind.setdefault(quote.text, _Candidate(rank, place, quote, length, share))
     return list((found or labels).values())
+
+
+def _units(passage: ScoredChunk, words: int) -> Iterator[tuple[int, Span]]:
+    """Yield the sentences of a passage with their places; one that leads to a list together with its items.
+
+    Without them "To reset the meter:" says nothing. Items come along as far as all is at most `words` long.
+    """
+    text, spans = passage.chunk.text, sentences_of(passage)
+    place = 0
+    while place < len(spans):
+        start, end = spans[place]
+        leads = text[start:end].rstrip("*_").endswith(":")
+        after = _list_end(text, spans, place, words) if leads else place + 1
+        yield place, Span(start, spans[after - 1].end)
+        place = after
+
+
+def _list_end(text: str, spans: Sequence[Span], lead: int, words: int) -> int:
+    """Return the place behind the last item of the list that follows a sentence, or behind that sentence."""
+    for place in range(lead + 1, len(spans)):
+        begins = LIST_ITEM.match(text, spans[place].start) is not None
+        goes_on = place > lead + 1 and "\n" not in text[spans[place - 1].end : spans[place].start]
+        if not (begins or goes_on) or len(text[spans[lead].start : spans[place].end].split()) > words:
+            return place
+    return len(spans)
 
 
 def _relevance(candidates: Sequence[_Candidate], vectors_nd: FloatArray) -> FloatArray:
@@ -156,4 +184,5 @@ def _written(chosen: Sequence[_Candidate]) -> Composed:
 
 def _shown(quote: Quote) -> str:
     """Return a sentence on one line, without the marks of a list and of references."""
-    return _REFERENCE.sub("", " ".join(_ITEM.sub("", quote.text).split()))
+    listed = _NEXT_ITEM.sub(lambda end: end[1] + (" " if end[1] in ".:;,!?" else "; "), quote.text)
+    return _REFERENCE.sub("", " ".join(_ITEM.sub("", listed).split()))

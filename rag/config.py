@@ -3,7 +3,6 @@
 Nested settings are spelt with a double underscore in the environment: `SMALLHOLD_SERVER__PORT=9000`.
 """
 
-import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from rag.config_sources import PREFIX, bad_setting, refuse_unknown_variables, settings_file
 from rag.datatypes import Mode
 from rag.errors import ConfigError
 
@@ -339,7 +339,7 @@ class CostSettings(_Section):
 class Settings(BaseSettings):
     """All settings. Build one with `load_settings`."""
 
-    model_config = SettingsConfigDict(env_prefix="SMALLHOLD_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     index: IndexSettings = IndexSettings()
     chunk: ChunkSettings = ChunkSettings()
@@ -370,60 +370,23 @@ class Settings(BaseSettings):
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
 
 
-# Read by the set-up, the model store and `smallhold top`, not settings of a run.
-OTHER_VARIABLES = frozenset({"SMALLHOLD_CONFIG", "SMALLHOLD_CACHE", "SMALLHOLD_TORCH_INDEX", "SMALLHOLD_API_KEY"})
-
-
 def load_settings(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
     """Read the configuration once. `flags` is nested like the file: `{"server": {"port": 9000}}`.
 
     `file` defaults to `$SMALLHOLD_CONFIG`, then to `smallhold.toml` in the working directory where that exists.
     Raises `ConfigError` naming the setting and what is wrong with it.
     """
-    path = _settings_file(file)
+    path = settings_file(file)
 
     class FileSettings(Settings):
         model_config = SettingsConfigDict(toml_file=path)
 
-    _refuse_unknown_variables()
+    refuse_unknown_variables(Settings.model_fields)
     try:
         return FileSettings(**(flags or {}))
     except ValidationError as error:
-        raise ConfigError(_describe(error), hint=_hint(path)) from error
-    except tomllib.TOMLDecodeError as error:
+        raise bad_setting(error, path) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except SettingsError as error:
         raise ConfigError(f"the environment cannot be read as settings: {error}") from error
-
-
-def _settings_file(file: Path | None) -> Path | None:
-    named = file or (Path(os.environ["SMALLHOLD_CONFIG"]) if os.environ.get("SMALLHOLD_CONFIG") else None)
-    if named is None:
-        default = Path("smallhold.toml")
-        return default if default.is_file() else None
-    if not named.is_file():
-        raise ConfigError(f"there is no configuration file {named}", hint="Name an existing TOML file, or none.")
-    return named
-
-
-def _refuse_unknown_variables() -> None:
-    for name in os.environ:
-        section = name.removeprefix("SMALLHOLD_").split("__")[0].lower()
-        if name.startswith("SMALLHOLD_") and name not in OTHER_VARIABLES and section not in Settings.model_fields:
-            known = ", ".join(sorted(Settings.model_fields))
-            raise ConfigError(
-                f"the environment variable {name} is no setting",
-                hint=f"Unset it, or write SMALLHOLD_SECTION__KEY with one of the sections {known}.",
-            )
-
-
-def _describe(error: ValidationError) -> str:
-    lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
-    return "bad setting " + "; ".join(lines)
-
-
-def _hint(path: Path | None) -> str:
-    places = f"{path}, " if path else ""
-    return (
-        f"Look in {places}the SMALLHOLD_* environment variables and the flags; docs/operations.md lists every setting."
-    )

@@ -9,7 +9,17 @@ import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from rag.phrases import AUXILIARIES, EMPTY_WORDS, PREPOSITIONS, QUESTION_WORDS, Phrase, Token, phrases, tokens
+from rag.phrases import (
+    ALSO_NAMES,
+    AUXILIARIES,
+    EMPTY_WORDS,
+    PREPOSITIONS,
+    QUESTION_WORDS,
+    Phrase,
+    Token,
+    phrases,
+    tokens,
+)
 
 _PERSONAL = frozenset("it they them he him she her".split())
 POSSESSIVE = frozenset("its their theirs his hers".split())
@@ -58,7 +68,14 @@ _FRAGMENT = re.compile(
     r"|\s*\d[\w.:/-]*\W*$",
     re.IGNORECASE,
 )
-_CONNECTIVE_START = re.compile(r"\s*(?:and|but|or|then|also|plus)\b", re.IGNORECASE)
+# A question word alone in languages whose grammar is not known here.
+BARE_QUESTION = re.compile(
+    r"\s*(?:warum|wieso|weshalb|wann|wo|wer|wie|pourquoi|quand|où|qui|comment|combien"
+    r"|por qué|cuándo|dónde|quién|cómo)\W*",
+    re.IGNORECASE,
+)
+_LONGEST_PLACE = 5  # words of a turn that only says where or when
+_CONNECTIVE_START = re.compile(r"\s*(?:and|but|or|then|also|plus|und|aber|oder|et|mais|pero)\b", re.IGNORECASE)
 _UNSAID = re.compile(
     r"\b(?:(?:what|who|where|when|how|why|anything|anyone|anybody|something|someone|nothing|nobody|everything|everyone"
     r"|anywhere|somewhere) else"
@@ -109,7 +126,7 @@ def find_cue(turn: str, earlier: frozenset[str] = frozenset(), *, asked_back: bo
         first = third[0] if clear else unbound[0]
         why = f"“{first.text}” stands for something said before"
         return Cue("pronoun" if clear else "open", why, first, frozenset(w.low for w in unbound))
-    if not named or _FRAGMENT.match(turn) or (_CONNECTIVE_START.match(turn) and not has_verb(words)):
+    if not named or _is_fragment(turn, words):
         return Cue("ellipsis", "it is no whole question")
     if found := _UNSAID.search(turn) or _ONE.search(turn) or _PRICED_IT.search(turn):
         return Cue("open", f"“{found.group().strip()}” compares with something said before")
@@ -124,7 +141,18 @@ def is_question(turn: str, words: Sequence[Token]) -> bool:
 
 def has_verb(words: Sequence[Token]) -> bool:
     """Whether a turn has a finite verb, as far as the closed word classes tell."""
-    return any(w.low in AUXILIARIES or w.low in QUESTION_WORDS for w in words)
+    return any(
+        w.low in AUXILIARIES | QUESTION_WORDS and not (i and w.low in ALSO_NAMES and w.text.istitle())
+        for i, w in enumerate(words)
+    )
+
+
+def _is_fragment(turn: str, words: Sequence[Token]) -> bool:
+    """Whether a turn is a part of a question: by its form, or without a verb and begun with "and" or as a place."""
+    if _FRAGMENT.match(turn) or BARE_QUESTION.fullmatch(turn):
+        return True
+    place = words[0].low in PREPOSITIONS and len(words) <= _LONGEST_PLACE
+    return (place or _CONNECTIVE_START.match(turn) is not None) and not has_verb(words)
 
 
 def _nameless(turn: str, words: Sequence[Token], named: Sequence[Phrase], earlier: frozenset[str]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rag.abstain import ABSTENTION_TEXT, UNATTAINABLE_TEXT
-from rag.cues import PERSON, POSSESSIVE, SEVERAL, Cue, find_cue
+from rag.cues import BARE_QUESTION, PERSON, POSSESSIVE, SEVERAL, Cue, find_cue
 from rag.datatypes import Message
 from rag.phrases import EMPTY_WORDS, Phrase, phrases, tokens
 from rag.sentences import sentence_spans
@@ -33,10 +33,21 @@ _ASKED_WEIGHT = 3.0  # ... and where it is all that was asked for
 _FITTING = 4.0
 _DECAY = 0.5  # from one exchange to the one before it
 _PREPOSITIONS = "in|on|at|by|since|until|before|after|during|from|for|of|to|with"
-_NUMBER = r"\d(?:[\w.:/-]|,(?=\d{3}(?!\d)))*"
-_NUMBERED = re.compile(rf"(?:\b(?P<preposition>{_PREPOSITIONS}) (?:the )?)?\b(?P<number>{_NUMBER})", re.IGNORECASE)
+_MONTH = (
+    "(?:January|February|March|April|May|June|July|August|September|October|November|December"
+    r"|(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\b\.?)"
+)
+# A date is one like a number is; "may" and "march" are months with a capital, or before a day or a year.
+_NUMBER = (
+    rf"(?:(?:\d{{1,2}}(?:st|nd|rd|th)?(?: of)? )?(?:(?-i:{_MONTH}\b)|{_MONTH}(?= \d))(?: \d{{1,2}}(?:st|nd|rd|th)?\b)?"
+    r"(?:,? \d{4}\b)?|\d(?:[\w.:/-]|,(?=\d{3}(?!\d)))*)"
+)
+_NUMBERED = re.compile(
+    rf"(?:\b(?P<preposition>{_PREPOSITIONS}) (?:the )?(?:year )?)?\b(?P<number>{_NUMBER})", re.IGNORECASE
+)
 _PARALLEL = re.compile(
-    rf"(?:(?P<preposition>{_PREPOSITIONS}) )?(?:(?:the|an?) )?(?:(?P<number>{_NUMBER})|(?P<rest>.+))", re.IGNORECASE
+    rf"(?:(?P<preposition>{_PREPOSITIONS}) )?(?:(?:the|an?) )?(?:(?:year )?(?P<number>{_NUMBER})|(?P<rest>.+))",
+    re.IGNORECASE,
 )
 _LEADING = re.compile(
     r"(?:\b(?:ok|okay|well|so|yes|no|and|but|or|then|also|(?:what|how) (?:about|of))\b[,.!]?\s*)+", re.I
@@ -170,7 +181,7 @@ def _fits(phrase: Phrase, pronouns: frozenset[str]) -> bool:
 def _completed(turn: str, before: str) -> str:
     """Return a fragment with what it leaves out: in its place in the question before, or behind that question."""
     fragment = _PARALLEL.fullmatch(_LEADING.sub("", turn.strip(), count=1).rstrip("?!. "))
-    if fragment:
+    if fragment and not BARE_QUESTION.fullmatch(turn):
         preposition, number, new = fragment["preposition"], fragment["number"], phrases(f"of {fragment['rest']}")
         if number:
             places = [m.span("number") for m in _NUMBERED.finditer(before) if _same(m["preposition"], preposition)]
@@ -191,7 +202,8 @@ def _same(there: str | None, here: str | None) -> bool:
 
 def _parallel(before: str, preposition: str | None, *, name: bool) -> list[Phrase]:
     """Return what a fragment may take the place of: a phrase behind the same preposition, or a name for a name."""
-    found = [p for p in phrases(before) if not p.text[0].isdigit()]
+    times = [m.span("number") for m in _NUMBERED.finditer(before)]
+    found = [p for p in phrases(before) if not any(begin <= p.start < end for begin, end in times)]
     if preposition is None:
         return [p for p in found if p.name] if name else []
     behind = re.compile(rf"\b{preposition} (?:(?:the|an?) )?$", re.IGNORECASE)

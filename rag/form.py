@@ -8,7 +8,7 @@ import re
 # What people put before the question itself; no more of it, or "ok, ok, ok, ..." would take seconds.
 _POLITE = (
     r"(?:(?:and|but|so|then|ok|okay|well|also|please|kindly|can|could|would|will|you|i|we|us|me|to|need|want|like|d"
-    r"|love|help|understand|know|tell|let|show|briefly|exactly|just)\W+){0,20}"
+    r"|love|help|understand|know|tell|let|show|briefly|exactly|just|do\W+you(?=\W+know\b))\W+){0,20}"
 )
 # "how many", "how similar" and "how often" ask for a measure; a way or an account is asked for with a verb.
 _VERB = (
@@ -23,7 +23,8 @@ _NAME = (
 )
 _ORDER = (
     r"(?:explain|describe|compare|contrast|discuss|summari[sz]e|outline|list|enumerate|elaborate|illustrate|justify"
-    r"|analy[sz]e|walk\s+me\s+through|give\s+(?:me\s+)?(?:an?\s+)?(?:overview|summary|explanation|description|list|account)"
+    r"|analy[sz]e|walk\s+me\s+through|give\s+(?:(?:me|us)\s+)?(?:(?:an?|the)\s+)?(?:\w+\s+)?"
+    r"(?:overview|summary|explanation|description|list|account)"
     r"|tell\s+(?:me|us)\s+(?:more\s+|everything\s+|something\s+)?about\b)"
 )
 _KINDS = (
@@ -32,7 +33,10 @@ _KINDS = (
     r"|uses|ways)"
 )
 _SEVERAL = rf"(?:what|which)\s+(?:are|were)\s+(?:\w+\s+){{0,4}}{_KINDS}\b"
-_BETWEEN = r"(?:what|which|is|are)\b.*\b(?:differences?|similarit(?:y|ies)|comparison)\b"
+_BETWEEN = (
+    r"(?:(?:what|which|is|are)\b.*\b(?:differences?|similarit(?:y|ies)|comparison)\b"
+    r"|(?:the\s+)?(?:\w+\s+)?(?:differences?|similarit(?:y|ies)|comparison)\s+between\b)"
+)
 _HAPPENS = r"what\s+(?:happens|would\s+happen|should\s+(?:i|we|you|one)\s+do|can\s+(?:i|we|you|one)\s+do)\b"
 
 # A question may follow another sentence or clause: "According to the report, why ...".

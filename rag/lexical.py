@@ -10,7 +10,7 @@ import numpy as np
 from rag.postings import Counts, Postings
 from rag.protocols import BoolArray, FloatArray
 from rag.rows import Rows
-from rag.text import STOP_WORDS
+from rag.text import IDEOGRAPHS, STOP_WORDS
 
 # Changing terms or weights changes the index format: raise FORMAT_VERSION with it. A test pins both.
 # Chosen on scifact-tune and squad2-tune (docs/lab.md); k1 and b are flat around these values on both.
@@ -20,9 +20,7 @@ _B = 0.75
 # Of a question. More than any that people ask have: those of 20 sentences.
 _MOST_TERMS = 256
 
-# Chinese characters and Japanese kana are not divided by spaces: each is a word of its own.
-_IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD = re.compile(f"[{_IDEOGRAPHS}]|[^\\W{_IDEOGRAPHS}]+")
+_WORD = re.compile(f"[{IDEOGRAPHS}]|[^\\W{IDEOGRAPHS}]+")
 _ACCENTS = re.compile("[\u0300-\u036f]")
 
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from rag.sentences import sentence_spans
 
-# A comma belongs to a number whose thousands it parts.
-_WORD = re.compile(r"[^\W_]+(?:[-.'’&/+][^\W_]+|(?<=\d),\d{3}(?!\d))*[+#]*")
+# A comma belongs to a number whose thousands it parts; underscores join the words of one name of a program.
+_WORD = re.compile(r"[^\W_]+(?:(?:[-.'’&/+]|_{1,2})[^\W_]+|(?<=\d),\d{3}(?!\d))*[+#]*")
 
 PRONOUNS = frozenset(
     """i me my mine myself you your yours yourself we us our ours he him his himself she her hers herself it its itself
@@ -49,7 +49,8 @@ _CHATTER = frozenset(
 )
 FUNCTION_WORDS = PRONOUNS | AUXILIARIES | PREPOSITIONS | QUESTION_WORDS | _SMALL
 EMPTY_WORDS = FUNCTION_WORDS | _CHATTER
-_SMALL_IN_NAMES = FUNCTION_WORDS - {"i"}  # they have a capital only where every word has one
+ALSO_NAMES = frozenset({"may", "will"})  # of a month, of people; where they lead on
+_SMALL_IN_NAMES = FUNCTION_WORDS - ALSO_NAMES - {"i"}  # they have a capital only where every word has one
 _INSIDE_NAMES = frozenset("of the and for de la le du des da di del van von der den al el &".split())
 # Words that end a noun phrase or begin one without being of it, beside those in -ly and -ed.
 _VERBS = frozenset(
@@ -111,8 +112,8 @@ def phrases(text: str) -> list[Phrase]:
 
 def _phrases(sentence: str, offset: int) -> Iterator[Phrase]:
     words = tokens(sentence)
-    title_case = _title_case(words)
-    capitals = [_is_capital(words, i, title_case) for i in range(len(words))]
+    title_case, shouted = _title_case(words), _shouted(words)
+    capitals = [not shouted and _is_capital(words, i, title_case) for i in range(len(words))]
     i = 0
     while i < len(words):
         degree = i > 0 and words[i - 1].low == "how"  # "how deep"
@@ -204,11 +205,22 @@ def _is_capital(words: list[Token], i: int, title_case: bool) -> bool:
     if not any(letter.isupper() for letter in word.text):
         return False
     if word.low in EMPTY_WORDS and not (word.text.isupper() and len(word.text) > 1):
-        return False
+        return word.low in ALSO_NAMES and i > 0 and not title_case and _leads_on(words, i)
     if i == 0 and not any(letter.isupper() for letter in word.text[1:]):
         return len(words) > 1 and words[1].text[0].isupper() and words[1].low not in EMPTY_WORDS
     return not title_case
 
 
+def _leads_on(words: list[Token], i: int) -> bool:
+    """Whether a number follows, or what a name may go on with: May 1990, Will Smith."""
+    after = words[i + 1] if i + 1 < len(words) else None
+    return after is not None and (after.text.isdigit() or (after.text[0].isupper() and after.low not in EMPTY_WORDS))
+
+
 def _title_case(words: list[Token]) -> bool:
     return any(w.text[0].isupper() and w.low in _SMALL_IN_NAMES and not w.text.isupper() for w in words[1:])
+
+
+def _shouted(words: list[Token]) -> bool:
+    """Whether all is in capitals, small words too, so that they tell of no name."""
+    return all(w.text == w.text.upper() for w in words) and any(w.low in EMPTY_WORDS for w in words)

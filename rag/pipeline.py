@@ -22,10 +22,10 @@ from rag.compose import PASSAGES, compose, ended
 from rag.datatypes import Answer, Delta, Message, Mode, Piece, ScoredChunk, Usage, Verdict
 from rag.deliberation import Deliberation
 from rag.draft import Draft
-from rag.errors import InvalidRequest
 from rag.evidence import Evidence, recent_turns, select_evidence
 from rag.filter import EVERYTHING, View
-from rag.followup import FollowUp, follow_up
+from rag.finder import Finder, drained
+from rag.followup import FollowUp
 from rag.form import asks_at_length
 from rag.hops import DOUBT, hop, may_need_two
 from rag.judging import Judging
@@ -36,7 +36,6 @@ from rag.reading import Reading, freed, given_up, read_apart, used
 from rag.rewrite import Rewriter
 from rag.window import nearest_window
 
-MAX_QUESTION_CHARACTERS = 20_000
 # English takes 1.3 to 1.5 tokens a word.
 TOKENS_A_WORD = 1.5
 
@@ -92,9 +91,7 @@ class RagPipeline:
         self._generator = generator
         self._counter = counter
         self._prompt = prompt
-        self._retriever = retriever
-        self._reranker = reranker
-        self._rewriter = rewriter
+        self._finder = Finder(retriever, reranker, rewriter, candidates=candidates)
         tested = AskOptions(max_tokens=max_tokens, passages=passages, mode=mode)
         self._judging = Judging(
             abstention if retriever is not None else None, abstain=abstain, risk=risk, tested=tested
@@ -104,7 +101,6 @@ class RagPipeline:
         self._long = long
         self._words = words
         self._drop_unsupported = drop_unsupported
-        self._candidates = candidates
         self._passages = passages
         self._mode = mode
         self._enough = enough
@@ -140,7 +136,7 @@ class RagPipeline:
         closed to cancel. What was used by then is the `usage` of the last one.
         """
         clock, judge = Clock(), self._judging.judge(options)
-        asked, spent = yield from self._understand(question, history, clock, options.owner)
+        asked, spent = yield from self._finder.understand(question, history, clock, options.owner)
         with closing(self._answered(asked, history, options, found, judge, clock)) as deltas:
             for delta in deltas:
                 yield _with(spent, delta)
@@ -156,7 +152,7 @@ class RagPipeline:
     ) -> Stream[Delta, None, None]:
         """Answer a question of its own, of which `history` holds what was said before."""
         question = asked.question
-        retrieved = self._retrieve(question, options.view, clock) if found is None else found
+        retrieved = self._finder.find(question, options.view, clock) if found is None else found
         with clock.stage("evidence"):
             evidence = self._select(question, retrieved, options)
             signals = retrieval_signals(question, evidence.passages)
@@ -195,42 +191,8 @@ class RagPipeline:
     def retrieve(self, question: str, history: Sequence[Message] = (), view: View = EVERYTHING) -> list[ScoredChunk]:
         """Return the ranked chunks alone, best first; empty for a closed-book pipeline."""
         clock = Clock()
-        asked, _ = _drained(self._understand(question, history, clock))
-        return self._retrieve(asked.question, view, clock)
-
-    def _understand(
-        self, question: str, history: Sequence[Message], clock: Clock, owner: str = ""
-    ) -> Stream[Delta, None, tuple[FollowUp, Usage]]:
-        """Return the turn as a question of its own, and what that took of the model, if it was asked.
-
-        From memory a turn is answered as it was said, with all that was said before.
-        """
-        if not question.strip():
-            raise InvalidRequest("the question is empty")
-        if len(question) > MAX_QUESTION_CHARACTERS:
-            raise InvalidRequest(f"the question is longer than {MAX_QUESTION_CHARACTERS} characters")
-        if any("\ud800" <= character <= "\udfff" for character in question):  # no tokenizer takes them
-            raise InvalidRequest("the question holds bytes that are no UTF-8", hint="Is the terminal set to UTF-8?")
-        if self._retriever is None:
-            return FollowUp(question, turns=len(history)), Usage()
-        asked = follow_up(question, history)
-        if asked.sure or self._rewriter is None:
-            return asked, Usage()
-        with clock.stage("rewrite"):
-            return (yield from self._rewriter.rewrite(question, history, asked, owner))
-
-    def _retrieve(self, question: str, view: View, clock: Clock) -> list[ScoredChunk]:
-        if self._retriever is None:
-            return []
-        with clock.stage("retrieve"):
-            retrieved = self._search(question, view)
-        if self._reranker is not None:
-            with clock.stage("rerank"):
-                retrieved = self._reranker.rerank(question, retrieved)
-        return retrieved
-
-    def _search(self, text: str, view: View) -> list[ScoredChunk]:
-        return self._retriever.retrieve(text, self._candidates, view) if self._retriever is not None else []
+        asked, _ = drained(self._finder.understand(question, history, clock))
+        return self._finder.find(asked.question, view, clock)
 
     def _select(self, question: str, retrieved: Sequence[ScoredChunk], options: AskOptions) -> Evidence:
         passages = options.passages or self._passages
@@ -256,7 +218,7 @@ class RagPipeline:
         """
         if judge is not None and not judge.attainable:
             return "the share of wrong answers asked for is not attainable with this model and these documents"
-        if self._retriever is not None and not evidence.passages:
+        if self._finder.has_documents and not evidence.passages:
             return "no passage was found"
         if judge is not None and not more and not judge.trusts(signals):
             return "no passage is close enough to the question"
@@ -287,7 +249,7 @@ class RagPipeline:
                 break
             with clock.stage("hop"):
                 read = {passage.chunk.id for other in readings for passage in other.passages}
-                led = hop(answer.question, lead, lambda text: self._search(text, options.view), read)
+                led = hop(answer.question, lead, lambda text: self._finder.search(text, options.view), read)
             if not led:
                 break
             reading.give_up()  # the model may hold one sequence alone
@@ -353,7 +315,7 @@ class RagPipeline:
 
     def _words_of(self, question: str, options: AskOptions) -> int:
         """Return how many words a composed answer may have, 0 where the model is to write a short one."""
-        if self._retriever is None or self._embedder is None:
+        if not self._finder.has_documents or self._embedder is None:
             return 0
         wanted = self._long == "always" or (self._long == "auto" and asks_at_length(question))
         words = options.words if options.words is not None else self._words if wanted else 0
@@ -394,16 +356,6 @@ class RagPipeline:
             closest=closest(question, answer.retrieved),
             timings=clock.timings(),
         )
-
-
-def _drained(understanding: Stream[Delta, None, tuple[FollowUp, Usage]]) -> tuple[FollowUp, Usage]:
-    """Return what a question was understood as, however long that takes."""
-    try:
-        while True:
-            next(understanding)
-    except StopIteration as end:
-        result: tuple[FollowUp, Usage] = end.value
-        return result
 
 
 def _with(spent: Usage, delta: Delta) -> Delta:

@@ -10,13 +10,16 @@ import re
 from rag.datatypes import Span
 
 # A stop of a script that writes spaces must be followed by one; the full-width stops of Chinese and Japanese need none.
+# French writes a space before the quotation mark that closes, German closes with the ones that open elsewhere.
 # Lookbehind and possessive quantifiers keep a line of a million dots linear.
 _BOUNDARY = re.compile(
-    r"""(?P<stop>(?<![.!?…‥؟۔।॥։።])[.!?…‥؟۔।॥։።]++["'”’»›)\]}*_`]*+(?:\[[\w ]{1,12}\])*+)(?=\s|$)"""
+    r"""(?P<stop>(?<![.!?…‥؟۔।॥։።])[.!?…‥؟۔।॥։።]++(?:["'”“’‘»«›‹)\]}*_`]|[ \u00a0\u202f]»(?=\s|$))*+"""
+    r"(?:\[[\w ]{1,12}\])*+)(?=\s|$)"
     r"|(?P<wide>[。！？｡]++[」』）】》〉”’)\]]*+)"
     r"|(?P<line>\n\s*+)"
 )
 _WORD_BEFORE = re.compile(r"[^\s(\[{\"'“‘«—–/]*$")
+_LETTERS = re.compile(r"[^\W\d_]+")
 _OPENERS = "\"'“‘«‹([{¿¡*_`„「『（"
 
 
@@ -26,26 +29,34 @@ def _words(words: str) -> frozenset[str]:
 
 # A name follows. Counted only where they are capitalized.
 _TITLES = _words(
-    "mr mrs ms mx dr prof gen col lt sgt capt cpt cmdr adm maj rev hon sen rep gov pres supt messrs mme mlle fr hr"
+    "mr mrs ms mx dr prof gen col lt sgt capt cpt cmdr adm maj rev hon sen rep gov pres supt messrs mme mlle fr hr "
+    "sra srta dra ft"
 )
 # The same sentence goes on.
 _INSIDE = _words(
-    "vs cf e.g i.e viz ca approx resp incl excl a.k.a z.b d.h bzw u.a vgl nr ggf sog p.ej p.ex dept univ assn"
+    "vs cf e.g i.e viz ca approx resp incl excl a.k.a z.b d.h bzw u.a vgl nr ggf sog p.ej p.ex dept univ assn "
+    "inkl exkl zzgl bspw evtl med rer nat"
 )
 # May close a sentence as well: they do before a word that rarely stands inside one with a capital.
 _EITHER = _words(
     "inc ltd corp co llc plc jr sr esq etc al op cit ibid ph.d m.d b.a m.a b.sc m.sc u.s u.k u.n e.u u.s.a d.c a.m "
-    "p.m a.d b.c b.c.e c.e st mt ave blvd rd bros ed eds est usw"
+    "p.m a.d b.c b.c.e c.e st mt ave blvd rd bros ed eds est usw mio mrd jh str"
 )
 _BEFORE_NUMBER = _words(
     "no nos p pp fig figs eq eqs sec secs ch chap vol vols art tab app ref refs para l ll c jan feb mar apr jun jul "
-    "aug sep sept oct nov dec"
+    "aug sep sept oct nov dec kap abs ziff bd abb tel"
+)
+# What a number with a stop, an ordinal of German, counts: days of a month, and what histories are divided by.
+_COUNTED = _words(
+    "januar jänner februar feber märz april mai juni juli august september oktober november dezember jahrhundert "
+    "jahrhunderts jahrtausend jahrtausends jh weltkrieg weltkriegs weltkrieges"
 )
 _STARTERS = _words(
     "a an the this that these those there it its he she they we you i his her their our my in on at by for from with "
     "as if when while after before since during although though because however moreover furthermore therefore thus "
     "hence but and or so then also some many most all each every both not one two what who where why how which once "
-    "until according under over to of see let do"
+    "until according under over to of see let do der die das ein eine er sie es wir ihr im und aber oder doch dies "
+    "diese dieser dieses dann"
 )
 # A line that ends in one of these has not ended its sentence.
 _UNFINISHED = _words(
@@ -53,7 +64,8 @@ _UNFINISHED = _words(
     "their his her our your this these those not no"
 )
 
-_LIST_ITEM = re.compile(r"(?:[-*+•‣◦▪·–]|\(?\d{1,3}[.)]|\(?[A-Za-z][.)]|\([ivx]{1,4}\))[ \t]")
+# How an item of a list begins.
+LIST_ITEM = re.compile(r"(?:[-*+•‣◦▪·–]|\(?\d{1,3}[.)]|\(?[A-Za-z][.)]|\([ivx]{1,4}\))[ \t]")
 _BLOCK_START = re.compile(r"#{1,6}\s|[>|<]|```|~~~|\.\. |:[\w ]{1,30}: |={2,6}\s|[-=~^*_+]{3,}[ \t]*$", re.MULTILINE)
 _RULE = re.compile(r"[-=~^*_+#.`]{3,}")
 _LIST_NUMBER = re.compile(r"\(?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})")
@@ -95,8 +107,8 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
     after = _next_word(text, match.end())
     if not after:
         return True
-    first = after[0]
-    if first.islower() and not (len(after) > 1 and after[1].isupper()):  # eBay and iPhone begin sentences
+    first, letters = after[0], _LETTERS.match(after)
+    if first.islower() and letters and letters.group().islower():  # eBay, macOS and getName begin sentences
         return False
     stop = match.group()
     if stop[0] != "." or stop.startswith(".."):
@@ -106,6 +118,8 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
     if _numbers_an_item(text, match.start(), before) or word in _INSIDE or (word in _TITLES and before[0].isupper()):
         return False
     if word in _BEFORE_NUMBER and first.isdigit():
+        return False
+    if word.isdecimal() and len(word) <= 2 and after.lower().rstrip(".,;:!?)") in _COUNTED:
         return False
     if word in _EITHER or _is_initial(before):
         return after.lower().rstrip(",") in _STARTERS
@@ -150,7 +164,7 @@ def _is_wrap(text: str, start: int, end: int) -> bool:
     line = text[line_start:start].strip()
     if not _SHORTEST_WRAP <= len(line) <= _LONGEST_WRAP or line[0] in "#|" or line[-1] in ":|" or _RULE.fullmatch(line):
         return False
-    if _LIST_ITEM.match(text, end) or _BLOCK_START.match(text, end):
+    if LIST_ITEM.match(text, end) or _BLOCK_START.match(text, end):
         return False
     last = line.rsplit(maxsplit=1)[-1]
     if len(line) >= _SURE_WRAP or last[-1] == "," or last in _UNFINISHED or last.lower().rstrip(".") in _TITLES:

@@ -7,6 +7,9 @@ _WORD = re.compile(r"\w+", re.UNICODE)
 _ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
 _PUNCTUATION = frozenset(string.punctuation)
 
+# Chinese characters and Japanese kana are not divided by spaces: each is a word of its own. For a class of `re`.
+IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+
 # Words that say nothing about what a question is after; English only, and harmless elsewhere.
 STOP_WORDS = frozenset(
     """a an the of in on at to for from by with and or is are was were be been being am do does did has have had what

@@ -135,11 +135,23 @@ def test_a_question_that_is_asked_twice_counts_once() -> None:
 
 
 def test_too_little_to_fit_on(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="10 answers with signals are too few"):
+    with pytest.raises(DataError, match="of 10 answers with signals 5 are right: it takes 50"):
         calibrate([run_folder(tmp_path / "a", separable(10))], keep_right=0.9)
-    only_right = [r for r in separable(200) if r.answerable]
-    with pytest.raises(DataError, match="too few"):
-        calibrate([run_folder(tmp_path / "b", only_right)], keep_right=0.9)
+
+
+@pytest.mark.parametrize(
+    ("right", "told", "hint"),
+    [
+        (True, "of 100 .* 100 are right: too few are wrong", "do not answer"),
+        (False, "0 are right: too few", "answer, "),
+    ],
+)
+def test_answers_of_one_kind_alone_are_told_with_what_is_missing(
+    tmp_path: Path, right: bool, told: str, hint: str
+) -> None:
+    with pytest.raises(DataError, match=told) as error:
+        calibrate([run_folder(tmp_path / "b", [r for r in separable(200) if r.answerable is right])], keep_right=0.9)
+    assert hint in (error.value.hint or "")
 
 
 def test_how_near_a_model_came_to_declining_is_fitted_where_every_row_tells_it() -> None:

@@ -99,3 +99,11 @@ def test_strays_are_sentences_about_something_else() -> None:
 def test_nothing_matches_nothing() -> None:
     assert match("Where?", "", ["Paris"])[:3] == (0.0, 0.0, 0.0)
     assert match("Where?", "Paris", ["()"])[:3] == (0.0, 0.0, 0.0)
+
+
+def test_a_unit_or_a_name_without_its_number_is_nothing_of_it() -> None:
+    for answer, right in (("crowns", "26,300 crowns"), ("Apollo", "Apollo 11"), ("Henry", "Henry VIII")):
+        found = match("What was it?", answer, [right])
+        assert (found.found, found.exact) == (0, 0)
+    assert match("What was it?", "26,300", ["26,300 crowns"]).exact == 1
+    assert match("How many crowns was it?", "26,300", ["26,300 crowns"]).exact == 1

@@ -126,3 +126,54 @@ def test_marks_that_the_model_made_up_are_no_citations() -> None:
     (sentence,), citations = cite("When?", "The mill was built in 1874 [7].", [passage])
     assert [(c.index, c.document_id) for c in citations] == [(1, "a")]
     assert (sentence.citations, sentence.supported) == ((1,), True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "quoted"),
+    [
+        ("50%", "About 50 people came. Exactly 50% agreed.", "Exactly 50% agreed."),
+        ("C++", "C is old. C++ is newer.", "C++ is newer."),
+        ("-5 °C", "It was 5 °C in May. It was -5 °C in June.", "It was -5 °C in June."),
+        ("$5", "The plan costs $5.50. The trial costs $5.", "The trial costs $5."),
+    ],
+)
+def test_of_sentences_with_the_same_words_the_one_that_has_them_as_they_stand_is_quoted(
+    answer: str, text: str, quoted: str
+) -> None:
+    (citation,) = cite("How much?", answer, [scored(text)]).citations
+    assert citation.text == quoted
+
+
+def test_the_row_that_was_asked_for_is_quoted_whatever_the_form_of_its_word() -> None:
+    table = scored("Name | Price | Stock\nApple | 3 | 4\nPear | 4 | 3")
+    assert [c.text for c in cite("What is the price of pears?", "4", [table]).citations] == ["Pear | 4 | 3"]
+
+
+@pytest.mark.parametrize("answer", ["Yes.", "No", "yes"])
+def test_a_verdict_is_quoted_from_nowhere_and_points_to_what_was_asked_about(answer: str) -> None:
+    passage = scored("It has no doors. The museum is open on Sundays. Yes, it said.")
+    (sentence,), (citation,) = cite("Is the museum open on Sunday?", answer, [passage])
+    assert (citation.text, sentence.supported) == ("The museum is open on Sundays.", False)
+
+
+def test_a_list_is_quoted_as_its_items_in_a_row() -> None:
+    passage = scored("It runs on:\n- Linux\n- macOS\n- Windows\n- Plan 9")
+    (sentence,), (citation,) = cite("On what?", "Linux, macOS and Windows", [passage])
+    assert (citation.text, sentence.supported, sentence.score) == ("- Linux\n- macOS\n- Windows", True, 1.0)
+    prose = scored("Linux came first. macOS followed. Windows is there.")
+    (sentence,), (citation,) = cite("On what?", "Linux, macOS and Windows", [prose])
+    assert (citation.text, sentence.supported) == ("Linux came first.", False)  # words of sentences apart prove nothing
+
+
+@pytest.mark.parametrize("said", ["Norrin has 1234 inhabitants.", "Norrin has 1,234 inhabitants.", "It has 1’234."])
+def test_thousands_are_the_same_number_however_they_are_parted(said: str) -> None:
+    for told in ("There are 1,234 inhabitants in Norrin.", "There are 1234 inhabitants in Norrin."):
+        (sentence,), (citation,) = cite("How many?", said, [scored(told)])
+        assert (citation.text, sentence.supported) == (told, True)
+    assert cite("How many?", said, [scored("Of 234 inhabitants of Norrin 1 left.")]).sentences[0].supported is False
+
+
+def test_text_without_spaces_is_compared_by_its_characters() -> None:
+    passage = scored("大阪的人口是八百八十万。东京的人口是一千四百万。")
+    (sentence,), (citation,) = cite("东京的人口是多少？", "一千四百万", [passage])
+    assert (citation.text, sentence.supported) == ("东京的人口是一千四百万。", True)

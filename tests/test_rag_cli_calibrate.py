@@ -142,6 +142,8 @@ def test_what_cannot_be_calibrated_on_is_told_before_anything_is_asked(systems: 
     good, without = qa_set(tmp_path / "good", 60), qa_set(tmp_path / "without", 60, answers=False)
     with pytest.raises(DataError, match="without has no answers"):
         calibrate("--data", good, "--data", without, "--out", "own.toml")
+    with pytest.raises(DataError, match="9 questions are too few to calibrate on: it takes 50"):
+        calibrate("--data", qa_set(tmp_path / "few", 9), "--out", "own.toml")
     assert systems.asked == []
     systems.missing = True
     with pytest.raises(Unavailable, match="no weights"):

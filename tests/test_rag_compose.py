@@ -93,3 +93,24 @@ def test_marks_of_lists_and_references_are_not_shown_but_cited() -> None:
 def test_labels_are_said_where_there_is_nothing_else() -> None:
     assert compose("Why?", [scored("Opening hours")], words=50, embedder=WordEmbedder()).text == "Opening hours"
     assert compose("Why?", [], words=50, embedder=WordEmbedder()).text == ""
+
+
+MANUAL = scored(
+    "Resetting\n\nTo reset the meter:\n\n1. Open the door.\n2. Press the red button. It clicks.\n3. Wait.\n\n"
+    "The meter was made in Selk."
+)
+
+
+def test_what_leads_to_a_list_brings_its_items_as_far_as_the_length_goes() -> None:
+    question, meaning = "How do I reset the meter?", WordEmbedder()
+    text, (sentences, citations) = compose(question, [MANUAL], words=18, embedder=meaning)
+    assert text == "To reset the meter: 1. Open the door. 2. Press the red button. It clicks. 3. Wait."
+    assert [c.text for c in citations] == [MANUAL.chunk.text[11:-29]]
+    assert len(sentences) == 1
+    assert compose(question, [MANUAL], words=9, embedder=meaning).text == "To reset the meter: 1. Open the door."
+
+
+def test_items_with_bullets_are_parted_by_semicolons() -> None:
+    passage = scored("The ferry to Selk takes:\n\n- cars\n- dogs on a lead,\n- bicycles.\n\nIt is green.")
+    found = compose("What does the ferry to Selk take? List it.", [passage], words=14, embedder=WordEmbedder())
+    assert found.text == "The ferry to Selk takes: cars; dogs on a lead, bicycles."

@@ -41,6 +41,14 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, text: str, named: str)
         load_settings(file)
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_file_that_is_no_utf8_is_told(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text('[index]\ndir = "Bücher"\n', encoding=encoding)
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_settings(file)
+
+
 @pytest.mark.parametrize("name", ["SMALLHOLD_SERVER__PROT", "SMALLHOLD_SEVER__PORT", "SMALLHOLD_PORT"])
 def test_unknown_variables_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "1")

@@ -206,3 +206,66 @@ def test_a_line_of_names_takes_no_time() -> None:
     began = time.process_time()
     assert len(phrases("Aa " * 1700)) == 1
     assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("turn", "question"),
+    [
+        ("How about in the year 1990?", "How many people lived in Norrin in 1990?"),
+        ("in 1990", "How many people lived in Norrin in 1990?"),
+        ("In Selk?", "How many people lived in Selk in 2010?"),
+        ("And in May 1990?", "How many people lived in Norrin in May 1990?"),
+        ("And in june 1990?", "How many people lived in Norrin in june 1990?"),
+        ("for the islands?", "How many people lived in Norrin in 2010? for the islands?"),
+    ],
+)
+def test_a_place_or_a_time_alone_goes_on_with_the_question(turn: str, question: str) -> None:
+    assert follow_up(turn, talk("How many people lived in Norrin in 2010?", "4,200")).question == question
+
+
+def test_a_year_that_is_called_one_gives_way_to_another() -> None:
+    asked = follow_up("And in 1990?", talk("Who ran the ferry in the year 2010?", "Piet Callow"))
+    assert asked.question == "Who ran the ferry in the year 1990?"
+    asked = follow_up("And on May 4, 1990?", talk("Who was heard on 3 May 1990 in Norrin?", "Piet Callow"))
+    assert asked.question == "Who was heard on May 4, 1990 in Norrin?"
+    asked = follow_up("And in Selk?", talk("Who may vote in Norrin in March 2010?", "Everyone"))
+    assert asked.question == "Who may vote in Selk in March 2010?"
+
+
+def test_names_of_programs_are_one_word() -> None:
+    history = talk("What is the max_tokens setting?", "How long an answer may be.")
+    assert follow_up("What is its default?", history).question == "What is the max_tokens setting's default?"
+    assert [p.text for p in phrases("set SMALLHOLD_SERVER__PORT to 80")] == ["SMALLHOLD_SERVER__PORT", "80"]
+
+
+def test_what_is_written_in_capitals_throughout_is_read_like_small_letters() -> None:
+    history = talk("WHO BUILT THE TOLMEN MILL?", "Nobody knows.")
+    assert follow_up("WHEN WAS IT BUILT?", history).question == "WHEN WAS the TOLMEN MILL BUILT?"
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("What happened in Norrin in May 1990?", ["Norrin", "May 1990"]),
+        ("Where did Will Smith and Ada Brandt meet?", ["Will Smith and Ada Brandt"]),
+        ("Who Will Go to the Island of Selk?", ["Island of Selk"]),
+        ("Will it rain in May?", []),
+    ],
+)
+def test_may_and_will_are_names_too(text: str, names: list[str]) -> None:
+    assert [p.text for p in phrases(text) if p.name] == names
+
+
+@pytest.mark.parametrize(
+    ("asked", "turn"),
+    [
+        ("Wie viele Menschen leben in Norrin?", "Und in Selk?"),
+        ("Wann wurde die Mühle gebaut?", "Und wer hat sie gebaut?"),
+        ("Wann wurde die Mühle gebaut?", "Warum?"),
+        ("Quand le moulin a-t-il été construit ?", "Et par qui ?"),
+        ("Quand le moulin a-t-il été construit ?", "Pourquoi ?"),
+    ],
+)
+def test_what_plainly_goes_on_in_another_language_keeps_its_question(asked: str, turn: str) -> None:
+    found = follow_up(turn, talk(asked, "1874"))
+    assert (found.question, found.turns, found.sure) == (f"{asked} {turn}", 2, False)

@@ -23,6 +23,11 @@ from rag.form import asks_at_length
         "Who built it, and why?",
         "What happens when the cone is hoisted?",
         "And how did it end?",
+        "Give me the list of farms.",
+        "Could you give a short summary of the minutes?",
+        "Do you know why the mill burned?",
+        "Difference between a hare and a rabbit",
+        "the main differences between moor and heath",
     ],
 )
 def test_questions_that_want_more_than_a_phrase(question: str) -> None:
@@ -45,6 +50,9 @@ def test_questions_that_want_more_than_a_phrase(question: str) -> None:
         "Which is larger, the moor or the wood?",
         "When was the list of farms printed?",
         "Is the ferry open?",
+        "Do you sell maps?",
+        "Do I need a permit to list my farm?",
+        "Did the council settle the difference between them?",
         "",
     ],
 )

@@ -41,6 +41,13 @@ def check(marked: str) -> None:
         "Er kam z.B. am Montag.‖ Das war gut.",
         "The work of Smith et al. Nature 5 was cited.‖ Smith et al.‖ However, nobody read it.",
         "Qui est-ce ?‖ Personne !‖ Bien.",
+        "Il dit « Bonjour. »‖ Puis il partit.‖ Er sagte nichts.‖ »Nein.«‖ Ende.",
+        "„Halt.“‖ Er ging.‖ ‚Nein.‘‖ Sie blieb.",
+        "Linux came first.‖ macOS followed.‖ jQuery too.‖ getName() is old, e.g. setName is new.",
+        "Die Einheit kam am 3. Oktober 1990.‖ Im 19. Jahrhundert war daran nicht zu denken.",
+        "In August 1990 he turned 5.‖ Then it ended.‖ It closed in 1990.‖ August was warm.",
+        "Der Umsatz lag bei 3,5 Mio. Euro, siehe Kap. 5 und Abs. 2.‖ Der Gewinn lag bei 1 Mio.‖ Das war wenig.",
+        "La Sra. López vive en Ft. Worth.‖ The wall is 5 ft.‖ It holds.",
     ],
 )
 def test_stops(marked: str) -> None:

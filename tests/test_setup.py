@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from base import requirement_lines
 from install import TARGETS
 from llama_wheel import BUILDS
-from rag.config import OTHER_VARIABLES
+from rag.config_sources import OTHER_VARIABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
