@@ -170,7 +170,8 @@ class FeedbackBook:
 
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite itself would let everybody read
+        with suppress(FileExistsError):  # opened and closed, one that exists would lose the locks of this process
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))  # SQLite would let everybody read
         connection = sqlite3.connect(self._path, timeout=5.0)
         try:
             connection.execute("PRAGMA secure_delete = ON")  # what is removed is overwritten, not just unlinked
