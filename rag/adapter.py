@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rag.engine.native import available_cores
 from rag.errors import ModelDamaged
 from rag.kquant import q6_k
+from rag.machine import available_cores
 from rag.protocols import FloatArray
 from rag.widen import Width
 

@@ -67,13 +67,29 @@ class TextPart(_Request):
     text: Text
 
 
+class RefusalPart(_Request):
+    """A part of an assistant's turn with which it declined: what OpenAI's models answer instead of text."""
+
+    type: Literal["refusal"]
+    refusal: Text
+
+
 def _one_or_many(value: object) -> str:
     """Tell pydantic which branch of a union is meant, so that its error speaks of that one alone."""
     return "<many>" if isinstance(value, list) else "<one>"
 
 
+def _kind_of_part(value: object) -> str:
+    """Likewise: whatever is no refusal should have been text."""
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return "<refusal>" if kind == "refusal" else "<text>"
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("<text>")] | Annotated[RefusalPart, Tag("<refusal>")], Discriminator(_kind_of_part)
+]
 Content = Annotated[
-    Annotated[Text, Tag("<one>")] | Annotated[list[TextPart], Tag("<many>")],
+    Annotated[Text, Tag("<one>")] | Annotated[list[Part], Tag("<many>")],
     Discriminator(_one_or_many),
 ]
 Stop = Annotated[Text, Field(min_length=1, max_length=200)]
@@ -89,24 +105,28 @@ Inputs = Annotated[
 
 
 class Turn(_Request):
-    """One message of a chat. Content may be null in the assistant's turns alone."""
+    """One message of a chat. Content may be null, and a refusal stand for it, in the assistant's turns alone."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Content | None = Field(None, validate_default=True)
+    refusal: Text | None = Field(None, description="With what the assistant declined, where it has no content.")
 
     @field_validator("content")
     @classmethod
     def _says_something(cls, content: Content | None, info: ValidationInfo) -> Content | None:
         if content is None and info.data.get("role", "assistant") != "assistant":
             raise PydanticCustomError("content", "only the assistant's turns may be without content")
+        declined = isinstance(content, list) and any(isinstance(part, RefusalPart) for part in content)
+        if declined and info.data.get("role", "assistant") != "assistant":
+            raise PydanticCustomError("content", "only the assistant's turns may hold a refusal")
         return content
 
     @property
     def text(self) -> str:
         """The content as one string, its parts joined by line breaks."""
         if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content)
-        return self.content or ""
+            return "\n".join(part.text if isinstance(part, TextPart) else part.refusal for part in self.content)
+        return self.content or (self.refusal if self.role == "assistant" else None) or ""
 
 
 class StreamOptions(_Request):
@@ -293,7 +313,11 @@ class EmbeddingsRequest(_Request):
     @classmethod
     def _no_tokens(cls, value: object) -> object:
         if isinstance(value, list) and value and isinstance(value[0], int | list):
-            raise PydanticCustomError("tokens", "token numbers are not accepted: send text")
+            raise PydanticCustomError(
+                "tokens",
+                "token numbers are not accepted: send text (LangChain: OpenAIEmbeddings(check_embedding_ctx_length="
+                "False))",
+            )
         return value
 
     @property

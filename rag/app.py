@@ -128,7 +128,7 @@ def create_app(
     for lane in (chat, embed, lookup):
         telemetry.watch_lane(lane)
     telemetry.watch_ready(lambda: loader.readiness().status == "ready")
-    telemetry.watch_restarts(loader.restarts)
+    telemetry.watch_process(loader.restarts, loader.model_bytes)
     telemetry.watch_prefixes(loader.prefixes)
     # Each one that is added stands before those that were.
     app.add_middleware(Access, keyring=Keyring(settings.keys), demanded=demands_key(settings), open_paths=OPEN_PATHS)
@@ -139,7 +139,7 @@ def create_app(
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],  # OpenAI's client for browsers sends a dozen of its own
-            expose_headers=["Retry-After", "X-Request-Id"],
+            expose_headers=["Retry-After", "X-Request-Id", "X-Should-Retry"],
         )
     app.add_middleware(Envelope)
     app.add_middleware(Measured, telemetry=telemetry)

@@ -16,12 +16,13 @@ from rag.engine.ahead import ReadAhead, open_ahead
 from rag.engine.frames import pack_options
 from rag.engine.generator import LlamaGenerator
 from rag.engine.guarded import GuardedGenerator
-from rag.engine.native import LlamaVocabulary, available_cores
+from rag.engine.native import LlamaVocabulary
 from rag.errors import ConfigError
 from rag.filter import EVERYTHING, View
 from rag.fusion import with_fusion
 from rag.index import Index
 from rag.lazy import Closeable, LazyModel
+from rag.machine import available_cores
 from rag.models import ModelStore, default_directory
 from rag.pipeline import RagPipeline
 from rag.probe import build_key, look

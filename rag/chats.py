@@ -12,7 +12,16 @@ from rag import problems
 from rag.access import key_of, view_of
 from rag.api import ChatRequest, FeedbackRequest
 from rag.budget import Ledger, charged
-from rag.completion import DONE, EventStream, ask_options, completion, ending, event
+from rag.completion import (
+    DONE,
+    SILENT_SECONDS,
+    STILL_THERE,
+    EventStream,
+    ask_options,
+    completion,
+    ending,
+    event,
+)
 from rag.cost import Costs
 from rag.datatypes import Answer, Delta, Usage
 from rag.errors import FeedbackOff, SmallholdError
@@ -130,10 +139,15 @@ class ChatRoutes:
     ) -> AsyncIterator[bytes]:
         """The whole stream. Once it has begun, an error can only be told as an event; `[DONE]` then stays away."""
         yield stream.opening()
+        spoke = time.monotonic()
         try:
             async for delta in _chain(first, rest):
                 if delta.text:
                     yield stream.text(delta.text)
+                    spoke = time.monotonic()
+                elif time.monotonic() - spoke >= SILENT_SECONDS:
+                    yield STILL_THERE
+                    spoke = time.monotonic()
                 if delta.answer is not None:
                     text, annotations = ending(delta.answer, stream.sent)
                     if text:

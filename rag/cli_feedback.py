@@ -34,7 +34,8 @@ def list_feedback(config: ConfigFile = None, as_json: Json = False) -> None:
         texts = (one.question, answer, one.opinion.comment, one.opinion.right_answer)
         table.add_row(str(one.at.date()), one.opinion.rating, *(escape(_printable(text)) for text in texts))
     console.out.print(table)
-    console.err.print(f"[dim]kept in {settings.feedback.file} for {settings.feedback.days} days[/]")
+    place = escape(str(settings.feedback.file))
+    console.err.print(f"[dim]kept in {place} for {settings.feedback.days} days[/]")
 
 
 @app.command()
@@ -53,6 +54,8 @@ def export(
 
     Example: smallhold feedback export --out my-questions --index .smallhold/index
     """
+    from rich.markup import escape
+
     from eval.feedback_set import REVIEW, write_feedback_set
     from rag import console
     from rag.datatypes import Document
@@ -74,7 +77,7 @@ def export(
     if as_json:
         console.print_json({"out": str(out), **exported._asdict()})
         return
-    console.out.print(f"{out}: {exported.questions:,} questions over {exported.documents:,} documents")
+    console.out.print(f"{escape(str(out))}: {exported.questions:,} questions over {exported.documents:,} documents")
     if exported.review:
         waiting = f"{exported.review:,} more wait in {REVIEW} for their right answers"
         console.err.print(f"[dim]{waiting}; complete them and move them to questions.jsonl.[/]")

@@ -34,6 +34,8 @@ def create(
 
     Example: smallhold keys create --label laptop --budget-tokens-per-day 200000
     """
+    from rich.markup import escape
+
     from rag import console
     from rag.keys import create_key
 
@@ -43,7 +45,7 @@ def create(
         console.print_json({"key": made.text, **_shown(made.key)})
         return
     console.out.print(made.text)
-    console.err.print(f"[dim]The key {made.key.id}, kept as a hash in {path}. It is not shown again.[/]")
+    console.err.print(f"[dim]The key {made.key.id}, kept as a hash in {escape(str(path))}. It is not shown again.[/]")
 
 
 @app.command("list")
@@ -73,7 +75,7 @@ def list_keys(config: ConfigFile = None, as_json: Json = False) -> None:
         dates = [str(row[name] or "")[:10] for name in ("created", "revoked")]
         table.add_row(row["id"], escape(row["label"]), *dates, *numbers, escape(", ".join(row["allow"])))
     console.out.print(table)
-    console.err.print(f"[dim]kept in {path}[/]")
+    console.err.print(f"[dim]kept in {escape(str(path))}[/]")
 
 
 @app.command()

@@ -17,6 +17,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 @app.command("list")
 def list_models(config: ConfigFile = None, as_json: Json = False) -> None:
     """Show the models of the registry: kind, size, licence, sources, and whether they are here."""
+    from rich.markup import escape
     from rich.table import Table
 
     from rag import console
@@ -35,7 +36,7 @@ def list_models(config: ConfigFile = None, as_json: Json = False) -> None:
         size = f"{spec.bytes / 1e6:,.0f} MB" if spec.bytes else "?"
         table.add_row(spec.name, spec.kind, size, spec.license, here, spec.about)
     console.out.print(table)
-    console.err.print(f"[dim]kept in {store.directory}[/]")
+    console.err.print(f"[dim]kept in {escape(str(store.directory))}[/]")
 
 
 @app.command()
@@ -50,6 +51,8 @@ def pull(
 
     Example: smallhold models pull qwen2.5-coder-1.5b-instruct
     """
+    from rich.markup import escape
+
     from rag import console
     from rag.build import model_store
 
@@ -58,7 +61,7 @@ def pull(
         spec = store.registry.get(name)
         with console.byte_progress(spec.bytes) as progress:
             model = store.pull(name, progress, accept_unpinned=accept_unpinned)
-        console.out.print(f"{name}: verified, {spec.license}, in {model.path}")
+        console.out.print(f"{name}: verified, {spec.license}, in {escape(str(model.path))}")
 
 
 @app.command()

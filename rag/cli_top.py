@@ -221,6 +221,8 @@ def _index(ready: dict[str, Any], now: Reading) -> str:
 def _memory(now: Reading) -> str:
     resident, files = now.value("process_resident_memory_bytes"), now.value("process_open_fds")
     shown = _UNKNOWN if resident is None else f"{resident / 1e6:.0f} MB"
+    if model := now.value("smallhold_model_resident_bytes"):
+        shown += f", the model's process {model / 1e6:.0f} MB"
     return shown if files is None else f"{shown}, {files:.0f} open files"
 
 

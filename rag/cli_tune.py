@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 from rag.build import build_embedder, build_prompt, model_store
 from rag.config import Settings
 from rag.datatypes import Sampling
-from rag.engine.native import available_cores
 from rag.errors import ConfigError, InvalidRequest, Unavailable
+from rag.machine import available_cores
 from rag.models import Model, ModelStore
 from rag.probe import build_key
 from rag.quantize import Quantizer

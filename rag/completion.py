@@ -34,6 +34,9 @@ from rag.replies import (
 )
 
 DONE = b"data: [DONE]\n\n"
+# A comment, which readers of server-sent events pass over: proxies cut connections on which nothing comes for a minute.
+STILL_THERE = b": still at it\n\n"
+SILENT_SECONDS = 15.0
 
 _FINISHED: Mapping[FinishReason, Literal["stop", "length"]] = {
     "stop": "stop",

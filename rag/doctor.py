@@ -8,9 +8,8 @@ from typing import Literal, NamedTuple
 
 from rag.build import build_embedder, cascade_rule, generator_file, large_settings, model_store, open_index
 from rag.config import Settings
-from rag.engine.native import available_cores
 from rag.errors import SmallholdError, Unavailable
-from rag.machine import free_bytes
+from rag.machine import available_cores, free_bytes, memory_limit
 from rag.models import ModelStore
 from rag.probe import look
 from rag.tesseract import Tesseract
@@ -74,7 +73,9 @@ def _available_gigabytes() -> float | None:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) / 1e6 for line in lines if line.startswith("MemAvailable")), None)
+    available = next((int(line.split()[1]) / 1e6 for line in lines if line.startswith("MemAvailable")), None)
+    limit = memory_limit()  # a container's: the machine's memory is not all its own
+    return available if available is None or limit is None else min(available, limit / 1e9)
 
 
 def _disk(directory: Path) -> Finding:

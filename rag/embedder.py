@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rag.errors import ModelDamaged, ModelLoadFailed
+from rag.machine import available_cores
 from rag.protocols import FloatArray
 
 _HINT = "Check the weights: smallhold models verify"
@@ -105,8 +106,8 @@ class SentenceEmbedder:
             import torch
             from sentence_transformers import SentenceTransformer
 
-            if self._threads:
-                torch.set_num_threads(self._threads)
+            # torch takes a thread a core, whatever time a container may have of them.
+            torch.set_num_threads(self._threads or min(torch.get_num_threads(), available_cores()))
             model = SentenceTransformer(str(self._model_dir), device="cpu", local_files_only=True).float()
         except Exception as error:  # The libraries raise whatever their own dependencies do.
             raise ModelLoadFailed(f"the embedder {self.name} cannot be loaded: {error}", hint=_HINT) from error

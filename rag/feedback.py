@@ -1,8 +1,8 @@
 """What people say of answers: a thumb, a comment, what would have been right. Off unless the settings ask for it.
 
 Only what was rated is kept, in an SQLite file readable by its owner alone, for `feedback.days`; what is older is
-overwritten and gone. A rating names its answer, and what was asked and answered comes from the server's own memory of
-the last answers, so that nobody can put words into its mouth.
+overwritten and gone, in SQLite's journal as well. A rating names its answer, and what was asked and answered comes from
+the server's own memory of the last answers, so that nobody can put words into its mouth.
 """
 
 import json
@@ -12,7 +12,7 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -31,6 +31,7 @@ REMEMBERED = 500  # answers that can still be rated for the first time; with the
 LONGEST_QUESTION = 20_000  # characters; a longer one is answered, and cannot be rated
 LONGEST_HISTORY = 8_000  # characters of the earlier turns that are kept with it, the latest first
 MOST = 100_000  # ratings in the file; the oldest leave first
+_ZEROS = 1_000_000  # bytes that are overwritten at once
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS feedback (
@@ -159,6 +160,7 @@ class FeedbackBook:
                 try:
                     with connection:
                         yield connection
+                    self._wipe_journal()  # not after what failed, which it may be needed to undo
                 finally:
                     connection.close()
         except (sqlite3.Error, OSError, ValueError, TypeError) as error:
@@ -168,15 +170,32 @@ class FeedbackBook:
 
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite itself would let everybody read
+        with suppress(FileExistsError):  # opened and closed, one that exists would lose the locks of this process
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))  # SQLite would let everybody read
         connection = sqlite3.connect(self._path, timeout=5.0)
         try:
             connection.execute("PRAGMA secure_delete = ON")  # what is removed is overwritten, not just unlinked
+            # The journal has the pages as they were. It is left there when the transaction ends, to be overwritten, and
+            # so is the lock: until this connection is closed nobody else writes to that file.
+            connection.execute("PRAGMA journal_mode = PERSIST")
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("BEGIN EXCLUSIVE")  # at once: of two that read before they write neither could go on
             connection.execute(_TABLE)
         except sqlite3.Error:
             connection.close()
             raise
         return connection
+
+    def _wipe_journal(self) -> None:
+        """Overwrite what the journal of the transaction that has ended holds, and remove it."""
+        journal = Path(f"{self._path.resolve()}-journal")
+        with suppress(FileNotFoundError), journal.open("r+b") as file:
+            size = os.fstat(file.fileno()).st_size
+            for start in range(0, size, _ZEROS):
+                file.write(bytes(min(_ZEROS, size - start)))
+            file.flush()
+            os.fsync(file.fileno())
+        journal.unlink(missing_ok=True)
 
 
 def _feedback(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
 from rag.datatypes import Message, Piece, Sampling
+from rag.errors import Unavailable
 from rag.protocols import LanguageModel
 
 
@@ -19,12 +20,14 @@ class Closeable(LanguageModel, Protocol):
 class LazyModel:
     """Loads a model with `load` on first use. Implements `LanguageModel`; safe to share between threads.
 
-    A loading that fails raises its error to whoever asked, and the next one tries again.
+    A loading that fails raises its error to whoever asked, and the next one tries again. Once closed it raises
+    `Unavailable`.
     """
 
     def __init__(self, load: Callable[[], Closeable]) -> None:
         self._load = load
-        self._lock = threading.Lock()
+        self._loading = threading.Lock()  # held for as long as loading takes, minutes perhaps
+        self._lock = threading.Lock()  # guards what follows
         self._model: Closeable | None = None
         self._closed = False
 
@@ -42,15 +45,26 @@ class LazyModel:
         return self._loaded().count(text)
 
     def close(self) -> None:
-        """Release the model where there is one. Idempotent."""
+        """Release the model where there is one. One that is still being loaded is not waited for. Idempotent."""
         with self._lock:
             model, self._model, self._closed = self._model, None, True
         if model is not None:
             model.close()
 
     def _loaded(self) -> Closeable:
-        with self._lock:
-            assert not self._closed, "a closed model was asked"
-            if self._model is None:
-                self._model = self._load()
-            return self._model
+        with self._loading:
+            with self._lock:
+                if self._model is not None or self._closed:
+                    return self._open()
+            model = self._load()
+            with self._lock:
+                if not self._closed:
+                    self._model = model
+                    return model
+        model.close()
+        return self._open()
+
+    def _open(self) -> Closeable:
+        if self._model is None:
+            raise Unavailable("the model has been closed")
+        return self._model

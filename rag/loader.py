@@ -124,6 +124,12 @@ class Loader:
             service = self._served()
         return service.keeper.restarts if service is not None and service.keeper is not None else 0
 
+    def model_bytes(self) -> int | None:
+        """Return the memory that the model's process takes, None where there is none, or it is not known."""
+        with self._lock:
+            service = self._served()
+        return service.keeper.resident_bytes() if service is not None and service.keeper is not None else None
+
     def prefixes(self) -> PrefixCounters | None:
         """Return how the model uses what it has read before, None while there is no model of ours."""
         with self._lock:

@@ -138,7 +138,11 @@ async def _of_validation(_request: Request, error: Exception) -> JSONResponse:
 async def _of_routing(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     path = request.scope["path"]
-    said = {404: f"there is no {path}", 405: f"{path} does not take {request.method}"}
+    said = {
+        400: "the body cannot be read as JSON\nSend it in UTF-8, not compressed, with numbers of a usual length.",
+        404: f"there is no {path}",
+        405: f"{path} does not take {request.method}",
+    }
     message = said.get(error.status_code, str(error.detail))
     return response(error.status_code, message, headers=error.headers or {})
 

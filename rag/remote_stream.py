@@ -36,8 +36,8 @@ class StreamedAnswer:
         for line in split_lines(chunks):
             if line is None:
                 yield Piece("")
-            elif line.startswith(b"data:") and not self.done:
-                yield from self.read_event(line[len(b"data:") :].strip())
+            elif line.startswith(b"data:") and not self.done and (data := line[len(b"data:") :].strip()):
+                yield from self.read_event(data)  # empty ones are sent to keep the connection open
 
     def read_whole(self, chunks: Iterator[bytes | None]) -> Iterator[Piece]:
         """Yield the text of a completion in one piece of JSON, likewise."""

@@ -275,8 +275,16 @@ class _Keepers:
     @property
     def restarts(self) -> int:
         """How often either was started again."""
+        return sum(process.restarts for process in self._processes())
+
+    def resident_bytes(self) -> int | None:
+        """Return the memory that both processes take, None where that is not known."""
+        taken = [size for process in self._processes() if (size := process.resident_bytes()) is not None]
+        return sum(taken) if taken else None
+
+    def _processes(self) -> list[GuardedGenerator]:
         large = None if self._large is None else self._large.loaded
-        return self._small.restarts + (large.restarts if isinstance(large, GuardedGenerator) else 0)
+        return [self._small, large] if isinstance(large, GuardedGenerator) else [self._small]
 
 
 def _listen(settings: ServerSettings) -> socket.socket:

@@ -47,6 +47,10 @@ class Keeper(Protocol):
         """Return why no question can be answered at the moment, None where one can."""
         ...
 
+    def resident_bytes(self) -> int | None:
+        """Return the memory that the process takes, None where that is not known."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class IndexedDocument:

@@ -7,8 +7,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from rag.engine.native import Vocabulary, available_cores, bindings, load_model
+from rag.engine.native import Vocabulary, bindings, load_model
 from rag.errors import ModelLoadFailed
+from rag.machine import available_cores
 from rag.tuning import Tuning
 
 # Ordinary prose: the tokens themselves do not matter for the time, how many there are does.

@@ -101,9 +101,11 @@ class Telemetry:
         """Read whether the server is ready whenever the metrics are asked for."""
         self._ready.set_function(ready)
 
-    def watch_restarts(self, restarts: Callable[[], int]) -> None:
-        """Read how often the model's process was started again whenever the metrics are asked for."""
-        self.registry.register(_Restarts(restarts))
+    def watch_process(self, restarts: Callable[[], int], taken: Callable[[], int | None]) -> None:
+        """Read how often the model's process was started again, and the bytes of memory that it takes, whenever the
+        metrics are asked for; None shows nothing.
+        """
+        self.registry.register(_Process(restarts, taken))
 
     def watch_prefixes(self, prefixes: Callable[[], PrefixCounters | None]) -> None:
         """Read how the model uses what it has read before whenever the metrics are asked for; None shows nothing."""
@@ -161,16 +163,20 @@ class Telemetry:
         return generate_latest(self.registry) + generate_latest(of_the_index)
 
 
-class _Restarts(Collector):
-    """A counter that is kept elsewhere: the library's own can only be counted up here."""
+class _Process(Collector):
+    """The model's process. The counter is kept elsewhere: the library's own can only be counted up here."""
 
-    def __init__(self, restarts: Callable[[], int]) -> None:
+    def __init__(self, restarts: Callable[[], int], taken: Callable[[], int | None]) -> None:
         self._restarts = restarts
+        self._taken = taken
 
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        """Yield the counter as it is now."""
+    def collect(self) -> Iterator[Metric]:
+        """Yield the figures as they are now."""
         what = "Times the process that runs the model was started again."
         yield CounterMetricFamily("smallhold_model_restarts", what, value=self._restarts())
+        if (taken := self._taken()) is not None:
+            held = "Memory of that process, weights included; process_resident_memory_bytes is the server's own."
+            yield GaugeMetricFamily("smallhold_model_resident_bytes", held, value=taken)
 
 
 class _Index(Collector):

@@ -16,7 +16,7 @@ from rag.cost import Costs, Prices
 from rag.datatypes import Asked, Delta, PrefixCounters, Usage
 from rag.service import IndexFacts
 from tests.conftest import REPOSITORY
-from tests.test_rag_app import ANSWER, Script, ask, service, serving
+from tests.test_rag_app import ANSWER, Keeper, Script, ask, service, serving
 from tests.test_setup import dockerfile
 
 DEPLOY = REPOSITORY / "deploy"
@@ -44,6 +44,7 @@ def exported() -> dict[str, set[str]]:
         service(Script(Delta("At six."), Delta(answer=answer))),
         costs=Costs(Prices(per_hour=1.0), Prices(None, 1.0, None, 1.0), "Large"),
         prefixes=PrefixCounters,
+        keeper=Keeper(),
         index=lambda _: IndexFacts("000001", 1, 1),
     )
     with serving(lambda: loaded) as client:

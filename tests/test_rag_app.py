@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import dataclasses
+import gzip
 import json
 import re
 import socket
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 
 import httpx
 import numpy as np
+import openai
 import pytest
 import uvicorn
 
@@ -254,11 +256,15 @@ class Keeper:
     def fault(self) -> ModelDied | None:
         return self.died
 
+    def resident_bytes(self) -> int | None:
+        return None if self.died else 987_654_321
+
 
 def test_ready_and_the_figures_follow_the_models_process():
     keeper = Keeper()
     with serving(lambda: dataclasses.replace(service(Script()), keeper=keeper)) as client:
         assert metric(client, "smallhold_model_restarts_total") == 0
+        assert metric(client, "smallhold_model_resident_bytes") == 987_654_321
         keeper.died = ModelDied("it died of SIGSEGV", hint="Wait.")
         down = client.get("/ready")
         assert down.status_code == 503
@@ -266,6 +272,7 @@ def test_ready_and_the_figures_follow_the_models_process():
         expected = {"status": "loading", "reason": "it died of SIGSEGV", "hint": "Wait.", "code": "model_died"}
         assert {key: down.json()[key] for key in expected} == expected
         assert metric(client, "smallhold_ready") == 0
+        assert "smallhold_model_resident_bytes" not in client.get("/metrics").text
         keeper.died = ModelDied("it stays down", coming=False)
         assert client.get("/ready").json()["status"] == "failed"
         keeper.died, keeper.restarts = None, 3
@@ -517,6 +524,18 @@ def test_a_streamed_answer(client):
     assert chunks[-1]["timings"]["generate"] == 0.5
 
 
+def test_a_stream_that_has_nothing_to_say_says_so_and_clients_pass_over_it(monkeypatch):
+    """Proxies cut connections that are silent for a minute, and reading takes longer on some machines."""
+    monkeypatch.setattr("rag.chats.SILENT_SECONDS", 0.0)
+    reading = Delta(usage=Usage(prompt=40))
+    with serving(Script(reading, reading, *SIX)) as client:
+        said = ask(client, stream=True).text
+        assert said.count(": still at it\n\n") >= 2
+        openai_client = openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none")
+        chunks = list(openai_client.chat.completions.create(model="smallhold", stream=True, **QUESTION))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "At six. [1]"
+
+
 def test_usage_comes_in_a_chunk_without_choices(client):
     *chunks, last = events(ask(client, stream=True, stream_options={"include_usage": True}))
     assert all(c["usage"] is None for c in chunks)
@@ -565,12 +584,19 @@ def test_what_the_request_says_reaches_the_pipeline():
             {"role": "assistant", "content": "There are two. [1] [2]", "tool_calls": None},
             {"role": "user", "content": "When does the first leave?", "name": "ada"},
         ]
+        declined = [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": [{"type": "text", "text": "b"}, {"type": "refusal", "refusal": "c"}]},
+            {"role": "assistant", "content": None, "refusal": "d"},
+            {"role": "user", "content": "e"},
+        ]
         fields = {"max_tokens": 7, "temperature": 0.5, "top_p": 0.9, "seed": -1.0, "stop": "\n", "abstain": False}
         assert ask(client, messages=messages, top_k=4, mode="joint", model="smallhold", **fields).status_code == 200
         assert ask(client, max_completion_tokens=9, max_tokens=5, stop=["a", "b"], n=1.0).status_code == 200
         harmless = {"user": "u", "metadata": {}, "tools": [], "logprobs": False, "response_format": {"type": "text"}}
         assert ask(client, model="small-1b", temperature=None, unheard_of=1, **harmless).status_code == 200
         assert ask(client, risk=0.2).status_code == 200
+        assert ask(client, messages=declined).status_code == 200
     question, history, options = pipeline.calls[0]
     assert question == "When does the first leave?"
     assert history == [Message("user", "Is there\na ferry?"), Message("assistant", "There are two.")]
@@ -578,6 +604,7 @@ def test_what_the_request_says_reaches_the_pipeline():
     assert pipeline.calls[1][2] == AskOptions(max_tokens=9, stop=("a", "b"), view=PUBLIC)
     assert pipeline.calls[2] == ("When does the ferry leave?", [], AskOptions(view=PUBLIC))
     assert pipeline.calls[3][2] == AskOptions(risk=0.2, view=PUBLIC)
+    assert [turn.content for turn in pipeline.calls[4][1]] == ["a", "b\nc", "d"]
     assert pipeline.threads == {"smallhold-chat_0"}
 
 
@@ -632,6 +659,12 @@ def test_what_cannot_be_honoured_is_refused(client, field, value):
             "messages[0].content[0].type",
         ),
         ({"messages": [{"role": "user", "content": "half of a pair: \ud800"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "refusal", "refusal": "no"}]}]}, "messages[0].content"),
+        (
+            {"messages": [{"role": "assistant", "content": [{"type": "refusal"}]}, QUESTION["messages"][0]]},
+            "messages[0].content[0].refusal",
+        ),
+        ({"messages": [{"role": "assistant", "refusal": 3}, QUESTION["messages"][0]]}, "messages[0].refusal"),
         ({"temperature": 2.5}, "temperature"),
         ({"temperature": "0.5"}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
@@ -669,6 +702,13 @@ def test_a_bad_body_is_refused(client, body):
     for path in ("/v1/chat/completions", "/v1/embeddings", "/v1/search"):
         refused = error(client.post(path, content=body, headers=headers), 400)
         assert refused["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize("body", ['{"query": "café"}'.encode("cp1252"), gzip.compress(b'{"query": "x"}')])
+def test_what_is_no_utf_8_is_told_with_what_to_send(client, body):
+    """As Windows' curl sends what is typed, and clients that compress what they send."""
+    refused = error(client.post("/v1/search", content=body, headers={"Content-Type": "application/json"}), 400)
+    assert refused["message"].startswith("the body cannot be read as JSON\nSend it in UTF-8, not compressed")
 
 
 def test_bad_json_is_told_with_its_place(client):

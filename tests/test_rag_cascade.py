@@ -1,5 +1,7 @@
 import math
+import threading
 from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from rag.build import build_cascade, build_large, build_pipeline, cascade_rule, 
 from rag.cascade import Cascade, Chance, Gain, Member, Rule, load_gain, make_rule
 from rag.config import Settings, load_settings
 from rag.datatypes import Message, Piece, Sampling, Usage, Verdict
-from rag.errors import ConfigError, EndpointFailed, ModelMissing
+from rag.errors import ConfigError, EndpointFailed, ModelMissing, Unavailable
 from rag.filter import View
 from rag.lazy import LazyModel
 from rag.options import AskOptions
@@ -317,6 +319,34 @@ def test_a_loading_that_failed_is_tried_again() -> None:
     assert lazy.count("a b") == 2
     assert len(attempts) == 2
     lazy.close()
+
+
+def test_an_end_does_not_wait_for_a_model_that_is_being_loaded() -> None:
+    loading, go, closed = threading.Event(), threading.Event(), threading.Event()
+
+    class Model(QueueGenerator):
+        def close(self) -> None:
+            closed.set()
+
+    def load() -> Model:
+        loading.set()
+        assert go.wait(20)
+        return Model("yes")
+
+    lazy = LazyModel(load)
+    with ThreadPoolExecutor(2) as pool:
+        asked = pool.submit(lazy.count, "a b")
+        assert loading.wait(20)
+        try:
+            pool.submit(lazy.close).result(timeout=5)
+        finally:
+            go.set()
+        with pytest.raises(Unavailable, match="closed"):
+            asked.result(timeout=20)
+    assert closed.is_set()
+    assert lazy.loaded is None
+    with pytest.raises(Unavailable, match="closed"):
+        lazy.count("a b")
 
 
 def test_without_a_large_model_the_pipeline_is_as_it_was() -> None:

@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -302,23 +303,58 @@ def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     assert letters.closings == 1
 
 
-def test_deaths_in_a_row_are_paused_for_and_in_the_end_it_stays_down(make: Make, tmp_path: Path) -> None:
+def test_deaths_in_a_row_are_paused_for_and_in_the_end_nobody_waits_for_the_next_life(
+    make: Make, tmp_path: Path
+) -> None:
     generator = make("serve,die:SIGSEGV,refuse,die:SIGSEGV", pauses=(0.0, 0.05, 0.1))
     with pytest.raises(ModelDied):
         said(generator, "die:SIGKILL")
     began = time.monotonic()
-    with pytest.raises(ModelDied, match=r"SIGSEGV.*4 times in short order and stays down") as caught:
+    with pytest.raises(ModelDied, match=r"SIGSEGV.*4 times in short order, and is tried again every 60 s") as caught:
         said(generator, "anyone?")
     assert time.monotonic() - began > 0.15
     assert "smallhold doctor" in caught.value.hint
     assert not caught.value.coming
     assert generator.restarts == 3
     assert len(list(tmp_path.glob("life-*"))) == 4
-    with pytest.raises(ModelDied, match="stays down"):
+    with pytest.raises(ModelDied, match="in short order"):
         generator.score([], ["a"])
     fault = generator.fault()
     assert isinstance(fault, ModelDied)
     assert not fault.coming
+
+
+def test_what_killed_it_time_and_again_may_pass(make: Make, tmp_path: Path) -> None:
+    generator = make("serve,die:SIGKILL,die:SIGKILL,serve", pauses=(0.0,), long_pause=0.5)
+    os.kill(process(tmp_path), signal.SIGKILL)
+    until(lambda: isinstance(fault := generator.fault(), ModelDied) and not fault.coming)
+    until(lambda: generator.fault() is None)
+    assert said(generator, "again") == "again "
+    assert generator.restarts == 3
+
+
+def test_the_memory_of_the_process_is_told_while_there_is_one(make: Make, tmp_path: Path) -> None:
+    generator = make("serve,hang", pauses=(30.0,))
+    taken = generator.resident_bytes()
+    status = Path(f"/proc/{process(tmp_path)}/status").read_text()
+    told = int(status.split("VmRSS:")[1].split()[0]) * 1024
+    assert taken is not None
+    assert told / 2 < taken < 2 * told
+    os.kill(process(tmp_path), signal.SIGKILL)
+    until(lambda: generator.resident_bytes() is None)
+
+
+def test_a_crash_writes_no_core(make: Make, tmp_path: Path) -> None:
+    """Gigabytes, with documents in them; and the keeper hears of the death when they are written."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))  # as container engines do
+        make()
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
+    limits = Path(f"/proc/{process(tmp_path)}/limits").read_text().splitlines()
+    (core,) = [line.split() for line in limits if line.startswith("Max core file size")]
+    assert core[4] == "0"
 
 
 def test_all_pauses_of_a_row_leave_time_to_load_within_ten_seconds() -> None:

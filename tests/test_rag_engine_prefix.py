@@ -1,5 +1,6 @@
 import os
 import random
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,6 +73,15 @@ def test_numbers_of_owners_fit_beside_a_token() -> None:
     numbers = [owners.number(str(i)) for i in range(10_000)]
     assert len({int(names(largest, 0, number)[0]) for number in set(numbers)}) == len(set(numbers)) > 8000
     assert min(int(names(largest, 0, number)[0]) for number in numbers) > 0
+
+
+def test_the_number_of_an_owner_who_still_asks_is_nobody_elses() -> None:
+    owners = Owners()
+    first = owners.number("first")
+    for i in range(20_000):
+        assert owners.number(str(i)) != first
+        if i % 1000 == 0:
+            assert owners.number("first") == first
 
 
 def test_states_on_disk_outlive_the_process(tmp_path: Path) -> None:
@@ -183,6 +193,40 @@ def test_the_budget_is_kept_across_models_by_last_use(tmp_path: Path) -> None:
     assert fresh.get(keys[4]) is not None
     assert len(left) == 2
     assert fresh.get(keys[1]) is None
+
+
+def test_what_another_process_reads_ahead_is_found_while_one_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rag.engine.files.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("rag.engine.files.FOUND_AT_ONCE", 2)
+    here, other = (PrefixFiles(tmp_path, "model", 10_000) for _ in range(2))
+    assert here.longest(tokens(1, 2)).shared == 0
+    for i in range(3):
+        other.put(key_of(tokens(i, i)), state(b"read ahead"))
+        os.utime(other.folder, ns=(1, 10**18 + i))  # on a fast disk two files have one stamp
+    for _ in range(2):
+        here.longest(tokens(0))
+    found = here.longest(tokens(2, 2, 5))
+    assert (found.shared, len(here), here.bytes) == (2, 3, other.bytes)
+    content = here.get(found.key)
+    assert content is not None
+    assert content.tobytes() == b"read ahead"
+
+
+def test_many_files_that_leave_are_not_looked_for_among_all(tmp_path: Path) -> None:
+    """A tenth of them leaves at once, in the thread that writes the answers."""
+    files = PrefixFiles(tmp_path, "model", 10**12)
+    places = [files.folder / f"{i}.kv" for i in range(20_000)]
+    for i, place in enumerate(places):
+        files._note(key_of(tokens(i, i)), place)
+    began = time.process_time()
+    for place in places[::100]:
+        files._delete(place)
+    assert time.process_time() - began < 0.5  # 3 s where each is looked for
+    assert len(files) == 19_800
+    assert files.longest(tokens(100, 100)).shared == 0
+    assert files.longest(tokens(101, 101)).shared == 2
 
 
 def test_a_disk_that_fails_costs_nothing_but_the_state(tmp_path: Path) -> None:

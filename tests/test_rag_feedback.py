@@ -139,6 +139,22 @@ def test_what_was_kept_for_long_enough_is_overwritten(book, tmp_path, clock) -> 
     assert book.read() == []
 
 
+def test_what_is_taken_back_stays_in_no_journal_either(book, tmp_path) -> None:
+    """What SQLite unlinks lies on the disk until something is written there: a second name of its journal shows it."""
+    remember(book, "a", question="Where did Signe hide the goose?")
+    book.rate("a", None, Opinion("up"))
+    journal, seen = tmp_path / "kept" / "feedback.sqlite-journal", tmp_path / "seen"
+    journal.touch()
+    seen.hardlink_to(journal)
+    book.rate("a", None, None)
+    assert seen.stat().st_size > 0  # it was used
+    assert b"the goose" not in seen.read_bytes()
+    assert [file.name for file in journal.parent.iterdir()] == ["feedback.sqlite"]
+    remember(book, "b")
+    book.rate("b", None, Opinion("down"))
+    assert [one.id for one in book.read()] == ["b"]
+
+
 def test_a_damaged_file_is_told_without_its_path(book, tmp_path, caplog) -> None:
     file = tmp_path / "kept" / "feedback.sqlite"
     file.parent.mkdir()

@@ -205,3 +205,11 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path, command: Command) -> N
     again = command("keys", "revoke", "laptop")
     assert again.returncode == 2
     assert "smallhold keys list" in again.stderr
+
+
+def test_a_path_with_brackets_is_no_markup(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMALLHOLD_SERVER__KEYS", "[/old]/keys.json")
+    for arguments in (("create", "--label", "laptop"), ("list",)):
+        done = command("keys", *arguments)
+        assert done.returncode == 0, done.stderr
+        assert "in [/old]/keys.json" in done.stderr

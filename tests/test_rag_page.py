@@ -667,6 +667,44 @@ def test_a_failed_loading_is_told_with_its_hint(browser):
         shoot(page, "desktop-light-failed")
 
 
+def test_what_a_proxy_says_in_the_servers_place_costs_no_key(browser, tmp_path):
+    keys = tmp_path / "keys.json"
+    key = create_key(keys, "reader").text
+    served = Served()
+    served.load_now.set()
+    with running(served, require_key=True, keys=keys), opened(browser, served) as page:
+        field = page.get_by_label("API key", exact=True)
+        # A slow answer to a wrong key comes after the right one was given.
+        late = []
+
+        def hold(route):
+            if "wrong" in route.request.headers.get("authorization", ""):
+                late.append(route)
+            else:
+                route.continue_()
+
+        page.route("**/ready", hold)
+        field.fill("shk-00000000-wrong")
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(300)
+        assert len(late) == 1
+        field.fill(key)
+        page.keyboard.press("Enter")
+        expect(page.locator("#state")).to_have_attribute("data-status", "ready")
+        late[0].continue_()
+        page.wait_for_timeout(300)
+        expect(field).to_be_hidden()
+        # Down for a while, behind a proxy that says so in JSON of its own.
+        page.unroute("**/ready")
+        page.route("**/ready", lambda route: route.fulfill(status=502, json={"message": "no upstream"}))
+        page.reload()
+        expect(page.locator("#state-text")).to_have_text("No connection")
+        expect(page.locator("#notice-text")).to_have_text("What answers in the server's place says 502.")
+        expect(field).to_be_hidden()
+        page.unroute("**/ready")
+        expect(page.locator("#state")).to_have_attribute("data-status", "ready")
+
+
 def test_where_a_key_is_needed_the_page_asks_for_it_and_keeps_it_until_the_tab_is_closed(browser, tmp_path):
     keys = tmp_path / "keys.json"
     key = create_key(keys, "reader").text

@@ -160,6 +160,11 @@ def test_a_line_separator_within_the_text_is_no_end_of_line(endpoint: Endpoint) 
     assert text(ask(generator(endpoint))) == "one\u2028two\x85three"
 
 
+def test_what_only_keeps_the_connection_open_is_passed_over(endpoint: Endpoint) -> None:
+    endpoint.replies = [events("", delta("one"), "", delta("", "stop"))]
+    assert text(ask(generator(endpoint))) == "one"
+
+
 def test_a_server_that_cannot_stream_is_understood(endpoint: Endpoint) -> None:
     whole = {"choices": [{"message": {"content": "By the river."}, "finish_reason": "stop"}], "usage": USAGE["usage"]}
     endpoint.replies = [plain(200, json.dumps(whole))]

@@ -22,7 +22,7 @@ from rag.errors import ConfigError, DataError, Unauthorized, Unavailable
 from rag.keys import create_key
 from rag.service import IndexFacts
 from tests.conftest import REPOSITORY, smallhold
-from tests.test_rag_app import ABSTAINED, ANSWER, Script, ask, service, serving
+from tests.test_rag_app import ABSTAINED, ANSWER, Keeper, Script, ask, service, serving
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
@@ -39,8 +39,9 @@ def priced() -> Iterator[httpx.Client]:
 
     def load():
         loaded = service(Script(Delta("At six."), answered))
+        facts = IndexFacts("000012", 37, 301)
         return dataclasses.replace(
-            loaded, costs=costs, prefixes=lambda: counters, index=lambda _: IndexFacts("000012", 37, 301)
+            loaded, costs=costs, prefixes=lambda: counters, index=lambda _: facts, keeper=Keeper()
         )
 
     with serving(load) as client:
@@ -67,7 +68,7 @@ def test_one_look_tells_what_happened_since_the_start(capsys: pytest.CaptureFixt
     assert re.fullmatch(r"p50 \d+ ms, p95 \d+ ms", said["first text"])
     assert said["stages"].startswith("total 1.50 s, generate 500 ms, retrieve 250 ms, queue ")
     assert said["index"] == "generation 12, 37 documents, 301 passages"
-    assert re.fullmatch(r"\d+ MB, \d+ open files", said["memory"])
+    assert re.fullmatch(r"\d+ MB, the model's process 988 MB, \d+ open files", said["memory"])
     assert said["cost"] == "$4.000000 since the start, $8.000000 less than at the baseline's prices"
 
 

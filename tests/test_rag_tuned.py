@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from rag import tuned as module
 from rag.build import LocalModel, local_model
 from rag.config import load_settings
-from rag.engine.native import available_cores
 from rag.errors import ModelDamaged
+from rag.machine import available_cores
 from rag.models import ModelStore
 from rag.registry import ModelSpec, Registry
 from rag.tuned import TUNED, Tuned, drop_tuned, find_tuned, forget_tuning, keep_tuned, this_machine, verify_tuned

@@ -6,7 +6,8 @@ from typing import NamedTuple
 from rag.build import generator_file, model_store
 from rag.config import Settings
 from rag.engine.generator import LlamaGenerator as Engine
-from rag.engine.native import LlamaVocabulary, available_cores
+from rag.engine.native import LlamaVocabulary
+from rag.machine import available_cores
 from rag.probe import look
 
 __all__ = ["Engine", "LlamaVocabulary", "Weights", "available_cores", "find_weights", "open_engine"]

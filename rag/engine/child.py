@@ -11,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
 from rag.engine.frames import Channel, Frame, FrameError, unpack_error, unpack_piece
@@ -118,6 +119,14 @@ class Child:
         """Let the process close in good order; `run` then returns."""
         self._over.set()
         self._channel.end()
+
+    def resident_bytes(self) -> int | None:
+        """Return the memory that it takes, mapped weights included; None where the system does not tell."""
+        try:
+            pages = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1]
+        except (OSError, IndexError):
+            return None
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def kill(self) -> None:
         """End it at once."""

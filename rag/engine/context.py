@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rag.engine.layout import Half, LayoutUnknown, State, StateLayout
-from rag.engine.native import Model, available_cores
+from rag.engine.native import Model
 from rag.errors import ModelLoadFailed
+from rag.machine import available_cores
 from rag.protocols import FloatArray
 from rag.tuning import UNTUNED, Tuning
 

@@ -34,6 +34,10 @@ _CHECKSUM = 32
 # Where a budget is exceeded, so much of it is left: room has not to be made for every single state.
 _KEPT_SHARE = 0.9
 _ABANDONED = 3600.0  # seconds after which a half-written file is nobody's any more
+# How often it is looked for what others, such as `smallhold warm`, have written; and of how many of their files the
+# beginnings are read then: 0.1 ms each, in the thread that writes the answers.
+LOOK_SECONDS = 10.0
+FOUND_AT_ONCE = 1000
 
 
 class PrefixFiles:
@@ -50,6 +54,9 @@ class PrefixFiles:
         self.budget = budget
         self._index = PrefixIndex()
         self._names: dict[bytes, Path] = {}
+        self._keys: dict[str, bytes] = {}  # the same by the files' names
+        self._seen = 0  # the stamp of the folder when everything in it was known
+        self._looks_at = 0.0
         self._scan()
         self.bytes = sum(size for _, size, _ in self._all())
 
@@ -88,6 +95,8 @@ class PrefixFiles:
 
     def longest(self, tokens_n: TokenArray) -> Match:
         """Return the best match."""
+        if time.monotonic() >= self._looks_at:
+            self.bytes += self._find(FOUND_AT_ONCE)
         return self._index.longest(tokens_n)
 
     def get(self, key: bytes) -> State | None:
@@ -115,8 +124,7 @@ class PrefixFiles:
         except OSError as error:
             logger.warning("a read passage cannot be kept in %s: %s", self.folder, error)
             return
-        self._names[key] = path
-        self._index.add(key)
+        self._note(key, path)
         # Not what the file says: another process may have deleted it already.
         self.bytes += self.expected_size(len(key) // 4, len(state))
         if self.bytes > self.budget:
@@ -147,17 +155,37 @@ class PrefixFiles:
 
     def _scan(self) -> None:
         """Find what earlier runs have left; checksums are verified when a file is used."""
-        for path in sorted(self.folder.glob("*.kv")):
-            key = self._peek(path)
-            if key is None or path.stem != _hash(key):
-                self._delete(path)
-            elif key not in self._names:
-                self._names[key] = path
-                self._index.add(key)
+        self._find()
         for path in self.folder.glob("*.part"):
             with contextlib.suppress(OSError):  # its writer has just finished it
                 if time.time() - path.stat().st_mtime > _ABANDONED:
                     self._delete(path)
+
+    def _find(self, most: int | None = None) -> int:
+        """Take note of files that are not known yet, at most so many; return their bytes."""
+        self._looks_at = time.monotonic() + LOOK_SECONDS
+        try:
+            stamp = self.folder.stat().st_mtime_ns  # before the names: what is written meanwhile changes it again
+            if stamp == self._seen:
+                return 0
+            names = os.listdir(self.folder)  # noqa: PTH208 - no path is made of the thousands that are known
+        except OSError:
+            return 0
+        new = sorted(name for name in names if name.endswith(".kv") and name not in self._keys)
+        found = sum(self._take_up(self.folder / name) for name in new[:most])
+        if most is None or len(new) <= most:
+            self._seen = stamp
+        return found
+
+    def _take_up(self, path: Path) -> int:
+        """Take note of a file, or delete it where it is none of this model; return its bytes."""
+        key = self._peek(path)
+        if key is None or path.stem != _hash(key):
+            self._delete(path)
+            return 0
+        if key not in self._names:
+            self._note(key, path)
+        return self.size(key)
 
     def _peek(self, path: Path) -> bytes | None:
         """Return a file's tokens from its beginning, None where it is cut short or foreign."""
@@ -183,12 +211,18 @@ class PrefixFiles:
                 kept += size
         self.bytes = kept
 
+    def _note(self, key: bytes, path: Path) -> None:
+        self._names[key] = path
+        self._keys[path.name] = key
+        self._index.add(key)
+
     def _delete(self, path: Path) -> None:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
             logger.warning("%s cannot be deleted: %s", path, error)
-        for key in [key for key, name in self._names.items() if name == path]:
+        key = self._keys.pop(path.name, None) if path.parent == self.folder else None
+        if key is not None:
             del self._names[key]
             self._index.remove(key)
 

@@ -27,8 +27,10 @@ logger = logging.getLogger(__name__)
 WORKER = (sys.executable, "-P", "-m", "rag.engine.worker")
 
 # Seconds before a start that follows the first, second, ... of a row of quick deaths. The first waits for nothing: one
-# death is an accident. After the last the process stays down, since the next start would end the same way.
+# death is an accident. After the last the next start would probably end the same way, so that nobody is to wait for it;
+# what there was too little of, such as memory, may be there again, so that it is tried all the same, now and then.
 PAUSES = (0.0, 1.0, 2.0, 4.0)
+LONG_PAUSE = 60.0
 # A process that dies sooner than so many seconds after it was ready died quickly.
 QUICK_SECONDS = 30.0
 # How long a request waits for a process that is being started again, and for how long at a time.
@@ -63,7 +65,8 @@ class GuardedGenerator:
     `options` are the arguments of `LlamaGenerator`, `path` as a string. Waits until the model is loaded, and raises
     what the loading raised, `ModelLoadFailed` where the process died of it. When the process dies later, or is killed
     since it made no progress for `timeout` seconds, every request in flight raises `ModelDied`, and a new process is
-    started; requests wait up to `wait` seconds for it, then raise `ModelDied`, too.
+    started; requests wait up to `wait` seconds for it, then raise `ModelDied`, too. After more quick deaths in a row
+    than there are `pauses` it is started every `long_pause` seconds, and until one lives requests raise at once.
 
     `vocabulary` counts in this process, since choosing passages counts every one of them, and a round trip each to a
     process busy with answers would add up. That is native code where it can do harm, but little of it: it reads one
@@ -77,6 +80,7 @@ class GuardedGenerator:
         *,
         command: Sequence[str] = WORKER,
         pauses: Sequence[float] = PAUSES,
+        long_pause: float = LONG_PAUSE,
         wait: float = WAIT_SECONDS,
         timeout: float = TIMEOUT_SECONDS,
     ) -> None:
@@ -85,6 +89,7 @@ class GuardedGenerator:
         self._vocabulary = vocabulary
         self._command = command
         self._pauses = pauses
+        self._long_pause = long_pause
         self._wait = wait
         self._prefixes = PrefixCounters()  # what the process last said of them
         self._timeout = timeout
@@ -92,7 +97,7 @@ class GuardedGenerator:
         self._child: Child | None = None
         self._ready_at: float | None = None  # when the child was ready; None while it is not
         self._fault: SmallholdError | None = None  # why there is no ready child
-        self._down = False  # for good
+        self._down = False  # and not to be waited for
         self._closing = False
         self._served = False  # whether it has ever been ready
         self._keeper = threading.Thread(target=self._keep, name="smallhold-model-keeper", daemon=True)
@@ -148,6 +153,12 @@ class GuardedGenerator:
                 self._prefixes = unpack_prefixes(_result(child, "prefixes", timeout=FIGURES_SECONDS))
         return self._prefixes
 
+    def resident_bytes(self) -> int | None:
+        """Return the memory that the process takes; None where there is none, or the system does not tell."""
+        with self._changed:
+            child = self._child
+        return None if child is None else child.resident_bytes()
+
     def fault(self) -> SmallholdError | None:
         """Return why no question can be answered at the moment, None where one can."""
         with self._changed:
@@ -185,7 +196,7 @@ class GuardedGenerator:
             return None if self._ready_at is None else self._child
 
     def _keep(self) -> None:
-        """Run the process again and again until it is closed, or has died quickly too often."""
+        """Run the process again and again until it is closed, or could not be loaded the first time."""
         quick = 0
         while True:
             ending = self._live()
@@ -216,13 +227,13 @@ class GuardedGenerator:
 
     def _loaded(self) -> None:
         with self._changed:
-            self._ready_at, self._fault, self._served = time.monotonic(), None, True
+            self._ready_at, self._fault, self._served, self._down = time.monotonic(), None, True, False
             self._changed.notify_all()
         if self.restarts:
             logger.warning("the model is loaded again")
 
     def _judge(self, ending: SmallholdError | str, quick: int) -> SmallholdError:
-        """Return what to tell of an ending, and note whether it was the last one. `quick` deaths came in a row."""
+        """Return what to tell of an ending, and note whether to wait for the next life. `quick` deaths in a row."""
         if self._closing:
             return _closed()
         if not self._served:  # the caller of the constructor is still there to be told
@@ -233,8 +244,11 @@ class GuardedGenerator:
         how = f"could not load it: {ending.message}" if isinstance(ending, SmallholdError) else ending
         self._down = quick > len(self._pauses)
         if self._down:
-            message = f"the process that ran the model {how}; it did so {quick} times in short order and stays down"
-            fault = ModelDied(message, hint=f"{_FIND_OUT} Then start the server again.", coming=False)
+            message = (
+                f"the process that ran the model {how}; it died {quick} times in short order, and is tried again every "
+                f"{self._long_pause:g} s"
+            )
+            fault = ModelDied(message, hint=_FIND_OUT, coming=False)
         else:
             message = f"the process that ran the model {how}; it is being started again"
             fault = ModelDied(message, hint="Try again in a moment.")
@@ -244,9 +258,10 @@ class GuardedGenerator:
     def _over(self, quick: int) -> bool:
         """Return whether all is over, or else after the pause that so many deaths in a row call for."""
         with self._changed:
-            if self._down or self._closing:
+            if self._closing or not self._served:
                 return True
-            return self._changed.wait_for(lambda: self._closing, timeout=self._pauses[quick - 1])
+            pause = self._pauses[quick - 1] if quick <= len(self._pauses) else self._long_pause
+            return self._changed.wait_for(lambda: self._closing, timeout=pause)
 
 
 def _result(child: Child, op: str, *, timeout: float | None = None, **fields: Any) -> Any:

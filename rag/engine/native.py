@@ -119,11 +119,6 @@ class LlamaVocabulary:
         self._llama.llama_model_free(self._model)
 
 
-def available_cores() -> int:
-    """Return the number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
 def bindings() -> Any:
     """Import llama_cpp's low-level module, with llama.cpp's chatter on stderr switched off.
 

@@ -6,6 +6,7 @@ the tokens of such words are known under names that are their owner's, and two p
 """
 
 import threading
+from collections import OrderedDict
 
 import numpy as np
 
@@ -19,19 +20,24 @@ _MOST = 2 ** (31 - _TOKEN_BITS) - 1
 class Owners:
     """Numbers for owners, from 1 on. For any number of threads.
 
-    They come again after `_MOST`, by when what was read for the first is long gone from memory, or nearly so.
+    Where more than `_MOST` have asked, the number of the one that has not asked for longest is another's: what was read
+    for that one has left the memory long since, as thousands of others have asked after it.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._numbers: dict[str, int] = {}
+        self._numbers: OrderedDict[str, int] = OrderedDict()  # who has not asked for longest stands first
 
     def number(self, owner: str) -> int:
         """Return the number of an owner."""
         with self._lock:
-            if owner not in self._numbers and len(self._numbers) == _MOST:
-                self._numbers.clear()
-            return self._numbers.setdefault(owner, len(self._numbers) + 1)
+            if owner in self._numbers:
+                self._numbers.move_to_end(owner)
+            elif len(self._numbers) < _MOST:
+                self._numbers[owner] = len(self._numbers) + 1
+            else:
+                self._numbers[owner] = self._numbers.popitem(last=False)[1]
+            return self._numbers[owner]
 
 
 def names(tokens_n: TokenArray, common: int, owner: int) -> TokenArray:

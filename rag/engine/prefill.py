@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 from rag.engine.context import PrefillStopped, TokenArray
 from rag.engine.layout import Half
-from rag.engine.native import available_cores
 from rag.engine.weights import Weights
 from rag.errors import ModelLoadFailed
+from rag.machine import available_cores
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ import faulthandler
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -196,6 +197,8 @@ def main(load: Callable[[Mapping[str, Any]], ServedModel] = load_llama, *, beat:
     faulthandler.enable()  # where a native crash happened, in file names and line numbers
     with contextlib.suppress(OSError):  # when memory runs out, this process is to go and not the server
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+    # A core of gigabytes is documents on a disk, and until it is written the server does not hear of the death.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     Worker(channel, beat=beat).run(lambda: load(json.loads(sys.argv[2])))
     # Without the interpreter's own ending, which would wait for nothing and trip over threads that still run.

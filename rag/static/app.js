@@ -20,12 +20,15 @@ const library = new Library({ onTrouble: () => poll() });
 
 let ready = false;
 let polling = 0;
+let looks = 0; // counts the looks, so that a late answer says nothing of a key that came after it
 
 // Readiness
 
 async function poll({ refused = false } = {}) {
   clearTimeout(polling);
+  const mine = ++looks;
   const state = await readiness();
+  if (mine !== looks) return; // asked anew meanwhile
   if (!state.authorized && hasKey()) {
     useKey(""); // it may be that none is needed
     return poll({ refused: true });

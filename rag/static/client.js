@@ -36,7 +36,10 @@ export async function readiness() {
   try {
     const response = await fetch("/ready", { cache: "no-store", headers: authorization() });
     const state = await response.json();
-    return { ...state, reason: sentence(state.reason) };
+    if (typeof state.authorized === "boolean") return { ...state, reason: sentence(state.reason) };
+    // No word of ours: a proxy's, or a refusal. It says nothing of the key, which is kept.
+    const { message, hint } = problem(state.error?.message ?? `What answers in the server's place says ${response.status}.`);
+    return { status: "unreachable", authorized: true, reason: message, hint };
   } catch {
     return { status: "unreachable", authorized: true, reason: "The server does not answer.", hint: "Is smallhold serve still running?" };
   }
