@@ -22,7 +22,7 @@ from eval.machine import describe_machine
 from rag.config import load_settings
 from rag.console import out
 from rag.engine.context import Context, Part, TokenArray
-from rag.engine.layout import StateLayout
+from rag.engine.layout import StateLayout, distance
 from rag.engine.native import Model
 from rag.engine.prefill import open_prefill
 
@@ -70,8 +70,8 @@ def measure(contexts: dict[str, Context], layout: StateLayout, tokens_n: TokenAr
             contexts[name].save(0)  # llama.cpp computes in the background until it is asked
             if run >= 0:
                 times[name].append(time.perf_counter() - began)
-    plain, fast = (layout.unpack(context.save(0)).astype(np.float32) for context in contexts.values())
-    keys, values = (float(np.linalg.norm(f - p) / np.linalg.norm(p)) for f, p in zip(fast, plain, strict=True))
+    plain, fast = (layout.unpack(context.save(0)) for context in contexts.values())
+    keys, values = distance(fast, plain)
     found = {"tokens": len(tokens_n), "keys": keys, "values": values}
     for name, taken in times.items():
         found |= {f"{name} median": statistics.median(taken), f"{name} least": min(taken), f"{name} most": max(taken)}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gguf import GGUFWriter
+from gguf import GGUFWriter, RopeScalingType
 
 from benchmarks.prefill import measure
 from rag.datatypes import Chunk, Sampling, ScoredChunk, Span
@@ -29,7 +29,7 @@ KEYS = GROUPS * SIZE
 IDS = np.random.default_rng(7).integers(0, TOKENS, 60).astype(np.int32)
 
 
-def write_model(path: Path, architecture: str = "qwen2") -> Path:
+def write_model(path: Path, architecture: str = "qwen2", *, scaling: bool = False) -> Path:
     """Write a model whose tokens stand for nothing."""
     rng = np.random.default_rng(3)
     writer = GGUFWriter(path, architecture)
@@ -41,6 +41,8 @@ def write_model(path: Path, architecture: str = "qwen2") -> Path:
     writer.add_head_count_kv(GROUPS)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(10_000.0)
+    if scaling:
+        writer.add_rope_scaling_type(RopeScalingType.YARN)
     writer.add_tokenizer_model("none")
     writer.add_vocab_size(TOKENS)
 
@@ -253,6 +255,9 @@ def test_other_models_are_refused(tmp_path: Path, prefill: Int8Prefill) -> None:
     del prefill  # skips where the processor lacks what it takes
     with pytest.raises(ModelLoadFailed, match="only qwen2 models"):
         Int8Prefill(write_model(tmp_path / "other.gguf", "llama"))
+    scaled = write_model(tmp_path / "scaled.gguf", scaling=True)
+    with pytest.raises(ModelLoadFailed, match=r"a model with qwen2\.rope\.scaling\.type is not read"):
+        Int8Prefill(scaled)
     (tmp_path / "none.gguf").write_bytes(b"GGUF")
     with pytest.raises(ModelLoadFailed, match="cannot read the header"):
         Int8Prefill(tmp_path / "none.gguf")

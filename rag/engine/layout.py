@@ -19,6 +19,15 @@ _FLOAT16 = 1  # enum ggml_type
 _HEAD, _CELL, _MIDDLE, _ROW = 12, 12, 8, 12  # bytes: before the number of cells, of each cell, after them, of a layer
 
 
+def distance(found: Half, wanted: Half) -> tuple[float, float]:
+    """Return how far keys and values are from those wanted: the length of the difference over the length of these."""
+    keys, values = (
+        float(np.linalg.norm(f.astype(np.float32) - w.astype(np.float32)) / np.linalg.norm(w.astype(np.float32)))
+        for f, w in zip(found, wanted, strict=True)
+    )
+    return keys, values
+
+
 class LayoutUnknown(Exception):
     """A state is not laid out as expected."""
 

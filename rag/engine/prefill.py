@@ -27,6 +27,21 @@ logger = logging.getLogger(__name__)
 
 Tensor = Any  # torch.Tensor; torch takes seconds to import, and is imported only where prompts are read in int8
 ARCHITECTURE = "qwen2"
+# What is computed here follows from these. A file that says more, of scaled positions for one, is of another kind.
+_KNOWN = frozenset(
+    f"{ARCHITECTURE}.{name}"
+    for name in (
+        "attention.head_count",
+        "attention.head_count_kv",
+        "attention.layer_norm_rms_epsilon",
+        "block_count",
+        "context_length",
+        "embedding_length",
+        "feed_forward_length",
+        "rope.freq_base",
+        "vocab_size",
+    )
+)
 # Fewer tokens at once are llama.cpp's: calling torch's 800 functions takes some 10 ms, a token there 40.
 _LEAST = 8
 _ZERO = 128  # what stands for 0 in an activation: oneDNN's fast products take unsigned ones
@@ -61,6 +76,8 @@ class Int8Prefill:
         weights = self._weights = Weights(path)
         if weights.text("general.architecture") != ARCHITECTURE:
             raise ModelLoadFailed(f"only {ARCHITECTURE} models are read in int8")
+        if more := {key for key in weights.keys() if key.startswith(f"{ARCHITECTURE}.")} - _KNOWN:  # noqa: SIM118
+            raise ModelLoadFailed(f"a model with {min(more)} is not read in int8")
         self._threads = threads or available_cores()
         self._thread: threading.Thread | None = None
         self.least = sys.maxsize

@@ -5,6 +5,7 @@ The gguf package reads each of 150,000 tokens of the vocabulary in Python (secon
 
 import ctypes
 import mmap
+import os
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -51,12 +52,17 @@ class Weights:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._ggml = _library()
-        self._header = self._ggml.gguf_init_from_file(str(path).encode(), _Init(no_alloc=True, context=None))
+        self._header = self._ggml.gguf_init_from_file(os.fsencode(path), _Init(no_alloc=True, context=None))
         if not self._header:
             raise ModelLoadFailed(f"llama.cpp cannot read the header of {path}")
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._tensors = self._find_tensors(np.frombuffer(mapped, np.uint8))
+
+    def keys(self) -> list[str]:
+        """Return the names of the metadata."""
+        count = self._ggml.gguf_get_n_kv(self._header)
+        return [self._ggml.gguf_get_key(self._header, number).decode() for number in range(count)]
 
     def text(self, key: str) -> str:
         """Return a text of the metadata."""
@@ -139,6 +145,8 @@ def _library() -> Any:
             ("ggml_get_type_traits", ctypes.POINTER(_Traits), (ctypes.c_int,)),
             ("gguf_init_from_file", ctypes.c_void_p, (ctypes.c_char_p, _Init)),
             ("gguf_free", None, (ctypes.c_void_p,)),
+            ("gguf_get_n_kv", ctypes.c_int64, (ctypes.c_void_p,)),
+            ("gguf_get_key", ctypes.c_char_p, (ctypes.c_void_p, ctypes.c_int64)),
             ("gguf_find_key", ctypes.c_int64, (ctypes.c_void_p, ctypes.c_char_p)),
             ("gguf_get_val_str", ctypes.c_char_p, (ctypes.c_void_p, ctypes.c_int64)),
             ("gguf_get_val_u32", ctypes.c_uint32, (ctypes.c_void_p, ctypes.c_int64)),
