@@ -35,7 +35,7 @@ from rag.build import model_store
 from rag.config import Settings, load_settings
 from rag.datatypes import Chunk, ScoredChunk, Span
 from rag.engine.generator import LlamaGenerator
-from rag.engine.native import available_cores
+from rag.machine import available_cores
 from rag.prompt import Prompt, load_prompt
 from training.attacks import attacked
 from training.examples import Choice, Example, asked_of, examples_of
