@@ -8,7 +8,6 @@ a token's numbers do not depend on what it is read beside. Smoothing between the
 """
 
 import logging
-import math
 import os
 import sys
 import threading
@@ -214,7 +213,8 @@ def open_prefill(path: Path, threads: int = 0, *, later: bool = False) -> Int8Pr
 
 def _multiply(torch: Any, x_ni: Tensor, product: _Product) -> Tensor:
     """Return `x` times a matrix, `(n, out)` in float32: `x` in int8, with a scale for each of its rows."""
-    scale_n1 = torch.linalg.vector_norm(x_ni, math.inf, 1, keepdim=True).clamp_min_(1e-12).div_(127)
+    # Twice over the numbers, as torch's norms and `aminmax` take four to six times as long.
+    scale_n1 = torch.maximum(x_ni.amax(1, keepdim=True), -x_ni.amin(1, keepdim=True)).clamp_min_(1e-12).div_(127)
     # Rounded to the nearest by what cuts off: all are positive with the zero at 128.
     x8 = (x_ni / scale_n1).add_(_ZERO + 0.5).to(torch.uint8)
     packed, scale, zeros, bias = product
