@@ -63,7 +63,7 @@ def workers_of(server: int) -> list[int]:
 
 def asked(address: str, **more: Any) -> dict[str, Any]:
     body = {"messages": [{"role": "user", "content": QUESTION}], **more}
-    reply = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=120)
+    reply = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=240)
     assert reply.status_code == 200, reply.text
     return dict(reply.json())
 
