@@ -1,7 +1,6 @@
 """The command line of the benchmark; see `benchmarks.engine` for what it measures."""
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write; Ctrl-C leaves what there is, marked as not complete."""
     plan, path = parse(arguments)
-    os.environ.setdefault("OMP_WAIT_POLICY", "active")  # alone on the machine, and the peers' threads spin as well
     session = Session(plan)
     status = 0
     try:
