@@ -65,7 +65,6 @@ def measure(contexts: dict[str, Context], layout: StateLayout, tokens_n: TokenAr
         for name in list(contexts)[:: -1 if run % 2 else 1]:
             contexts[name].clear()
             began = time.perf_counter()
-            # A token short of all: the last one of a prompt is always llama.cpp's.
             contexts[name].read([Part(0, 0, tokens_n, 0)])
             contexts[name].save(0)  # llama.cpp computes in the background until it is asked
             if run >= 0:

@@ -23,6 +23,7 @@ from rag.prompt import load_prompt
 from rag.protocols import FloatArray
 from tests.conftest import located
 from tests.engine_fakes import until
+from tests.gguf_fakes import qwen2_matrices
 
 LAYERS, WIDE, SIZE, HEADS, GROUPS, INNER, TOKENS = 3, 256, 64, 4, 2, 384, 64
 KEYS = GROUPS * SIZE
@@ -55,15 +56,7 @@ def write_model(path: Path, architecture: str = "qwen2", *, scaling: bool = Fals
     matrix("token_embd.weight", TOKENS, WIDE)
     vector("output_norm.weight", np.ones(WIDE))
     for layer in range(LAYERS):
-        for name, out, into in (
-            ("attn_q", WIDE, WIDE),
-            ("attn_k", KEYS, WIDE),
-            ("attn_v", KEYS, WIDE),
-            ("attn_output", WIDE, WIDE),
-            ("ffn_gate", INNER, WIDE),
-            ("ffn_up", INNER, WIDE),
-            ("ffn_down", WIDE, INNER),
-        ):
+        for name, out, into in qwen2_matrices(WIDE, KEYS, INNER):
             matrix(f"blk.{layer}.{name}.weight", out, into)
         for name, width in (("attn_q", WIDE), ("attn_k", KEYS), ("attn_v", KEYS)):
             vector(f"blk.{layer}.{name}.bias", rng.standard_normal(width) / 4)

@@ -9,6 +9,7 @@ import pytest
 from gguf import GGUFWriter
 
 from rag.adapter import read_pairs
+from tests.gguf_fakes import qwen2_matrices
 from training.examples import Example
 from training.sheets import Sheet, harder, sheets
 
@@ -89,15 +90,7 @@ def model(tmp_path: Path) -> "AdaptedModel":
     weight("output_norm.weight", WIDTH)
     kv = WIDTH // HEADS * KV_HEADS
     for n in range(2):
-        for name, out, into in (
-            ("attn_q", WIDTH, WIDTH),
-            ("attn_k", kv, WIDTH),
-            ("attn_v", kv, WIDTH),
-            ("attn_output", WIDTH, WIDTH),
-            ("ffn_gate", INNER, WIDTH),
-            ("ffn_up", INNER, WIDTH),
-            ("ffn_down", WIDTH, INNER),
-        ):
+        for name, out, into in qwen2_matrices(WIDTH, kv, INNER):
             weight(f"blk.{n}.{name}.weight", out, into)
             if name in ("attn_q", "attn_k", "attn_v"):
                 weight(f"blk.{n}.{name}.bias", out)
