@@ -21,6 +21,7 @@ from rag.engine.weights import Weights
 from rag.errors import ModelLoadFailed
 from rag.prompt import load_prompt
 from rag.protocols import FloatArray
+from rag.widen import Width
 from tests.conftest import located
 from tests.engine_fakes import until
 from tests.gguf_fakes import qwen2_matrices
@@ -30,17 +31,20 @@ KEYS = GROUPS * SIZE
 IDS = np.random.default_rng(7).integers(0, TOKENS, 60).astype(np.int32)
 
 
-def write_model(path: Path, architecture: str = "qwen2", *, scaling: bool = False) -> Path:
-    """Write a model whose tokens stand for nothing."""
+def write_model(
+    path: Path, architecture: str = "qwen2", *, scaling: bool = False, width: int = WIDE, beyond: str = ""
+) -> Path:
+    """Write a model whose tokens stand for nothing, made wider by zeros; the tensor `beyond` is not all 0 there."""
+    wider = Width(WIDE, width, SIZE, GROUPS)
     rng = np.random.default_rng(3)
     writer = GGUFWriter(path, architecture)
     writer.add_context_length(512)
-    writer.add_embedding_length(WIDE)
+    writer.add_embedding_length(width)
     writer.add_block_count(LAYERS)
     writer.add_feed_forward_length(INNER)
-    writer.add_head_count(HEADS)
+    writer.add_head_count(width // SIZE)
     writer.add_head_count_kv(GROUPS)
-    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_layer_norm_rms_eps(wider.metadata("qwen2.attention.layer_norm_rms_epsilon", 1e-6))
     writer.add_rope_freq_base(10_000.0)
     if scaling:
         writer.add_rope_scaling_type(RopeScalingType.YARN)
@@ -48,10 +52,13 @@ def write_model(path: Path, architecture: str = "qwen2", *, scaling: bool = Fals
     writer.add_vocab_size(TOKENS)
 
     def matrix(name: str, out: int, into: int) -> None:
-        writer.add_tensor(name, (rng.standard_normal((out, into)) / into**0.5).astype(np.float16))
+        values = wider.tensor(name, rng.standard_normal((out, into)) / into**0.5)
+        if name == beyond:
+            values[-1, -1] = 1
+        writer.add_tensor(name, values.astype(np.float16))
 
     def vector(name: str, values: FloatArray) -> None:
-        writer.add_tensor(name, values.astype(np.float32))
+        writer.add_tensor(name, wider.tensor(name, values).astype(np.float32))
 
     matrix("token_embd.weight", TOKENS, WIDE)
     vector("output_norm.weight", np.ones(WIDE))
@@ -131,6 +138,17 @@ def test_keys_and_values_are_those_of_llama_cpp(prefill: Int8Prefill, plain: Con
     assert error_of(found, wanted) < 0.03
     other = prefill.read(IDS[::-1].copy(), None, lambda: False)
     assert error_of(other, wanted) > 0.5  # the measure sees tokens in other places
+
+
+def test_zeros_that_make_a_model_wider_are_not_multiplied(prefill: Int8Prefill, tmp_path: Path) -> None:
+    wide = 384
+    wanted = prefill.read(IDS, None, lambda: False)
+    wider = open_prefill(write_model(tmp_path / "wider.gguf", width=wide))
+    assert error_of(wider.read(IDS, None, lambda: False), wanted) < 0.01
+    assert [len(layer.output.scale) for layer in wider._layers if layer.output] == [WIDE] * (LAYERS - 1)
+    for name in ("attn_q", "attn_output", "ffn_up", "ffn_down"):
+        with pytest.raises(ModelLoadFailed, match="layer 1 is wider"):
+            open_prefill(write_model(tmp_path / f"{name}.gguf", width=wide, beyond=f"blk.1.{name}.weight"))
 
 
 def test_a_token_is_read_alike_alone_and_among_others(prefill: Int8Prefill) -> None:

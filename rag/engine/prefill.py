@@ -43,6 +43,7 @@ _KNOWN = frozenset(
 )
 # Fewer tokens at once are llama.cpp's: calling torch's 800 functions takes some 10 ms, a token there 40.
 _LEAST = 8
+_ROWS = 128  # of them go through a layer's feed-forward part at once
 _ZERO = 128  # what stands for 0 in an activation: oneDNN's fast products take unsigned ones
 
 
@@ -81,11 +82,10 @@ class Int8Prefill:
         self._thread: threading.Thread | None = None
         self.least = sys.maxsize
         self.layers = weights.whole("qwen2.block_count")
-        self._heads = weights.whole("qwen2.attention.head_count")
         self._groups = weights.whole("qwen2.attention.head_count_kv")
         self._wide = weights.whole("qwen2.embedding_length")
         self._inner = weights.whole("qwen2.feed_forward_length")
-        self._size = self._wide // self._heads
+        self._size = self._wide // weights.whole("qwen2.attention.head_count")
         self.width = self._groups * self._size
         self._epsilon = weights.number("qwen2.attention.layer_norm_rms_epsilon")
         self._base = weights.number("qwen2.rope.freq_base")
@@ -96,6 +96,7 @@ class Int8Prefill:
         torch.set_num_threads(self._threads)
         self._frequencies = 1.0 / self._base ** (torch.arange(0, self._size, 2).float() / self._size)
         with torch.inference_mode(), ThreadPoolExecutor(self._threads) as pool:
+            self._find_padding()
             self._layers = list(pool.map(self._layer, range(self.layers)))
         self.least = _LEAST
 
@@ -121,7 +122,8 @@ class Int8Prefill:
     def _read(self, tokens_n: TokenArray, past: Half | None, stopped: Callable[[], bool]) -> Half:
         torch, count = self._torch, len(tokens_n)
         before = 0 if past is None else past.shape[2]
-        x = torch.from_numpy(self._weights.rows("token_embd.weight", self._wide, tokens_n))
+        whole = torch.from_numpy(self._weights.rows("token_embd.weight", self._wide, tokens_n))
+        x, beyond = whole[:, : self._used].contiguous(), whole[:, self._used :].square().sum(1, keepdim=True)
         angles = torch.arange(before, before + count).float()[:, None] * self._frequencies
         cos, sin = (torch.cat([f(angles)] * 2, -1) for f in (torch.cos, torch.sin))
         seen = torch.ones(count, before + count, dtype=torch.bool).tril(before) if before else None
@@ -131,19 +133,28 @@ class Int8Prefill:
         for number, layer in enumerate(self._layers):
             if stopped():
                 raise PrefillStopped
-            y = _multiply(torch, self._normed(x, layer.attention_norm), layer.qkv)
-            q, k, v = y.split([self._heads * self._size, self.width, self.width], 1)
+            y = self._multiply(x * layer.attention_norm, layer.qkv, self._rooted(x, beyond))
+            q, k, v = y.split([len(self._heard), self.width, self.width], 1)
             read[0, number, before:] = self._turned(k, cos, sin).transpose(0, 1).reshape(count, -1)
             read[1, number, before:] = v
             if layer.output is None:
                 break
             attended = self._attend(self._turned(q, cos, sin), read[:, number], seen)
-            x += _multiply(torch, attended, layer.output)
-            assert layer.norm is not None and layer.gate_up is not None and layer.down is not None
-            gate, up = _multiply(torch, self._normed(x, layer.norm), layer.gate_up).chunk(2, 1)
-            x += _multiply(torch, torch.nn.functional.silu(gate).mul_(up), layer.down)
+            x += self._multiply(attended, layer.output)
+            # Some rows at a time: what is between the products is 78 kB a token, and would not stay in the cache.
+            parts = -(-count // _ROWS)
+            for some, others in zip(x.tensor_split(parts), beyond.tensor_split(parts), strict=True):
+                self._think(some, others, layer)
         fresh: Half = read[:, :, before:].contiguous().numpy()
         return fresh
+
+    def _think(self, x: Tensor, beyond: Tensor, layer: _Layer) -> None:
+        """Add to tokens what the layer's feed-forward part makes of them."""
+        assert layer.norm is not None and layer.gate_up is not None and layer.down is not None
+        y = self._multiply(x * layer.norm, layer.gate_up, self._rooted(x, beyond))
+        up, gate = y.chunk(2, 1)
+        up.mul_(gate)
+        x += self._multiply(self._torch.nn.functional.glu(y, 1), layer.down)
 
     def close(self) -> None:
         """Free it, once it is made. Do not use it any further."""
@@ -155,7 +166,7 @@ class Int8Prefill:
 
     def _attend(self, q_hns: Tensor, read_2nw: Tensor, seen: Tensor | None) -> Tensor:
         heads = read_2nw.float().view(2, -1, self._groups, self._size).transpose(1, 2)
-        keys, values = heads.repeat_interleave(self._heads // self._groups, 1)
+        keys, values = heads.repeat_interleave(len(self._heard) // self.width, 1)
         attended = self._torch.nn.functional.scaled_dot_product_attention(
             q_hns[None], keys[None], values[None], attn_mask=seen, is_causal=seen is None
         )
@@ -167,33 +178,78 @@ class Int8Prefill:
         left, right = heads.chunk(2, -1)
         return heads * cos + self._torch.cat([-right, left], -1) * sin
 
-    def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
-        squares = x.square().sum(1, keepdim=True) / self._wide
-        return x * self._torch.rsqrt(squares + self._epsilon) * weight
+    def _rooted(self, x: Tensor, beyond: Tensor) -> Tensor:
+        """Return what rows are multiplied with by their norm (Zhang and Sennrich 2019), `(n, 1)`.
+
+        `beyond` are the squares, added up, of the channels that are left out.
+        """
+        squares = (x.square().sum(1, keepdim=True) + beyond) / self._wide
+        return self._torch.rsqrt(squares + self._epsilon)
+
+    def _multiply(self, x_ni: Tensor, product: _Product, factor_n1: Tensor | None = None) -> Tensor:
+        """Return `x` times a matrix, `(n, out)` in float32: `x` in int8, with a scale for each of its rows.
+
+        A factor for each row only changes its scale.
+        """
+        torch = self._torch
+        # Twice over the numbers, as torch's norms and `aminmax` take four to six times as long.
+        scale_n1 = torch.maximum(x_ni.amax(1, keepdim=True), -x_ni.amin(1, keepdim=True)).clamp_min_(1e-12).div_(127)
+        # By way of signed bytes, which torch makes five times as fast as unsigned ones; their sign turned is 128 more.
+        x8 = (x_ni / scale_n1).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(_ZERO)
+        packed, scale, zeros, bias = product
+        y = torch.ops.onednn.qlinear_pointwise(
+            x8, 1.0, _ZERO, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        y.mul_(scale_n1 if factor_n1 is None else scale_n1.mul_(factor_n1))
+        return y if bias is None else y.add_(bias)
+
+    def _find_padding(self) -> None:
+        """Find the channels and the queries' numbers that count: models are made wider by zeros (`rag.widen`).
+
+        The first layer tells; every layer is held against it where it is cut.
+        """
+        self._used = int(self._vector(0, "attn_norm.weight").nonzero().max()) + 1
+        output = self._vector(0, "attn_output.weight").view(self._wide, self._groups, -1, self._size)
+        heard = output.any(0).any(-1)
+        if len(set(heard.sum(1).tolist())) > 1:  # keys go with as many queries in one group as in another
+            heard[:] = True
+        self._heard = heard.flatten().repeat_interleave(self._size).nonzero()[:, 0]
 
     def _layer(self, number: int) -> _Layer:
         """Return a layer in int8: keys and values alone of the last one, since nothing of it is read further."""
-        norm = self._vector(number, "attn_norm.weight")
-        qkv = self._product(number, ("attn_q", "attn_k", "attn_v"))
+        every, channels, heard = slice(None), slice(self._used), self._heard
+        norm = self._vector(number, "attn_norm.weight")[channels]
+        queries = self._matrix(number, "attn_q", heard, channels)
+        keys, values = (self._matrix(number, name, every, channels) for name in ("attn_k", "attn_v"))
+        bias = self._vector(number, "attn_q.bias")[heard], *(self._vector(number, f"attn_{n}.bias") for n in "kv")
+        qkv = self._product([queries, keys, values], self._torch.cat(bias))
         if number == self.layers - 1:
             return _Layer(norm, qkv, None)
+        up, gate = (self._matrix(number, name, every, channels) for name in ("ffn_up", "ffn_gate"))
         return _Layer(
             norm,
             qkv,
-            self._product(number, ("attn_output",)),
-            self._vector(number, "ffn_norm.weight"),
-            self._product(number, ("ffn_gate", "ffn_up")),
-            self._product(number, ("ffn_down",)),
+            self._product([self._matrix(number, "attn_output", channels, heard)]),
+            self._vector(number, "ffn_norm.weight")[channels],
+            self._product([up, gate]),
+            self._product([self._matrix(number, "ffn_down", channels, every)]),
         )
 
-    def _product(self, number: int, names: tuple[str, ...]) -> _Product:
+    def _matrix(self, number: int, name: str, rows: Any, columns: Any) -> Tensor:
+        """Return these rows and columns of a matrix. Raises `ModelLoadFailed` where the others are not all 0."""
+        wide = self._inner if name == "ffn_down" else self._wide
+        whole = self._vector(number, f"{name}.weight").view(-1, wide)
+        matrix = whole[rows][:, columns]
+        if matrix.shape != whole.shape and matrix.count_nonzero() < whole.count_nonzero():
+            raise ModelLoadFailed(f"layer {number} is wider than the first one")
+        return matrix
+
+    def _product(self, matrices: list[Tensor], bias: Tensor | None = None) -> _Product:
+        """Return the product with matrices that stand one below the other."""
         torch = self._torch
-        wide = self._inner if names == ("ffn_down",) else self._wide
-        matrix = torch.cat([self._vector(number, f"{name}.weight").view(-1, wide) for name in names])
+        matrix = torch.cat(matrices)
         scale = matrix.abs().amax(1).clamp_min_(1e-12).div_(127)
         packed = torch.ops.onednn.qlinear_prepack(matrix.div_(scale[:, None]).round_().to(torch.int8), None)
-        biases = [f"{name}.bias" for name in names if f"blk.{number}.{name}.bias" in self._weights]
-        bias = torch.cat([self._vector(number, name) for name in biases]) if biases else None
         return _Product(packed, scale, torch.zeros(len(scale), dtype=torch.int32), bias)
 
     def _vector(self, number: int, name: str) -> Tensor:
@@ -209,20 +265,6 @@ def open_prefill(path: Path, threads: int = 0, *, later: bool = False) -> Int8Pr
     else:
         prefill.load()
     return prefill
-
-
-def _multiply(torch: Any, x_ni: Tensor, product: _Product) -> Tensor:
-    """Return `x` times a matrix, `(n, out)` in float32: `x` in int8, with a scale for each of its rows."""
-    # Twice over the numbers, as torch's norms and `aminmax` take four to six times as long.
-    scale_n1 = torch.maximum(x_ni.amax(1, keepdim=True), -x_ni.amin(1, keepdim=True)).clamp_min_(1e-12).div_(127)
-    # Rounded to the nearest by what cuts off: all are positive with the zero at 128.
-    x8 = (x_ni / scale_n1).add_(_ZERO + 0.5).to(torch.uint8)
-    packed, scale, zeros, bias = product
-    y = torch.ops.onednn.qlinear_pointwise(
-        x8, 1.0, _ZERO, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
-    )
-    y.mul_(scale_n1)
-    return y if bias is None else y.add_(bias)
 
 
 def _torch() -> Any:
