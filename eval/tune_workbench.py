@@ -10,7 +10,8 @@ from eval.tune_lookup import Guesses
 from eval.tune_tasks import Task
 from rag.datatypes import Sampling
 from rag.engine.generator import LlamaGenerator
-from rag.probe import runnable
+from rag.engine.prefill import open_prefill
+from rag.probe import look
 from rag.speed import Sample, Speedometer
 
 STEPS = 15  # of each width; a step takes some 30 ms
@@ -29,7 +30,8 @@ class Workbench:
 
     `own` is the registry's file; others are made in `folder` under their quantization's name. `probes` remembers what
     was tried in a child process, so that a file that crashes llama.cpp is an error and not the end. `sampling` is how
-    answers are asked for, `context` the length of the context for them. At most one model is loaded at a time.
+    answers are asked for, `context` the length of the context for them, `int8` whether prompts may be read in int8:
+    then they are wherever that is faster, as where answers are served. At most one model is loaded at a time.
     """
 
     def __init__(
@@ -43,11 +45,12 @@ class Workbench:
         tasks: Sequence[Task],
         sampling: Sampling,
         context: int,
+        int8: bool,
         made: Callable[[str, int], None],
     ) -> None:
         self._own, self._folder, self._make, self._probes = own, folder, make, probes
         self._shape, self._tasks, self._sampling, self._context = shape, tasks, sampling, context
-        self._made = made
+        self._int8, self._made = int8, made
         self._speedometer: Speedometer | None = None
         self._generator: LlamaGenerator | None = None
         self._loaded: Candidate | None = None
@@ -103,16 +106,22 @@ class Workbench:
         file = self.file(candidate.quantization)
         if self._speedometer is None or self._speedometer.path != file:
             self.close()
-            self._speedometer = Speedometer(file, extra_buffers=runnable(file, self._probes))
+            found = look(file, self._probes)
+            prefill = open_prefill(file) if self._int8 and found.int8 else None
+            self._speedometer = Speedometer(file, extra_buffers=found.repacked, prefill=prefill)
         return self._speedometer
 
     def _answering(self, candidate: Candidate) -> LlamaGenerator:
         if self._generator is None or self._loaded != candidate:
             self.close()
             file = self.file(candidate.quantization)
-            repacked = runnable(file, self._probes)
+            found = look(file, self._probes)
             self._generator = LlamaGenerator(
-                file, context=self._context, extra_buffers=repacked, tuning=candidate.tuning
+                file,
+                context=self._context,
+                extra_buffers=found.repacked,
+                int8=self._int8 and found.int8 and candidate.tuning.writable,
+                tuning=candidate.tuning,
             )
             self._loaded = candidate
         return self._generator

@@ -160,7 +160,8 @@ def tune(
         _refuse_full_disk(prepared)
         shape = prepared.plan.shape
         machine = {**this_machine(prepared.model.fingerprint), "build": build_key(), "cores": available_cores()}
-        key = {**machine, "prompt": shape.prompt, "written": shape.written}
+        int8 = prepared.settings.generator.int8
+        key = {**machine, "prompt": shape.prompt, "written": shape.written, "int8": int8}
         outcome = search(seam(bench), Notes(prepared.model.path / NOTES, key), prepared.plan, progress)
         return outcome, _put_into_effect(prepared, bench, outcome)
 
@@ -206,6 +207,7 @@ def _workbench(prepared: Prepared, progress: "Progress") -> "Iterator[Workbench]
         tasks=prepared.tasks,
         sampling=_sampling(prepared.settings),
         context=prepared.settings.generator.context,
+        int8=prepared.settings.generator.int8,
         made=made,
     )
     try:

@@ -1,4 +1,4 @@
-"""How fast llama.cpp reads and writes with given weights and settings, without anything of ours around it."""
+"""How fast a model reads and writes with given weights and settings, without anything of the scheduler's around it."""
 
 import time
 from collections.abc import Sequence
@@ -7,6 +7,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from rag.engine.context import Prefill
 from rag.engine.native import Vocabulary, bindings, load_model
 from rag.errors import ModelLoadFailed
 from rag.machine import available_cores
@@ -88,10 +91,14 @@ class BareLoop:
 
 
 class Speedometer:
-    """Weights that are loaded once and timed under any settings. Raises `ModelLoadFailed`."""
+    """Weights that are loaded once and timed under any settings. Raises `ModelLoadFailed`.
 
-    def __init__(self, path: Path, *, extra_buffers: bool = True) -> None:
+    Where there is a `prefill`, it reads the prompts, all but their last token, under settings that let it.
+    """
+
+    def __init__(self, path: Path, *, extra_buffers: bool = True, prefill: Prefill | None = None) -> None:
         self.path = path
+        self._prefill = prefill
         self._llama = bindings()
         self._model = load_model(self._llama, path, extra_buffers=extra_buffers)
         self._tokens = Vocabulary(self._llama, self._model).tokens(_TEXT)
@@ -106,7 +113,10 @@ class Speedometer:
             loop.read(prompt)
             loop.write(written)
             loop.clear()
-            return Sample(loop.read(prompt), loop.write(written))
+            if self._prefill is None or not tuning.writable:
+                return Sample(loop.read(prompt), loop.write(written))
+            loop.read(prompt - 1)  # writing is slower the more there is to attend to
+            return Sample(self._read_ahead(self._prefill, prompt - 1) + loop.write(1), loop.write(written))
 
     def steps(self, tuning: Tuning, widths: Sequence[int], *, prompt: int, rounds: int) -> dict[int, float]:
         """Return the median seconds of a step that reads so many tokens, all with logits, after `prompt` others.
@@ -121,6 +131,16 @@ class Speedometer:
                     seconds[width].append(loop.step(width))
         return {width: median(taken[1:]) for width, taken in seconds.items()}
 
+    def _read_ahead(self, prefill: Prefill, count: int) -> float:
+        """Return the seconds that the prefill takes for so many tokens, the second time."""
+        tokens_n = np.resize(np.array(self._tokens, np.int32), count)
+        prefill.read(tokens_n, None, lambda: False)
+        began = time.perf_counter()
+        prefill.read(tokens_n, None, lambda: False)
+        return time.perf_counter() - began
+
     def close(self) -> None:
         """Free the weights. Do not use it any further."""
+        if self._prefill:
+            self._prefill.close()
         self._llama.llama_model_free(self._model)

@@ -24,6 +24,7 @@ from rag.config import Settings, load_settings
 from rag.datatypes import Chunk, Document, Message, Sampling, Span
 from rag.errors import DataError, InvalidRequest, Unavailable
 from rag.models import ModelStore
+from rag.probe import Finding
 from rag.prompt import load_prompt
 from rag.registry import ModelSpec, Registry
 from rag.speed import Sample
@@ -261,27 +262,34 @@ def test_an_answer_is_scored_against_the_right_ones(tmp_path: Path, monkeypatch:
     from tests.conftest import QueueGenerator
 
     folder = qaset_folder(tmp_path / "set", {"question": "Who?", "answers": ["Ada Byron"], "answerable": True})
-    opened: list[tuple[Path, Tuning]] = []
+    opened: list[tuple[Path, Tuning, bool]] = []
 
     class Generator(QueueGenerator):
-        def __init__(self, file: Path, *, context: int, extra_buffers: bool, tuning: Tuning) -> None:
+        def __init__(self, file: Path, *, context: int, extra_buffers: bool, int8: bool, tuning: Tuning) -> None:
             super().__init__("Ada", "Ada Byron", "nobody")
-            opened.append((file, tuning))
+            opened.append((file, tuning, int8))
 
         def close(self) -> None:
             pass
 
     monkeypatch.setattr("eval.tune_workbench.LlamaGenerator", Generator)
-    monkeypatch.setattr("eval.tune_workbench.runnable", lambda file, memory: True)
+    monkeypatch.setattr("eval.tune_workbench.look", lambda file, memory: Finding(repacked=True, int8=True))
     bench = Workbench(
         tmp_path / "own.gguf", tmp_path / "made", Copier().make, probes=tmp_path / "probes.json",
-        shape=Shape(256, 8, 16), tasks=tasks(folder), sampling=Sampling(), context=256, made=lambda name, n: None,
+        shape=Shape(256, 8, 16), tasks=tasks(folder), sampling=Sampling(), context=256, int8=True,
+        made=lambda name, n: None,
     )  # fmt: skip
     fast = Candidate("", Tuning(threads=1))
     # One of two words: precision 1, recall 1/2.
     assert [bench.f1(fast, 0) for _ in range(3)] == [pytest.approx(2 / 3), 1.0, 0.0]
     assert bench.f1(Candidate("Q4_0"), 0) == pytest.approx(2 / 3)
-    assert opened == [(tmp_path / "own.gguf", fast.tuning), (tmp_path / "made" / "Q4_0.gguf", Tuning())]
+    plain = Candidate("", Tuning(flash_attention="off"))  # keys and values stand as only llama.cpp writes them
+    assert bench.f1(plain, 0) == pytest.approx(2 / 3)
+    assert opened == [
+        (tmp_path / "own.gguf", fast.tuning, True),
+        (tmp_path / "made" / "Q4_0.gguf", Tuning(), True),
+        (tmp_path / "own.gguf", plain.tuning, False),
+    ]
 
 
 def settings_for(name: str, folder: Path) -> Settings:

@@ -1,5 +1,6 @@
 """The bare loop with a made-up llama.cpp, which notes what it is given."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from benchmarks.engine.journal import BARE, Journal
 from benchmarks.engine.limits import measure_reading, measure_writing
 from rag.errors import ModelLoadFailed
-from rag.speed import BareLoop
+from rag.speed import BareLoop, Speedometer
 from rag.tuning import Tuning
 
 TOKENS = [5, 6, 7]
@@ -55,6 +56,9 @@ class Llama:
     def llama_batch_free(self, batch: Any) -> None:
         self.freed.append("batch")
 
+    def llama_model_free(self, model: str) -> None:
+        self.freed.append(model)
+
     def llama_free(self, context: str) -> None:
         self.freed.append(context)
 
@@ -99,3 +103,37 @@ def test_the_benchmark_measures_with_the_same_loop() -> None:
     (pace,) = journal.values("seconds_per_token", BARE)
     assert journal.values("decode_tokens_per_second", BARE) == [1 / pace]
     assert len(journal.values("prefill_tokens_per_second", BARE)) == 1
+
+
+def test_prompts_are_timed_as_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    llama, counts = Llama(), list[int]()
+
+    class Reader:
+        layers, width, least = 1, 1, 8
+
+        def read(self, tokens_n: Any, past: Any, stopped: Any) -> Any:
+            assert tokens_n.tolist()[:4] == [5, 6, 7, 5] and past is None and not stopped()
+            counts.append(len(tokens_n))
+
+        def close(self) -> None:
+            llama.freed.append("prefill")
+
+    monkeypatch.setattr("rag.speed.bindings", lambda: llama)
+    monkeypatch.setattr("rag.speed.load_model", lambda llama, path, extra_buffers: "model")
+    monkeypatch.setattr("rag.speed.Vocabulary", lambda llama, model: SimpleNamespace(tokens=lambda text: TOKENS))
+    speedometer = Speedometer(Path("small.gguf"), prefill=Reader())
+    few = {"batch": 4, "micro_batch": 4}
+    speedometer.sample(Tuning(**few), prompt=6, written=2)
+    assert counts == [5, 5]  # the first one warms up
+    again = [positions for _, positions, _ in llama.batches[4:]]
+    assert again == [
+        [0, 1, 2, 3],
+        [4],
+        [5],
+        [6],
+        [7],
+    ]  # the last one read and what is written
+    speedometer.sample(Tuning(flash_attention="off", **few), prompt=6, written=2)
+    assert counts == [5, 5]
+    speedometer.close()
+    assert llama.freed[-2:] == ["prefill", "model"]
