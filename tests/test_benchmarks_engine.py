@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ from benchmarks.engine.peers import settings_of
 from benchmarks.engine.ratios import FURTHER, RATIOS
 from benchmarks.engine.report import write
 from benchmarks.engine.rounds import share_out
-from benchmarks.engine.soak import Heard, Lead, Token, judge, plan_jobs, soak
+from benchmarks.engine.soak import Heard, Lead, Token, _lead_in, judge, plan_jobs, soak
 from benchmarks.engine.systems import Reply
 from benchmarks.engine.workload import Case, Shapes, seen_pairs, turns
 from eval.flops import Tensor
@@ -285,9 +286,12 @@ class SpellingEngine:
     def tokens(self, text: str) -> list[int]:
         return list(text.replace("?", "??").encode() if self.fault == "merge" else text.encode())
 
-    def score(self, messages: Sequence[Message], continuations: Sequence[str]) -> list[list[float]]:
+    end_of_turn = -1
+
+    def score_tokens(self, messages: Sequence[Message], told: Sequence[list[int]]) -> list[list[float]]:
         unlikely = -1.0 if self.fault == "tie" else -9.0
-        return [[0.0 if messages[-1].content.startswith(text) else unlikely] for text in continuations]
+        word = messages[-1].content.encode()
+        return [[0.0 if word.startswith(bytes(tokens)) else unlikely] for tokens in told]
 
 
 def run_soak(fault: str) -> dict[str, object]:
@@ -349,3 +353,25 @@ def test_a_quick_run_without_peers(tmp_path: Path) -> None:
     assert measured == {"decode_share_of_limit", "prefill_share_of_limit", "python_share"}
     assert content["ratios"]["python_share"] < 1
     assert {"ttft_seen", "ttft_cold", "answers_per_minute", "tokens_per_second_8"} <= set(content["figures"])
+
+
+def test_an_answer_that_ended_sooner_is_weighed_by_the_probability_of_its_end() -> None:
+    chances = {(1, 2): -1.0, (1, 9): -1.2, (1,): -0.5}
+
+    class Told:
+        end_of_turn = 9
+
+        def tokens(self, text: str) -> list[int]:
+            return [1, 2][: len(text)]
+
+        def score_tokens(self, messages: Any, told: Any) -> list[list[float]]:
+            return [[chances[tuple(tokens)]] for tokens in told]
+
+    lead = _lead_in(Told(), [])  # type: ignore[arg-type]
+    on, ended = [Token("a"), Token("b")], [Token("a"), Token("")]
+    assert lead(on, ended) == pytest.approx(0.2)
+    heard = Heard(ended, 2)
+    assert judge([*on, Token("")], heard, lead) == "near_tie"
+    chances[1, 9] = -9.0
+    assert judge([*on, Token("")], heard, lead) == "lost"
+    assert math.isnan(lead(on, [Token("a"), Token("x", 2)]))

@@ -27,13 +27,18 @@ NEAR = 1.5
 
 
 class Engine(Generator, Protocol):
-    """A generator that tells how likely a given answer is, and the tokens of a text."""
+    """A generator that tells how likely a given answer is, and the tokens of a text and of an answer's end."""
+
+    @property
+    def end_of_turn(self) -> int:
+        """The token that ends an answer."""
+        ...
 
     def tokens(self, text: str) -> list[int]:
         """Return the tokens of a text."""
         ...
 
-    def score(self, messages: Sequence[Message], continuations: Sequence[str]) -> list[list[float]]:
+    def score_tokens(self, messages: Sequence[Message], told: Sequence[list[int]]) -> list[list[float]]:
         """Return the natural-log probability of every token of each continuation."""
         ...
 
@@ -232,10 +237,12 @@ def _unknown(_expected: Sequence[Token], _heard: Sequence[Token]) -> float:
 
 def _lead_in(engine: Engine, chat: Sequence[Message]) -> Lead:
     def logprob(written: Sequence[Token]) -> float:
-        text = _text(written)
-        if len(engine.tokens(text)) != sum(token.tokens for token in written):
+        tokens = engine.tokens(_text(written))
+        if not written[-1].text:
+            tokens.append(engine.end_of_turn)
+        if len(tokens) != sum(token.tokens for token in written):
             return math.nan
-        return sum(engine.score(chat, [text])[0])
+        return sum(engine.score_tokens(chat, [tokens])[0])
 
     return lambda expected, heard: logprob(expected) - logprob(heard)
 

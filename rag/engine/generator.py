@@ -171,8 +171,11 @@ class LlamaGenerator:
         The prompt is read once, and the continuations several at a time. An empty one has no tokens. Raises
         `PromptTooLong`, `Overloaded`.
         """
+        return self.score_tokens(messages, [self.tokens(text) for text in continuations])
+
+    def score_tokens(self, messages: Sequence[Message], told: Sequence[list[int]]) -> list[list[float]]:
+        """Return the natural-log probability of every token of each continuation, as `score` does of texts."""
         prompt = self.encode(messages)
-        told = [self.tokens(text) for text in continuations]
         self._check_room(prompt, max(map(len, told), default=0))
         tasks = [Scoring(prompt, tokens, inner=i > 0) for i, tokens in enumerate(filter(None, told))]
         scores: list[list[float]] = []
