@@ -1,4 +1,6 @@
-"""Dates of an answer against the right one. English, with the month in letters; a bare year is a number like others.
+"""Dates of an answer against the right one: with the month in letters, English, German or French, or 2002-05-14.
+
+A bare year is a number like others, and 14/05/2002 is not read: in half of the world it is another day.
 
 People take the year for the date, but they do not take another day of that year for it.
 """
@@ -12,13 +14,17 @@ from eval.folding import tidy
 from rag.text import STOP_WORDS
 
 _MONTHS = "january february march april may june july august september october november december".split()
+_GERMAN = "januar februar märz april mai juni juli august september oktober november dezember".split()
+_FRENCH = "janvier février mars avril mai juin juillet août septembre octobre novembre décembre".split()
 _NUMBER = {name: number for number, month in enumerate(_MONTHS, 1) for name in (month, month[:3])} | {"sept": 9}
+_NUMBER |= {name: number for months in (_GERMAN, _FRENCH) for number, name in enumerate(months, 1)}
 _MONTH = rf"(?:{'|'.join(sorted(_NUMBER, key=len, reverse=True))})\b\.?"
-_DAY = r"\d{1,2}(?:st|nd|rd|th)?"
-# 14 May 2002, the 14th of May, 2002, May 14, 2002, May 2002
+_DAY = r"\d{1,2}(?:st|nd|rd|th|er|\.)?"
+# 14 May 2002, the 14th of May, 2002, 14. Mai 2002, May 14, 2002, May 2002; 2002-05-14
 _DATE = re.compile(
     rf"\b(?:(?P<day>{_DAY})(?:\s+of)?\s+(?P<month>{_MONTH})|(?P<first_month>{_MONTH})(?:\s+(?P<second_day>{_DAY}))?)"
-    r",?(?:\s+of)?\s+(?P<year>1\d\d\d|20\d\d)(?!\d)",
+    r",?(?:\s+of)?\s+(?P<year>1\d\d\d|20\d\d)(?!\d)"
+    r"|\b(?P<iso>(?:1\d|20)\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01]))\b",
     re.IGNORECASE,
 )
 
@@ -67,6 +73,9 @@ def _within(day: Date, month: Date) -> bool:
 
 
 def _date(found: re.Match[str]) -> Date:
+    if found["iso"]:
+        year, number, of_month = map(int, found["iso"].split("-"))
+        return Date(year, number, of_month)
     day = found["day"] or found["second_day"]
     month = (found["month"] or found["first_month"]).casefold().rstrip(".")
     return Date(int(found["year"]), _NUMBER[month], int(re.sub(r"\D", "", day)) if day else None)

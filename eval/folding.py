@@ -18,11 +18,18 @@ MAX_TEXT = 20_000
 
 _PLAIN = str.maketrans(dict.fromkeys("‘’ʼ`´′", "'") | {"æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l"})
 _POSSESSIVE = re.compile(r"(?:'|(?<=\d))s\b|'")  # and the s of 1930s
+# ½ and ² would be digits of the number before them.
+_FRACTION = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞⁰¹²³⁴-⁹])")
+_POWER = re.compile(r"\b(mm|cm|m|km|ft|in|mi)([²³]|[23]\b)")
+_POWERS = {"²": "square", "2": "square", "³": "cubic", "3": "cubic"}
 # Pages copied as text glue links to the word before ("directed byWilliam") and footnote marks to a year ("19651.").
 _GLUED = re.compile(r"(?<=[a-z]{3})(?=[A-Z][a-z])|\b(of|by|the|in|and|is|was|to|for|at|as|on|an?)(?=[A-Z0-9][a-z0-9])")
 _FOOTNOTE = re.compile(r"\b((?:1\d|20)\d\d)[1-9]{1,2}(?=[.,;]?(?:\s|$))")
-_YEARS = re.compile(r"\b(1\d|20)(\d\d)[-–](\d\d)\b")
+_YEARS = re.compile(r"\b(1\d|20)(\d\d)[-–](\d\d)\b(?![-–]\d)")  # 1990-95, not 1990-12-31
 _MONEY = re.compile(r"([£$€]\s?\d[\d.,]*)\s?(m|mn|bn|b|k)\b", re.IGNORECASE)  # £50m
+_CURRENCY = re.compile(r"([£$€])\s?(\d[\d.,]*(?:\s?(?:thousand|million|billion|trillion)\b)?)", re.IGNORECASE)
+_CURRENCIES = {"$": "dollars", "€": "euros", "£": "pounds"}
+_MINUS = re.compile(r"(?<![\w.,)\]%])(?<!\d\s)[-−](?=\d)")  # not that of a range
 _MONEY_SCALES = {"k": "thousand", "m": "million", "mn": "million", "b": "billion", "bn": "billion"}
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 _INITIALS = re.compile(r"\b(?:[A-Za-z]\.\s?){2,}")
@@ -48,6 +55,17 @@ _SAME = {
     "usa": "us", "america": "us", "american": "us", "britain": "uk", "british": "uk", "england": "uk", "english": "uk",
     "kilometre": "km", "kilometer": "km", "kilometres": "km", "kilometers": "km",
     "metre": "m", "meter": "m", "metres": "m", "meters": "m", "mile": "mi", "miles": "mi", "feet": "ft", "foot": "ft",
+    "millimetre": "mm", "millimeter": "mm", "millimetres": "mm", "millimeters": "mm",
+    "centimetre": "cm", "centimeter": "cm", "centimetres": "cm", "centimeters": "cm",
+    "gram": "g", "grams": "g", "gramme": "g", "grammes": "g", "kilo": "kg", "kilos": "kg", "kilogram": "kg",
+    "kilograms": "kg", "milligram": "mg", "milligrams": "mg", "tonne": "ton", "tonnes": "ton", "lb": "pound",
+    "lbs": "pound", "oz": "ounce", "litre": "l", "liter": "l", "litres": "l", "liters": "l", "millilitre": "ml",
+    "milliliter": "ml", "millilitres": "ml", "milliliters": "ml", "teaspoon": "tsp", "teaspoons": "tsp",
+    "tablespoon": "tbsp", "tablespoons": "tbsp", "celsius": "c", "centigrade": "c", "fahrenheit": "f",
+    "min": "minute", "mins": "minute", "hr": "hour", "hrs": "hour", "sec": "seconds", "secs": "seconds",
+    "sq": "square", "stunde": "hour", "stunden": "hour", "tage": "day", "tagen": "day", "woche": "week",
+    "wochen": "week", "monate": "month", "monaten": "month", "jahre": "year", "jahren": "year", "minuten": "minute",
+    "heure": "hour", "heures": "hour", "jours": "day", "semaine": "week", "semaines": "week", "mois": "month",
     "jan": "january", "feb": "february", "aug": "august", "sept": "september", "oct": "october", "nov": "november",
     "dec": "december", "nobody": "none", "nothing": "none", "no": "none", "mom": "mother", "mum": "mother",
 }  # fmt: skip
@@ -55,8 +73,9 @@ _PHRASES = {("united", "states"): "us", ("united", "kingdom"): "uk", ("great", "
 
 
 def tidy(text: str) -> str:
-    """Return the text with plain quotes, whole years, and without what copying a page glues together."""
-    text = unicodedata.normalize("NFKC", text[:MAX_TEXT]).translate(_PLAIN)
+    """Return the text with plain quotes, whole years, squares in words, and nothing glued together by copying pages."""
+    text = _FRACTION.sub(" ", _POWER.sub(lambda found: f"{_POWERS[found[2]]} {found[1]}", text[:MAX_TEXT]))
+    text = unicodedata.normalize("NFKC", text).translate(_PLAIN)
     text = _FOOTNOTE.sub(r"\1 ", _YEARS.sub(r"\1\2 \1\3", text))
     return _GLUED.sub(r"\1 ", text)
 
@@ -64,6 +83,7 @@ def tidy(text: str) -> str:
 def fold(text: str) -> list[str]:
     """Return the comparable words of a text, in order: stems, and numbers in digits."""
     text = _MONEY.sub(lambda found: f"{found[1]} {_MONEY_SCALES[found[2].lower()]}", tidy(text))
+    text = _MINUS.sub(" minus ", _CURRENCY.sub(lambda found: f"{found[2]} {_CURRENCIES[found[1]]} ", text))
     text = _ROMAN.sub(lambda found: _arabic(found[0]), text)
     text = _INITIALS.sub(lambda found: re.sub(r"[.\s]", "", found[0]) + " ", text)
     text = _THOUSANDS.sub("", _POSSESSIVE.sub("", text)).replace("%", " percent ").replace("&", " and ")

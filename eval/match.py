@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from eval.amounts import Amount, amounts
 from eval.dates import as_date, without_other_dates
 from eval.folding import MAX_TEXT, content, fold, is_number, same_number
 
@@ -53,7 +54,8 @@ class Match(NamedTuple):
 
     `whole`: the gold answer stands in the answer, whole and in a row. `found`: share of the gold answer's words that
     the question does not say already and that stand in the answer, spelt alike, times the share of its numbers that
-    do; of a date only the year is wanted, and of several things joined by "and" the one that is found least counts.
+    do, as the same amounts (`eval.amounts`); of a date only the year is wanted, and of several things joined by "and"
+    the one that is found least counts.
     `exact`: share of what the answer adds to the question that is gold, 0 for a unit or a name without its number.
     `refused`: the answer says that it has none.
     `options`: how many other things of its kind stand in the list that holds the gold answer, 0 where the answer
@@ -90,7 +92,7 @@ _NONE = (0.0, 0.0, 0.0)
 class _Alias(NamedTuple):
     """A gold answer in words, asides apart: all, those that carry meaning, and these by the parts that are all wanted.
 
-    `golden` are those of the asides as well. `year` is that of a date, else empty.
+    `golden` are those of the asides as well. `year` is that of a date, else empty. `amounts` are its numbers'.
     """
 
     words: tuple[str, ...]
@@ -98,6 +100,7 @@ class _Alias(NamedTuple):
     parts: tuple[tuple[str, ...], ...]
     golden: tuple[str, ...]
     year: str
+    amounts: tuple[Amount, ...]
 
 
 class _Said:
@@ -109,6 +112,12 @@ class _Said:
         self._known = dict.fromkeys(words, 1.0)
         self._spelt = [(word, _trigrams(word)) for word in dict.fromkeys(words) if not is_number(word)]
         self._numbers = [word for word in dict.fromkeys(words) if is_number(word)]
+        self._amounts = amounts(words)
+
+    def tells(self, number: str, wanted: Sequence[Amount]) -> bool:
+        """Whether a number stands there, in the unit that it is `wanted` in where both are told, with the same sign."""
+        meant = [amount for amount in wanted if amount.number == number] or [Amount(number, "", negative=False)]
+        return any(right.may_be(said) for right in meant for said in self._amounts)
 
     def likeness(self, word: str) -> float:
         """1 where the word stands there, else the best likeness of one that does, else 0; numbers are right or not."""
@@ -134,7 +143,8 @@ def _alias(right: str) -> _Alias:
     meant, date = tuple(content(words)), as_date(right)
     split = [frozenset(fold(part)) for part in _PART.split(right)] if date is None and _AND.search(right) else []
     parts = (tuple(word for word in meant if word in part) for part in split)
-    return _Alias(words, meant, tuple(filter(None, parts)), tuple(content(everything)), str(date.year) if date else "")
+    year, golden = str(date.year) if date else "", tuple(content(everything))
+    return _Alias(words, meant, tuple(filter(None, parts)), golden, year, tuple(amounts(words)))
 
 
 def _compare(alias: _Alias, said: _Said) -> tuple[float, float, float]:
@@ -145,7 +155,7 @@ def _compare(alias: _Alias, said: _Said) -> tuple[float, float, float]:
     parts = [part for part in ([word for word in part if word in wanted] for part in alias.parts) if part] or [wanted]
     numbers = _years(wanted) or [word for word in wanted if is_number(word)]
     least = min(_mean([said.likeness(word) for word in part]) for part in parts)
-    counted = _mean([said.likeness(number) for number in numbers]) if numbers else 1.0
+    counted = _mean([float(said.tells(number, alias.amounts)) for number in numbers]) if numbers else 1.0
     added = said.added.total()
     unit_alone = not counted and len(wanted) <= _QUANTITY_WORDS
     return (

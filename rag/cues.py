@@ -1,8 +1,9 @@
 """Signs in a turn that it leans on what was said before: pronouns, ellipsis, comparison to something unsaid.
 
-Rules of English grammar alone. A pronoun whose antecedent stands in the turn itself leans on nothing, and a personal
-pronoun cannot have it in its own clause ("when did Napoleon invade it": principle B of Chomsky 1981, "Lectures on
-Government and Binding"); a possessive can ("why do cats lick their paws").
+Rules of English grammar; of German and French only what plainly goes on is known, and pronouns (`rag.pronouns`). A
+pronoun whose antecedent stands in the turn itself leans on nothing, and a personal pronoun cannot have it in its own
+clause ("when did Napoleon invade it": principle B of Chomsky 1981, "Lectures on Government and Binding"); a possessive
+can ("why do cats lick their paws").
 """
 
 import re
@@ -20,6 +21,7 @@ from rag.phrases import (
     phrases,
     tokens,
 )
+from rag.pronouns import foreign_pronoun
 
 _PERSONAL = frozenset("it they them he him she her".split())
 POSSESSIVE = frozenset("its their theirs his hers".split())
@@ -39,12 +41,12 @@ _EMPTY_IT = re.compile(
     r"\bit(?:['’]s| is| was| be| been| has been)?(?: not| so| very| really| still| ever| even| too| more| less)*"
     r" (?:possible|true|safe|okay|ok|necessary|important|better|best|good|bad|hard|easy|difficult|legal|illegal|normal"
     r"|common|worth|likely|required|allowed|wise|fair|wrong|right|enough|said|known|believed|a good idea|a bad idea)"
-    r" (?:to|that|for|if|when|\w+ing)\b"
+    r" (?:to|that|for\b(?=.*\bto\b)|if|when|(?!during|morning|evening|spring)\w+ing)\b"
     r"|\bit (?:take|takes|took|cost|costs|make sense|makes sense|made sense|matter|matters|mean|means|seem|seems"
     r"|happen|turn out|turns out|rain|rains|snow|snows)\b"
     r"|\bwhat (?:time|day|date|year|season) (?:is|was) it\b|\bit (?:is|was) (?:raining|snowing|cold|hot|dark)\b"
     r"|\b(?:raining|snowing) it\b",
-    re.IGNORECASE,
+    re.IGNORECASE | re.DOTALL,
 )
 # It stands for nothing where a clause follows that says what costs so much: "does it cost much to build a mill".
 _PRICED_IT = re.compile(
@@ -64,8 +66,8 @@ _REPAIR = re.compile(
     re.IGNORECASE,
 )
 _FRAGMENT = re.compile(
-    r"\s*(?:(?:ok|okay|well|so|yes|no|and|but)[,.!]? +)*(?:(?:what|how) about|why not|what if|what of)\b"
-    r"|\s*\d[\w.:/-]*\W*$",
+    r"\s*(?:(?:ok|okay|well|so|yes|no|and|but)[,.!]? +)*(?:(?:what|how) about|why not|what if|what of"
+    r"|was ist mit|wie (?:steht|sieht) es mit|qu['’]en est-il)\b|\s*\d[\w.:/-]*\W*$",
     re.IGNORECASE,
 )
 # A question word alone in languages whose grammar is not known here.
@@ -128,6 +130,8 @@ def find_cue(turn: str, earlier: frozenset[str] = frozenset(), *, asked_back: bo
         return Cue("pronoun" if clear else "open", why, first, frozenset(w.low for w in unbound))
     if not named or _is_fragment(turn, words):
         return Cue("ellipsis", "it is no whole question")
+    if foreign := foreign_pronoun(turn):
+        return Cue("ellipsis", f"“{foreign}” stands for something said before")
     if found := _UNSAID.search(turn) or _ONE.search(turn) or _PRICED_IT.search(turn):
         return Cue("open", f"“{found.group().strip()}” compares with something said before")
     why = "" if any(p.name for p in named) else _nameless(turn, words, named, earlier)
@@ -149,10 +153,17 @@ def has_verb(words: Sequence[Token]) -> bool:
 
 def _is_fragment(turn: str, words: Sequence[Token]) -> bool:
     """Whether a turn is a part of a question: by its form, or without a verb and begun with "and" or as a place."""
-    if _FRAGMENT.match(turn) or BARE_QUESTION.fullmatch(turn):
+    if _FRAGMENT.match(turn) or BARE_QUESTION.fullmatch(turn) or _is_name_alone(turn):
         return True
     place = words[0].low in PREPOSITIONS and len(words) <= _LONGEST_PLACE
     return (place or _CONNECTIVE_START.match(turn) is not None) and not has_verb(words)
+
+
+def _is_name_alone(turn: str) -> bool:
+    """Whether a turn is nothing but a name that is asked about: "The Tolmen?", without its mark a topic of its own."""
+    named = phrases(turn)
+    rest = re.sub(r"^(?:the|an?) ", "", turn.strip(), flags=re.IGNORECASE)
+    return len(named) == 1 and named[0].name and rest.endswith("?") and rest.rstrip("?!. ") == named[0].text
 
 
 def _nameless(turn: str, words: Sequence[Token], named: Sequence[Phrase], earlier: frozenset[str]) -> str:

@@ -10,6 +10,7 @@ the question.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from rag.abstain import ABSTENTION_TEXT, UNATTAINABLE_TEXT
@@ -50,8 +51,21 @@ _PARALLEL = re.compile(
     re.IGNORECASE,
 )
 _LEADING = re.compile(
-    r"(?:\b(?:ok|okay|well|so|yes|no|and|but|or|then|also|(?:what|how) (?:about|of))\b[,.!]?\s*)+", re.I
+    r"\W*(?:\b(?:ok|okay|well|so|yes|no|and|but|or|then|also|(?:what|how) (?:about|of)|und|aber|oder|et|mais|ou)\b"
+    r"[,.!]?\s*)+",
+    re.I,
 )
+# They tell which of several is meant, and are not its name: "And the First?"
+_ORDINAL = re.compile(
+    r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last|next|other|others|former|latter|same|one|ones)",
+    re.I,
+)
+# When something was, which no pronoun stands for beside a thing.
+_TIME = re.compile(
+    rf"(?:(?:mon|tues|wednes|thurs|fri|satur|sun)days?|{_MONTH}|[\d.:/-]+(?:st|nd|rd|th|s)?|\s|,)+", re.IGNORECASE
+)
+_TIME_WEIGHT = 0.1
+_LIST_GAP = re.compile(r"\s*(?:,|;|,?\s*(?:\band\b|\bor\b|&))\s*(?:(?:the|an?)\s+)?", re.IGNORECASE)
 
 
 _ASKS_WHICH = re.compile(
@@ -123,7 +137,7 @@ def _against(turn: str, segment: Sequence[_Exchange]) -> FollowUp:
     topic = _topic(turn, segment, cue.words)
     last = segment[-1]
     before = last.question if len(last.question) <= MAX_QUESTION_CHARACTERS else last.said
-    question = _completed(turn, before) if cue.kind == "ellipsis" else _named(turn, cue, topic)
+    question = _completed(turn, before) if cue.kind == "ellipsis" else _named(turn, cue, topic, segment)
     turns = sum(exchange.messages for exchange in segment)
     return FollowUp(question, cue.why, tuple(p.text for p in topic), turns, sure=not question.endswith(turn))
 
@@ -143,7 +157,7 @@ def _topic(turn: str, segment: Sequence[_Exchange], pronouns: frozenset[str]) ->
     found: dict[frozenset[str], Phrase] = {}
     for age, exchange in enumerate(reversed(segment)):
         for phrase, weight in [*_said(exchange), *_told(exchange, pronouns)]:
-            fits = _FITTING if _fits(phrase, pronouns) else 1.0
+            fits = _FITTING if _fits(phrase, pronouns) else _TIME_WEIGHT if _TIME.fullmatch(phrase.text) else 1.0
             weights[phrase.key] = weights.get(phrase.key, 0.0) + weight * fits * _DECAY**age
             found.setdefault(phrase.key, phrase)
     own = {w.low for w in tokens(turn)}
@@ -163,6 +177,8 @@ def _told(exchange: _Exchange, pronouns: frozenset[str]) -> list[tuple[Phrase, f
     answer = exchange.answer[:MAX_ANSWER_CHARACTERS]
     first = next(iter(sentence_spans(answer)), None)
     told = phrases(answer[first.start : first.end]) if first else []
+    if pronouns <= SEVERAL:
+        told = _as_one(answer, told)
     bare = len(told) == 1 and _BARE.fullmatch(answer.replace(told[0].text, "", 1)) and told[0].text[0].isupper()
     asks = _ASKS_WHERE if "there" in pronouns else _ASKS_WHO if pronouns & PERSON else _ASKS_WHICH
     if bare and asks.match(exchange.said):
@@ -170,23 +186,32 @@ def _told(exchange: _Exchange, pronouns: frozenset[str]) -> list[tuple[Phrase, f
     return [(phrase, _ANSWER_WEIGHT) for phrase in told if phrase.name]
 
 
+def _as_one(answer: str, told: list[Phrase]) -> list[Phrase]:
+    """Return the phrases of an answer, as one where they are the items of a list: "they" are all of them."""
+    gaps = [answer[one.start + len(one.text) : other.start] for one, other in pairwise(told)]
+    if not gaps or not all(_LIST_GAP.fullmatch(gap) for gap in gaps):
+        return told
+    return [told[0]._replace(text=answer[told[0].start : told[-1].start + len(told[-1].text)])]
+
+
 def _fits(phrase: Phrase, pronouns: frozenset[str]) -> bool:
     """Whether a phrase may be what a pronoun stands for, by its form: a person's name, or several of something."""
     if pronouns & PERSON:
         return phrase.name and not phrase.determiner
     plural = not phrase.name and phrase.text.endswith("s") and not phrase.text.endswith("ss")
-    return bool(pronouns & SEVERAL) and (plural or " and " in phrase.text)
+    joined = re.search(r", | and | or ", phrase.text) is not None and phrase.determiner not in {"a", "an"}
+    return bool(pronouns & SEVERAL) and (plural or joined)
 
 
 def _completed(turn: str, before: str) -> str:
     """Return a fragment with what it leaves out: in its place in the question before, or behind that question."""
-    fragment = _PARALLEL.fullmatch(_LEADING.sub("", turn.strip(), count=1).rstrip("?!. "))
-    if fragment and not BARE_QUESTION.fullmatch(turn):
+    fragment = _PARALLEL.fullmatch(_rest(turn).rstrip("?!. "))
+    if fragment and not BARE_QUESTION.fullmatch(turn) and not _ORDINAL.fullmatch(fragment["rest"] or ""):
         preposition, number, new = fragment["preposition"], fragment["number"], phrases(f"of {fragment['rest']}")
         if number:
             places = [m.span("number") for m in _NUMBERED.finditer(before) if _same(m["preposition"], preposition)]
         elif len(new) == 1 and new[0].text == fragment["rest"]:
-            places = [(p.start, p.start + len(p.text)) for p in _parallel(before, preposition, name=new[0].name)]
+            places = [(p.start, p.start + len(p.text)) for p in _parallel(before, preposition, new[0])]
         else:
             places = []
         if len(places) == 1:
@@ -195,22 +220,31 @@ def _completed(turn: str, before: str) -> str:
     return f"{before} {turn}"
 
 
+def _rest(turn: str) -> str:
+    """Return a turn without what leads it on."""
+    turn = turn.strip()
+    leading = _LEADING.match(turn)
+    return turn[leading.end() :] if leading else turn
+
+
 def _same(there: str | None, here: str | None) -> bool:
     """Whether a preposition is that of a fragment, which may have left it out."""
     return here is None or (there or "").casefold() == here.casefold()
 
 
-def _parallel(before: str, preposition: str | None, *, name: bool) -> list[Phrase]:
+def _parallel(before: str, preposition: str | None, new: Phrase) -> list[Phrase]:
     """Return what a fragment may take the place of: a phrase behind the same preposition, or a name for a name."""
     times = [m.span("number") for m in _NUMBERED.finditer(before)]
     found = [p for p in phrases(before) if not any(begin <= p.start < end for begin, end in times)]
+    if " and " not in new.text and any(" and " in p.text for p in found):
+        return []  # one thing is not like two
     if preposition is None:
-        return [p for p in found if p.name] if name else []
+        return [p for p in found if p.name] if new.name else []
     behind = re.compile(rf"\b{preposition} (?:(?:the|an?) )?$", re.IGNORECASE)
     return [p for p in found if behind.search(before[: p.start])]
 
 
-def _named(turn: str, cue: Cue, topic: Sequence[Phrase]) -> str:
+def _named(turn: str, cue: Cue, topic: Sequence[Phrase], segment: Sequence[_Exchange]) -> str:
     """Return a turn with the topic in its pronoun's place, or else in front of it."""
     if not topic:
         return turn
@@ -220,8 +254,19 @@ def _named(turn: str, cue: Cue, topic: Sequence[Phrase]) -> str:
     if cue.kind != "pronoun" or token is None or unclear:
         return f"{', '.join(_as_said(p) for p in topic)}: {turn}"
     own = token.low in POSSESSIVE or (token.low == "her" and turn[token.end :].lstrip()[:1].isalpha())
-    name = _as_said(topic[0]) + ("'s" if own else "")
+    name = _as_said(_whole(topic[0], segment)) + ("'s" if own else "")
     return turn[: token.start] + name + turn[token.end :]
+
+
+def _whole(phrase: Phrase, segment: Sequence[_Exchange]) -> Phrase:
+    """Return a phrase with what it was said to be of: the dosage of ibuprofen is not any dosage."""
+    of = re.compile(rf"\b{re.escape(phrase.text)} of (?:(?:the|an?) )?", re.IGNORECASE)
+    for exchange in reversed(segment):
+        for head in of.finditer(exchange.said):
+            for named in phrases(exchange.said):
+                if named.start == head.end():
+                    return phrase._replace(text=exchange.said[head.start() : named.start + len(named.text)])
+    return phrase
 
 
 def _as_said(phrase: Phrase) -> str:

@@ -42,7 +42,7 @@ _SMALL = frozenset(
 # What people say to the one they ask, not of what they ask.
 _CHATTER = frozenset(
     """hi hello hey please thanks thank ok okay yes yeah yep no nope sorry oh wow hmm well great good nice tell explain
-    describe clarify give say know want need like mean help think wonder wondering let see ask asking
+    compare describe clarify give say know want need like mean help think wonder wondering let see ask asking
     question questions answer information info detail details example examples talk talking speak speaking heard hear
     look looking get got make made take go going come use used using try trying provide sure interested curious
     thing things something kind sort way ways lot bit btw""".split()
@@ -206,7 +206,7 @@ def _is_capital(words: list[Token], i: int, title_case: bool) -> bool:
         return False
     if word.low in EMPTY_WORDS and not (word.text.isupper() and len(word.text) > 1):
         return word.low in ALSO_NAMES and i > 0 and not title_case and _leads_on(words, i)
-    if i == 0 and not any(letter.isupper() for letter in word.text[1:]):
+    if i == 0 and not any(letter.isupper() or letter.isdigit() for letter in word.text[1:]):
         return len(words) > 1 and words[1].text[0].isupper() and words[1].low not in EMPTY_WORDS
     return not title_case
 

@@ -20,6 +20,8 @@ _BOUNDARY = re.compile(
 )
 _WORD_BEFORE = re.compile(r"[^\s(\[{\"'“‘«—–/]*$")
 _LETTERS = re.compile(r"[^\W\d_]+")
+_ONE_LETTER = re.compile(r"[^\W\d_]\.")
+_SPACED = re.compile(r"(?<![^\s(])(?:[^\W\d_]\.\s)+[^\W\d_]{1,2}$")
 _OPENERS = "\"'“‘«‹([{¿¡*_`„「『（"
 
 
@@ -32,10 +34,10 @@ _TITLES = _words(
     "mr mrs ms mx dr prof gen col lt sgt capt cpt cmdr adm maj rev hon sen rep gov pres supt messrs mme mlle fr hr "
     "sra srta dra ft"
 )
-# The same sentence goes on.
+# The same sentence goes on. "v" stands between the parties of a case.
 _INSIDE = _words(
-    "vs cf e.g i.e viz ca approx resp incl excl a.k.a z.b d.h bzw u.a vgl nr ggf sog p.ej p.ex dept univ assn "
-    "inkl exkl zzgl bspw evtl med rer nat"
+    "v vs cf e.g i.e viz ca approx resp incl excl a.k.a z.b d.h bzw u.a vgl nr ggf sog p.ej p.ex dept univ assn "
+    "inkl exkl zzgl bspw evtl med rer nat i.d.r i.v.m z.t z.zt u.u v.a s.o s.u o.g m.e az urt env"
 )
 # May close a sentence as well: they do before a word that rarely stands inside one with a capital.
 _EITHER = _words(
@@ -44,8 +46,11 @@ _EITHER = _words(
 )
 _BEFORE_NUMBER = _words(
     "no nos p pp fig figs eq eqs sec secs ch chap vol vols art tab app ref refs para l ll c jan feb mar apr jun jul "
-    "aug sep sept oct nov dec kap abs ziff bd abb tel"
+    "aug sep sept oct nov dec kap abs ziff bd abb tel max min mind typ rn ver"
 )
+_ROMAN = re.compile(r"[IVXLC]+\b(?!['’])")
+# Before a number with a stop they say that it is an ordinal of German: "die 5. Auflage", "am 1. Advent".
+_ORDINAL = re.compile(r"(?<!\w)(?:[dD](?:er|ie|as|em|en|es)|(?<![iI] )[aA]m|[iI]m|[vV]om|[zZ]u[mr]|[bB]eim)\s+\d{1,3}$")
 # What a number with a stop, an ordinal of German, counts: days of a month, and what histories are divided by.
 _COUNTED = _words(
     "januar jänner februar feber märz april mai juni juli august september oktober november dezember jahrhundert "
@@ -117,9 +122,11 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
     word = before.lower()
     if _numbers_an_item(text, match.start(), before) or word in _INSIDE or (word in _TITLES and before[0].isupper()):
         return False
-    if word in _BEFORE_NUMBER and first.isdigit():
+    if len(word) <= 2 and word.isalpha() and _goes_on_spaced(text, match.start(), before, after):
         return False
-    if word.isdecimal() and len(word) <= 2 and after.lower().rstrip(".,;:!?)") in _COUNTED:
+    if word in _BEFORE_NUMBER and (first.isdigit() or _is_roman(after, before)):
+        return False
+    if word.isdecimal() and _is_ordinal(text, match.start(), word, after.lower().rstrip(".,;:!?)")):
         return False
     if word in _EITHER or _is_initial(before):
         return after.lower().rstrip(",") in _STARTERS
@@ -141,6 +148,27 @@ def _next_word(text: str, at: int) -> str:
 def _word_before(text: str, at: int) -> str:
     found = _WORD_BEFORE.search(text[max(0, at - 20) : at])
     return found.group() if found else ""
+
+
+def _goes_on_spaced(text: str, at: int, before: str, after: str) -> bool:
+    """Whether the stop at `at` belongs to an abbreviation that is written with spaces: "z. B.", "i. d. R."."""
+    if len(before) == 1 and before.islower() and _ONE_LETTER.match(after):
+        return True
+    found = _SPACED.search(text, max(0, at - 20), at)
+    return found is not None and re.sub(r"\s", "", found.group()).lower() in _INSIDE
+
+
+def _is_roman(after: str, before: str) -> bool:
+    """Whether a Roman number follows; "I" is one behind "Art.", and not behind "art."."""
+    found = _ROMAN.match(after)
+    return found is not None and (len(found.group()) > 1 or before[0].isupper())
+
+
+def _is_ordinal(text: str, at: int, number: str, after: str) -> bool:
+    """Whether the number before a stop is an ordinal of German: by what it counts, or by the article before it."""
+    if after in _COUNTED:
+        return len(number) <= 2
+    return after not in _STARTERS and _ORDINAL.search(text, max(0, at - 20), at) is not None
 
 
 def _is_initial(word: str) -> bool:

@@ -18,6 +18,11 @@ MAY_14 = Date(2002, 5, 14)
         ("May 2002", MAY),
         ("Sept. 2002", Date(2002, 9, None)),
         ("onNovember 29, 20161", Date(2016, 11, 29)),  # as pages copy it
+        ("14. Mai 2002", MAY_14),
+        ("14 mai 2002", MAY_14),
+        ("2002-05-14", MAY_14),
+        ("2002-13-14", None),
+        ("14/05/2002", None),
         ("2002", None),
         ("May 14", None),
         ("May 14, 2002 in Paris", None),

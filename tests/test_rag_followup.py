@@ -114,6 +114,62 @@ def test_a_turn_that_stands_alone_is_left_as_it_is(turn: str) -> None:
     assert follow_up(turn, MILL) == (turn, "", (), 0, True)
 
 
+PILLS = talk("What is the dosage of ibuprofen for adults?", "200 to 400 mg every four to six hours.")
+MUSEUM = talk("Does the museum open on Mondays?", "No, it is closed on Mondays.")
+BORDERS = talk("Which countries border Switzerland?", "Germany, France, Italy, Austria and Liechtenstein")
+
+
+@pytest.mark.parametrize(
+    ("history", "turn", "question"),
+    [
+        # what a thing is of goes along
+        (PILLS, "Can I take it with alcohol?", "Can I take the dosage of ibuprofen with alcohol?"),
+        (talk("What is the melting point of tin?", "232 °C"), "Is it high?", "Is the melting point of tin high?"),
+        # "it" is no day, and stands for something in "is it safe during ..."
+        (MUSEUM, "Where is it?", "Where is the museum?"),
+        (PILLS, "Is it safe during pregnancy?", "Is the dosage of ibuprofen safe during pregnancy?"),
+        (PILLS, "Is it safe for children?", "Is the dosage of ibuprofen safe for children?"),
+        # "they" are all items of a list, "it" is none of them
+        (BORDERS, "Do they use the euro?", "Do Germany, France, Italy, Austria and Liechtenstein use the euro?"),
+        (
+            BORDERS,
+            "Which is the largest?",
+            "Germany, France, Italy, Austria and Liechtenstein, Switzerland: Which is the largest?",
+        ),
+        (BORDERS, "Is it in the EU?", "Is Switzerland in the EU?"),
+        (
+            talk("Who was Marie Curie?", "Marie Curie was a Polish and French physicist."),
+            "When did they marry?",
+            "Marie Curie, the Polish and French physicist: When did they marry?",
+        ),
+        # what tells one of several apart is no name, and one thing does not take the place of two
+        (
+            talk("When did the Second World War end?", "In 1945."),
+            "And the First?",
+            "When did the Second World War end? And the First?",
+        ),
+        (
+            talk("Compare the MK3 and the MK4 printer.", "…"),
+            "And the Mini?",
+            "Compare the MK3 and the MK4 printer. And the Mini?",
+        ),
+        (
+            talk("What is the dosage for horses?", "2 g"),
+            "For cats and dogs?",
+            "What is the dosage for horses? For cats and dogs?",
+        ),
+        (talk("What is the torque for the M8 bolts?", "25 Nm"), "M12?", "What is the torque for the M12?"),
+        (talk("How tall is Ben Nevis?", "1,345 m"), "Mount Snowdon?", "How tall is Mount Snowdon?"),
+    ],
+)
+def test_what_is_meant_by_a_turn_of_other_domains(history: list[Message], turn: str, question: str) -> None:
+    assert follow_up(turn, history).question == question
+
+
+def test_a_name_without_a_question_mark_is_a_topic_of_its_own() -> None:
+    assert follow_up("Mount Snowdon", talk("How tall is Ben Nevis?", "1,345 m")).why == ""
+
+
 @pytest.mark.parametrize("turn", ["When was it built?", "And in 1990?", "Why?", "x", "", "  ", "“It”", "日本の首都は?"])
 def test_without_a_conversation_every_turn_is_left_as_it_is(turn: str) -> None:
     assert follow_up(turn, []).question == turn
@@ -259,7 +315,15 @@ def test_may_and_will_are_names_too(text: str, names: list[str]) -> None:
 @pytest.mark.parametrize(
     ("asked", "turn"),
     [
-        ("Wie viele Menschen leben in Norrin?", "Und in Selk?"),
+        ("Wie viel Wasser brauchen Tomaten?", "Brauchen sie Dünger?"),
+        ("Wie viel Wasser brauchen Tomaten?", "Was ist mit Paprika?"),
+        ("Wie viel Wasser brauchen Tomaten?", "Wie oft muss ich sie gießen?"),
+        ("Wie viel Wasser brauchen Tomaten?", "Wie groß sind ihre Blüten?"),
+        ("Wer baute die Mühle?", "In welchem Jahr wurde er geboren?"),
+        ("Quelle est la capitale de la France ?", "Et de l'Espagne ?"),
+        ("Quelle est la capitale de la France ?", "Quand a-t-elle été fondée ?"),
+        ("Quelle est la capitale de la France ?", "Combien d'habitants y vivent ?"),
+        ("Quelle est la capitale de la France ?", "Quelle est sa superficie ?"),
         ("Wann wurde die Mühle gebaut?", "Und wer hat sie gebaut?"),
         ("Wann wurde die Mühle gebaut?", "Warum?"),
         ("Quand le moulin a-t-il été construit ?", "Et par qui ?"),
@@ -269,3 +333,32 @@ def test_may_and_will_are_names_too(text: str, names: list[str]) -> None:
 def test_what_plainly_goes_on_in_another_language_keeps_its_question(asked: str, turn: str) -> None:
     found = follow_up(turn, talk(asked, "1874"))
     assert (found.question, found.turns, found.sure) == (f"{asked} {turn}", 2, False)
+
+
+def test_a_place_in_another_language_takes_the_place_of_its_like() -> None:
+    asked = follow_up("Und in Selk?", talk("Wie viele Menschen leben in Norrin?", "4200"))
+    assert asked.question == "Wie viele Menschen leben in Selk?"
+    asked = follow_up("Et Marseille ?", talk("Quelle est la population de Lyon ?", "500 000"))
+    assert asked.question == "Quelle est la population de Marseille ?"
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        "Wie hoch ist der Eiffelturm?",
+        "Wann wurde Napoleon geboren und wann starb er?",
+        "Wenn Tomaten blühen, brauchen sie dann Dünger?",
+        "Warum lecken Katzen ihre Pfoten?",
+        "Können Sie mir den Eiffelturm erklären?",
+        "Welche Sorten Äpfel gibt es?",
+        "Quand le moulin a-t-il été construit ?",
+        "Comment Marie Curie est-elle morte ?",
+        "Combien de temps faut-il pour cuire des pommes ?",
+        "Combien d'îles y a-t-il en Bretagne ?",
+        "Où la Seine prend-elle sa source ?",
+        "Who is the son of Ada Brandt?",
+        "Who is y and what does Elle print?",
+    ],
+)
+def test_what_stands_alone_in_another_language_is_left_as_it_is(turn: str) -> None:
+    assert follow_up(turn, talk("Wie viel Wasser brauchen Tomaten?", "Zwei Liter am Tag.")).question == turn

@@ -47,6 +47,12 @@ def check(marked: str) -> None:
         "Die Einheit kam am 3. Oktober 1990.‖ Im 19. Jahrhundert war daran nicht zu denken.",
         "In August 1990 he turned 5.‖ Then it ended.‖ It closed in 1990.‖ August was warm.",
         "Der Umsatz lag bei 3,5 Mio. Euro, siehe Kap. 5 und Abs. 2.‖ Der Gewinn lag bei 1 Mio.‖ Das war wenig.",
+        "Geeignet sind z. B. Tomaten, d. h. Nachtschatten, u. a. Paprika.‖ Gut.",
+        "Das gilt i. V. m. § 3 und i. d. R. Montags.‖ § 5 bleibt unberührt.‖ Ende.",
+        "Die 5. Auflage erschien am 1. Advent.‖ Der 2. Senat entschied.‖ Er kommt am 5.‖ Die Sitzung war gut.",
+        "I am 5.‖ He is 6.‖ We picked the 3.‖ Nobody chose 4.",
+        "Roe v. Wade was decided in 1973.‖ See Art. I, Sec. 8 and Art. II of the text.‖ We like modern art.‖ I do.",
+        "Die Spannung ist max. 230 V bei min. 5 mm Abstand.‖ Ende.‖ Never mind.‖ It works.",
         "La Sra. López vive en Ft. Worth.‖ The wall is 5 ft.‖ It holds.",
     ],
 )
