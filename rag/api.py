@@ -105,16 +105,21 @@ Inputs = Annotated[
 
 
 class Turn(_Request):
-    """One message of a chat. Content may be null, and a refusal stand for it, in the assistant's turns alone."""
+    """One message of a chat. Content may be null, and a refusal stand for it, in the assistant's turns alone.
 
-    role: Literal["system", "developer", "user", "assistant"]
+    Turns in which an assistant called tools, and what these returned, are accepted and left out.
+    """
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Content | None = Field(None, validate_default=True)
     refusal: Text | None = Field(None, description="With what the assistant declined, where it has no content.")
+    tool_calls: list[Any] | None = Field(None, description="Not looked into.")
+    function_call: dict[str, Any] | None = Field(None, description="The older name; not looked into.")
 
     @field_validator("content")
     @classmethod
     def _says_something(cls, content: Content | None, info: ValidationInfo) -> Content | None:
-        if content is None and info.data.get("role", "assistant") != "assistant":
+        if content is None and info.data.get("role", "assistant") not in ("assistant", "function"):
             raise PydanticCustomError("content", "only the assistant's turns may be without content")
         declined = isinstance(content, list) and any(isinstance(part, RefusalPart) for part in content)
         if declined and info.data.get("role", "assistant") != "assistant":
@@ -127,6 +132,11 @@ class Turn(_Request):
         if isinstance(self.content, list):
             return "\n".join(part.text if isinstance(part, TextPart) else part.refusal for part in self.content)
         return self.content or (self.refusal if self.role == "assistant" else None) or ""
+
+    @property
+    def spoken(self) -> bool:
+        """Whether it belongs to the conversation of user and assistant, which the one with tools is apart from."""
+        return self.role == "user" or (self.role == "assistant" and not (self.tool_calls or self.function_call))
 
 
 class StreamOptions(_Request):
@@ -164,7 +174,8 @@ class ChatRequest(_Request):
 
     The last user message is the question; earlier user and assistant turns are the conversation it belongs to. System
     messages are accepted, since many clients always send one, and have no effect: what the model is told is to answer
-    from the passages, and a client cannot replace that.
+    from the passages, and a client cannot replace that. Nor have calls of tools in the conversation, and what they
+    returned.
     """
 
     model_config = ConfigDict(
@@ -264,7 +275,7 @@ class ChatRequest(_Request):
     @field_validator("messages")
     @classmethod
     def _ends_with_a_question(cls, turns: list[Turn]) -> list[Turn]:
-        spoken = [turn for turn in turns if turn.role in ("user", "assistant")]
+        spoken = [turn for turn in turns if turn.spoken]
         if not spoken or spoken[-1].role != "user":
             raise PydanticCustomError("question", "the last message must be the user's question")
         if not spoken[-1].text.strip():
@@ -288,9 +299,9 @@ class ChatRequest(_Request):
 
     def _spoken(self) -> list[Message]:
         return [
-            Message(turn.role, turn.text if turn.role == "user" else _MARKS.sub("", turn.text))
+            Message("user", turn.text) if turn.role == "user" else Message("assistant", _MARKS.sub("", turn.text))
             for turn in self.messages
-            if turn.role == "user" or turn.role == "assistant"
+            if turn.spoken
         ]
 
 

@@ -61,6 +61,8 @@ def routes(chats: ChatRoutes, lookups: LookupRoutes) -> APIRouter:
                 responses[status] = responses.get(status, {}) | said
         method = "POST" if _BODY in told else "GET"
         router.add_api_route(path, handler, methods=[method], response_model=answer, responses=responses)
+        if method == "GET":  # as HTTP has it, and probes ask
+            router.add_api_route(path, handler, methods=["HEAD"], response_model=None, include_in_schema=False)
 
     add("/v1/chat/completions", chats.chat, ChatCompletion, _WORK, _BODY, _MISSING, _STREAM, _TO_FEEDBACK)
     add("/v1/embeddings", lookups.embeddings, EmbeddingList, _WORK, _BODY, _MISSING)

@@ -10,6 +10,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -32,6 +33,8 @@ LONGEST_QUESTION = 20_000  # characters; a longer one is answered, and cannot be
 LONGEST_HISTORY = 8_000  # characters of the earlier turns that are kept with it, the latest first
 MOST = 100_000  # ratings in the file; the oldest leave first
 _ZEROS = 1_000_000  # bytes that are overwritten at once
+_LOCK_SECONDS = 10.0  # how long the file may be in others' hands
+_LOOK_SECONDS = 0.002
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS feedback (
@@ -172,14 +175,15 @@ class FeedbackBook:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):  # opened and closed, one that exists would lose the locks of this process
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))  # SQLite would let everybody read
-        connection = sqlite3.connect(self._path, timeout=5.0)
+        connection = sqlite3.connect(self._path, timeout=0)
         try:
             connection.execute("PRAGMA secure_delete = ON")  # what is removed is overwritten, not just unlinked
+            _lock(connection)
             # The journal has the pages as they were. It is left there when the transaction ends, to be overwritten, and
-            # so is the lock: until this connection is closed nobody else writes to that file.
+            # so is the lock: until this connection is closed nobody else writes to that file. Said before it is locked,
+            # whoever waits for that would keep a lock to read, and whoever has it could not go on.
             connection.execute("PRAGMA journal_mode = PERSIST")
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            connection.execute("BEGIN EXCLUSIVE")  # at once: of two that read before they write neither could go on
             connection.execute(_TABLE)
         except sqlite3.Error:
             connection.close()
@@ -196,6 +200,25 @@ class FeedbackBook:
             file.flush()
             os.fsync(file.fileno())
         journal.unlink(missing_ok=True)
+
+
+def _lock(connection: sqlite3.Connection) -> None:
+    """Begin a transaction that nobody else reads or writes beside; at once, since of two that read before they write
+    neither could go on.
+
+    SQLite itself waits longer and longer between two looks, and of several who write without a pause, some never find
+    the moment at which it is free.
+    """
+    end = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= end:
+                raise
+            time.sleep(_LOOK_SECONDS)
+        else:
+            return
 
 
 def _feedback(

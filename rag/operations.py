@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from rag import problems
 from rag.access import BEARER, is_known, view_of
 from rag.loader import IndexStatus, Loader
-from rag.replies import Health, IndexNow, Ready, sent
+from rag.replies import Health, IndexNow, Ready
 from rag.telemetry import Telemetry
 
 # The page's files and their types. Listed, so that nothing else of the folder can be fetched.
@@ -67,8 +67,8 @@ class Operations:
             dependencies=[BEARER],
         )
         # Probes such as `wget --spider` ask with HEAD.
-        app.add_route("/health", self._alive, methods=["HEAD"], include_in_schema=False)
-        app.add_route("/ready", self.ready, methods=["HEAD"], include_in_schema=False)
+        for path, handler in (("/health", self.health), ("/ready", self.ready), ("/metrics", self.metrics)):
+            app.add_api_route(path, handler, methods=["HEAD"], response_model=None, include_in_schema=False)
         app.add_route("/", self.page, include_in_schema=False)
         for name in _PAGE:
             if name != "index.html":
@@ -77,9 +77,6 @@ class Operations:
     async def health(self) -> Health:
         """Say that the process is up."""
         return Health()
-
-    async def _alive(self, _request: Request) -> Response:
-        return sent(await self.health())
 
     async def ready(self, request: Request) -> JSONResponse:
         """Say whether questions can be answered: 200, or 503 with the reason, to those who may ask any."""

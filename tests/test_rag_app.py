@@ -646,7 +646,9 @@ def test_what_cannot_be_honoured_is_refused(client, field, value):
         ({"messages": []}, "messages"),
         ({"messages": "hello"}, "messages"),
         ({"messages": None}, "messages"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages"),
+        ({"messages": [{"role": "critic", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "tool", "tool_call_id": "c"}, QUESTION["messages"][0]]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": "  \n"}]}, "messages"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
@@ -731,9 +733,11 @@ def test_unknown_models_routes_and_methods(client):
     assert wrong.headers["allow"] == "POST"
     assert client.post("/health").status_code == 405
     assert error(client.post("/v1/search/", json={"query": "x"}), 404)
-    for path in ("/health", "/ready", "/"):
+    for path in ("/health", "/ready", "/metrics", "/v1/models", "/v1/models/small-1b", "/v1/documents", "/"):
         probed = client.head(path)
-        assert (probed.status_code, probed.content) == (200, b"")
+        assert (probed.status_code, probed.content) == (200, b""), path
+        assert int(probed.headers["content-length"]) > 0, path
+    assert (client.head("/v1/models/gpt-9").status_code, client.head("/v1/search").status_code) == (404, 405)
     for path in ("/docs", "/redoc", "/static/", "/static/__init__.py", "/static/../app.py"):
         assert error(client.get(path), 404)["code"] == "not_found"
 

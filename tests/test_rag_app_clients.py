@@ -322,6 +322,21 @@ def test_langchain(pipeline):
             chat.invoke([("human", "too long")])
 
 
+def test_a_conversation_in_which_tools_were_called(pipeline):
+    """What LangChain makes of it; with the result of a tool at its end, the question before that is answered."""
+    import langchain_openai as langchain
+    from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+
+    call = {"name": "clock", "args": {"zone": "local"}, "id": "call_1"}
+    tools = [AIMessage("I look at the clock.", tool_calls=[call]), ToolMessage("It is noon.", tool_call_id="call_1")]
+    talk = [SystemMessage("Be brief."), HumanMessage("What time is it?"), *tools, AIMessage("Noon.")]
+    with running(pipeline) as url:
+        chat = langchain.ChatOpenAI(model="smallhold", base_url=url, api_key="none")
+        assert chat.invoke([*talk, HumanMessage("When did the mill close?")]).content == "In 1911. [1]"
+        assert "".join(piece.content for piece in chat.stream([*talk[:-1]])) == "In 1911. [1]"
+    assert pipeline.histories == [[Message("user", "What time is it?"), Message("assistant", "Noon.")], []]
+
+
 def curl(url: str, body: object) -> tuple[int, str]:
     """Ask as people do in a terminal; gives the status and what was answered."""
     if shutil.which("curl") is None:

@@ -3,8 +3,11 @@
 import json
 import sqlite3
 import stat
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -173,6 +176,37 @@ def test_many_rate_at_once(book) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: book.rate(f"a{i}", None, Opinion("up", str(i))), range(40)))
     assert sorted(int(one.opinion.comment) for one in book.read()) == list(range(40))
+
+
+def test_who_waits_for_the_file_keeps_nobody_from_going_on(book, tmp_path, monkeypatch) -> None:
+    """As several servers, or a server and an export, with one file."""
+    remember(book, "a")
+    book.rate("a", None, Opinion("up"))
+    waits = threading.Event()
+    pause = time.sleep
+    monkeypatch.setattr("rag.feedback.time.sleep", lambda seconds: (waits.set(), pause(seconds)))
+    with (
+        closing(sqlite3.connect(tmp_path / "kept" / "feedback.sqlite", timeout=0)) as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("UPDATE feedback SET comment = 'theirs'")
+        rated = pool.submit(book.read)
+        assert waits.wait(10)
+        other.commit()
+        assert [one.opinion.comment for one in rated.result(20)] == ["theirs"]
+
+
+def test_many_servers_write_at_once(tmp_path, clock) -> None:
+    def rate_all(server: int) -> None:
+        mine = FeedbackBook(tmp_path / "feedback.sqlite", 30, clock)
+        for i in range(50):
+            remember(mine, f"{server}-{i}")
+            mine.rate(f"{server}-{i}", None, Opinion("up"))
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(rate_all, range(6)))
+    assert len(FeedbackBook(tmp_path / "feedback.sqlite", 30, clock).read()) == 300
 
 
 # Over HTTP
