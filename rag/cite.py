@@ -14,7 +14,7 @@ from rag.datatypes import AnswerSentence, Chunk, Citation, Elsewhere, ScoredChun
 from rag.lexical import Analyzer
 from rag.protocols import Embedder
 from rag.sentences import sentence_spans
-from rag.text import IDEOGRAPHS, content_words, words
+from rag.text import IDEOGRAPHS, STOP_WORDS, content_words, words
 
 # From which share of words, or else cosine, on a sentence is supported. Of 132 sentences that experts wrote about a
 # document of long-answers these find support for 0.50 in it, for 0.01 in the other documents found for the question.
@@ -24,7 +24,7 @@ _MEANING = 0.7
 # What looks like marks of ours in a model's text points to nothing, and is no number that the text would have to have.
 _MARK = re.compile(r"\[\d{1,3}(?:[,;]\s?\d{1,3})*\]")
 # A verdict on what was asked is quoted from nowhere: "no" stands in many sentences.
-_VERDICTS = frozenset({"yes", "no"})
+_VERDICTS = frozenset("yes no ja nein oui non".split())
 _THOUSANDS = re.compile(r"(?<=\d)[,.'’\u00a0\u202f](?=\d{3}(?!\d))")
 _IDEOGRAPH = re.compile(f"([{IDEOGRAPHS}])")
 _MOST_LINES = 8  # of a list that are quoted together
@@ -125,7 +125,9 @@ def sentences_of(passage: ScoredChunk) -> list[Span]:
 
 
 def _is_verdict(text: str) -> bool:
-    return _VERDICTS.issuperset(words(text))
+    """Whether a text says yes or no and nothing else: "Yes, it is." is in the document as little as "yes"."""
+    said = words(text)
+    return not said or (said[0] in _VERDICTS and (_VERDICTS | STOP_WORDS).issuperset(said))
 
 
 def _apart(text: str) -> str:

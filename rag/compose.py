@@ -2,13 +2,13 @@
 
 Sentences are chosen one after the other by maximal marginal relevance (Carbonell and Goldstein 1998): near to the
 question, and not near to what has been chosen. One that begins with a pronoun brings the sentence before it along, one
-that leads to a list its items. They are put in the order in which one would read them. Nothing is generated, so nothing
-is said that a document does not say; a 0.5B model that writes over the same sentences does worse (docs/lab.md,
-benchmarks/long_answers.py).
+that leads to a list its items, and the steps of a way that is asked for stay together. They are put in the order in
+which one would read them. Nothing is generated, so nothing is said that a document does not say; a 0.5B model that
+writes over the same sentences does worse (docs/lab.md, benchmarks/long_answers.py).
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from rag.cite import Cited, Quote, cited, sentences_of
 from rag.datatypes import ScoredChunk, Span
+from rag.form import asks_for_steps
 from rag.lexical import Analyzer
 from rag.protocols import Embedder, FloatArray
 from rag.sentences import LIST_ITEM
@@ -39,6 +40,12 @@ _POINTS_BACK = re.compile(
 _REFERENCE = re.compile(r"\s*\[\d{1,3}(?:[,;]\s?\d{1,3})*\]")
 _NEXT_ITEM = re.compile(r"(\S)\s*\n\s*[-*+•‣◦▪·][ \t]+")
 _ITEM = re.compile(r"^(?:[-*+•‣◦▪·>]|#{1,6})[ \t]+")
+# What stands before a text to describe it (YAML), and pictures: nothing that a reader is told.
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n.*?\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_PICTURE = re.compile(r"!\[[^\]\n]*\]\([^)\n]*\)")
+_STEP = re.compile(r"\(?\d{1,3}[.)][ \t]")
+_LONGEST_HEADING = 8  # words
+_LIST_HEAD = re.compile(rf"\A(?!{LIST_ITEM.pattern})([^\n]*[^\s.:;,!?*_])[ \t]*\n\s*(?={LIST_ITEM.pattern})")
 
 
 class _Candidate(NamedTuple):
@@ -87,44 +94,62 @@ def ended(composed: Composed, stop: Sequence[str]) -> Composed:
 def _candidates(question: str, passages: Sequence[ScoredChunk], words: int) -> list[_Candidate]:
     """Return the sentences of the passages near the best one, each text once; headings where there is nothing else."""
     terms = Analyzer().terms
-    asked = set(terms(question))
+    asked, steps = set(terms(question)), asks_for_steps(question)
     found: dict[str, _Candidate] = {}
     labels: dict[str, _Candidate] = {}
     best = max((passage.score for passage in passages), default=0.0)
     for rank, passage in enumerate(p for p in passages if p.score >= best - _BEHIND):
         told = {*terms(passage.chunk.title), *terms(str(passage.chunk.metadata.get("headings", "")))}
         sought = asked - told or asked
-        for place, span in _units(passage, words):
+        head = _FRONT_MATTER.match(passage.chunk.text) if passage.chunk.span.start == 0 else None
+        for place, span in _units(passage, words, steps=steps, sought=sought):
             quote = Quote(passage, span)
             length, held = len(_shown(quote).split()), set(terms(quote.text))
             share = len(sought & held) / len(sought) if sought else 0.0
             # What says no more than the title is a heading.
-            kind = found if length >= _SHORTEST and held - told else labels
+            says = length >= _SHORTEST and held - told and not (head and span.start < head.end())
+            kind = found if says else labels
             kind.setdefault(quote.text, _Candidate(rank, place, quote, length, share))
     return list((found or labels).values())
 
 
-def _units(passage: ScoredChunk, words: int) -> Iterator[tuple[int, Span]]:
+def _units(passage: ScoredChunk, words: int, *, steps: bool, sought: Collection[str]) -> Iterator[tuple[int, Span]]:
     """Yield the sentences of a passage with their places; one that leads to a list together with its items.
 
-    Without them "To reset the meter:" says nothing. Items come along as far as all is at most `words` long.
+    Without them "To reset the meter:" says nothing. So does a heading that has a word of what is `sought`, and with
+    `steps` those of a numbered list are one. Items come along as far as all is at most `words` long.
     """
     text, spans = passage.chunk.text, sentences_of(passage)
     place = 0
     while place < len(spans):
         start, end = spans[place]
-        leads = text[start:end].rstrip("*_").endswith(":")
+        numbered = steps and _STEP.match(text, start) is not None
+        leads = numbered or text[start:end].rstrip("*_").endswith(":") or _heads(text, spans, place, steps, sought)
         after = _list_end(text, spans, place, words) if leads else place + 1
         yield place, Span(start, spans[after - 1].end)
         place = after
 
 
+def _heads(text: str, spans: Sequence[Span], place: int, steps: bool, sought: Collection[str]) -> bool:
+    """Whether a short line stands over a list that is asked for: over steps, or by a word of its own."""
+    start, end = spans[place]
+    line = text[start:end]
+    follows = next((span.start for span in spans[place + 1 : place + 2]), len(text))
+    if LIST_ITEM.match(text, start) or len(line.split()) > _LONGEST_HEADING or line.endswith((".", "!", "?")):
+        return False
+    if "\n" not in text[end:follows] or not LIST_ITEM.match(text, follows):
+        return False
+    return (steps and _STEP.match(text, follows) is not None) or not set(Analyzer().terms(line)).isdisjoint(sought)
+
+
 def _list_end(text: str, spans: Sequence[Span], lead: int, words: int) -> int:
     """Return the place behind the last item of the list that follows a sentence, or behind that sentence."""
+    listed = LIST_ITEM.match(text, spans[lead].start) is not None
     for place in range(lead + 1, len(spans)):
-        begins = LIST_ITEM.match(text, spans[place].start) is not None
-        goes_on = place > lead + 1 and "\n" not in text[spans[place - 1].end : spans[place].start]
-        if not (begins or goes_on) or len(text[spans[lead].start : spans[place].end].split()) > words:
+        start, end = spans[place]
+        begins = LIST_ITEM.match(text, start) is not None or _PICTURE.fullmatch(text, start, end) is not None
+        goes_on = (listed or place > lead + 1) and "\n" not in text[spans[place - 1].end : start]
+        if not (begins or goes_on) or len(text[spans[lead].start : end].split()) > words:
             return place
     return len(spans)
 
@@ -183,6 +208,7 @@ def _written(chosen: Sequence[_Candidate]) -> Composed:
 
 
 def _shown(quote: Quote) -> str:
-    """Return a sentence on one line, without the marks of a list and of references."""
-    listed = _NEXT_ITEM.sub(lambda end: end[1] + (" " if end[1] in ".:;,!?" else "; "), quote.text)
+    """Return a sentence on one line, without pictures and the marks of a list and of references."""
+    text = _LIST_HEAD.sub(r"\1:\n", _PICTURE.sub("", quote.text))
+    listed = _NEXT_ITEM.sub(lambda end: end[1] + (" " if end[1] in ".:;,!?" else "; "), text)
     return _REFERENCE.sub("", " ".join(_ITEM.sub("", listed).split()))

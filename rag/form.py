@@ -46,6 +46,9 @@ _LONG = re.compile(
     re.IGNORECASE,
 )
 _PROS = re.compile(r"\bpros\s+and\s+cons\b", re.IGNORECASE)  # anywhere
+_STEPS = re.compile(
+    rf"(?:^|[,;:.!?]\s+){_POLITE}(?!{_NAME}){_MANNER}|\b(?:steps|procedure|instructions|recipe)\b", re.IGNORECASE
+)
 _READ = 2_000  # characters of a question that are looked at
 
 
@@ -53,3 +56,8 @@ def asks_at_length(question: str) -> bool:
     """Whether the question asks why or how, or to explain, describe, compare or list."""
     read = " ".join(question[:_READ].split())
     return _PROS.search(read) is not None or _LONG.search(read) is not None
+
+
+def asks_for_steps(question: str) -> bool:
+    """Whether the question asks for a way of doing something, whose steps belong together."""
+    return _STEPS.search(" ".join(question[:_READ].split())) is not None

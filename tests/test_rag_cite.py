@@ -149,7 +149,7 @@ def test_the_row_that_was_asked_for_is_quoted_whatever_the_form_of_its_word() ->
     assert [c.text for c in cite("What is the price of pears?", "4", [table]).citations] == ["Pear | 4 | 3"]
 
 
-@pytest.mark.parametrize("answer", ["Yes.", "No", "yes"])
+@pytest.mark.parametrize("answer", ["Yes.", "No", "yes", "Yes, it is.", "No, it is not", "Ja.", "non"])
 def test_a_verdict_is_quoted_from_nowhere_and_points_to_what_was_asked_about(answer: str) -> None:
     passage = scored("It has no doors. The museum is open on Sundays. Yes, it said.")
     (sentence,), (citation,) = cite("Is the museum open on Sunday?", answer, [passage])

@@ -114,3 +114,37 @@ def test_items_with_bullets_are_parted_by_semicolons() -> None:
     passage = scored("The ferry to Selk takes:\n\n- cars\n- dogs on a lead,\n- bicycles.\n\nIt is green.")
     found = compose("What does the ferry to Selk take? List it.", [passage], words=14, embedder=WordEmbedder())
     assert found.text == "The ferry to Selk takes: cars; dogs on a lead, bicycles."
+
+
+RECIPE = scored(
+    "---\ntitle: Ferry buns of Norrin\ndate: 2021-03-22\n---\n\n![Ferry buns](/pix/buns.webp)\n\n"
+    "## Ingredients\n\n- flour\n- two eggs\n- butter\n\n"
+    "## Directions\n\n1. Mix flour and eggs. Wait.\n2. Roll it out.\n![rolled](/pix/2.webp)\n3. Bake for 40 minutes.",
+    title="Ferry buns",
+)
+
+
+def test_the_steps_of_a_way_that_is_asked_for_stay_together() -> None:
+    text, (_, citations) = compose("How do I make ferry buns?", [RECIPE], words=30, embedder=WordEmbedder())
+    assert "Directions: 1. Mix flour and eggs. Wait. 2. Roll it out. 3. Bake for 40 minutes." in text
+    assert "![rolled]" in "".join(citation.text for citation in citations)  # a citation is what stands there
+    text, _ = compose("How do I mix ferry buns?", [RECIPE], words=10, embedder=WordEmbedder())
+    assert text.startswith("Directions: 1. Mix flour and eggs. Wait.")
+
+
+def test_steps_in_a_passage_that_begins_among_them_stay_together() -> None:
+    passage = scored("4. Roll the ferry buns.\n5. Bake the ferry buns. Wait.\n6. Eat.", title="Ferry buns")
+    text, _ = compose("How do I make ferry buns?", [passage], words=30, embedder=WordEmbedder())
+    assert text == "4. Roll the ferry buns. 5. Bake the ferry buns. Wait. 6. Eat."
+
+
+def test_a_heading_that_is_asked_for_brings_its_list() -> None:
+    text, _ = compose("List the ingredients of ferry buns.", [RECIPE], words=9, embedder=WordEmbedder())
+    assert text == "Ingredients: flour; two eggs; butter"
+
+
+def test_front_matter_and_pictures_are_not_said() -> None:
+    text, _ = compose(
+        "Tell me about the title, the date and the flour of ferry buns.", [RECIPE], words=100, embedder=WordEmbedder()
+    )
+    assert "2021" not in text and "pix" not in text
