@@ -89,7 +89,7 @@ Part = Annotated[
     Annotated[TextPart, Tag("<text>")] | Annotated[RefusalPart, Tag("<refusal>")], Discriminator(_kind_of_part)
 ]
 Content = Annotated[
-    Annotated[Text, Tag("<one>")] | Annotated[list[Part], Tag("<many>")],
+    Annotated[Text, Tag("<one>")] | Annotated[list[Part], Field(fail_fast=True), Tag("<many>")],
     Discriminator(_one_or_many),
 ]
 Stop = Annotated[Text, Field(min_length=1, max_length=200)]
@@ -206,7 +206,9 @@ class ChatRequest(_Request):
 
     model: str = Field("default", max_length=200, description="A name from `/v1/models`, or `default`.")
     messages: list[Turn] = Field(
-        min_length=1, description="Their number, their length and that of the answer have limits of the server's."
+        min_length=1,
+        fail_fast=True,  # of 300,000 that are wrong one is told of, and all would take seconds to be written down
+        description="Their number, their length and that of the answer have limits of the server's.",
     )
     stream: bool | None = Field(None, description="Send the answer piece by piece, as server-sent events.")
     stream_options: StreamOptions | None = None

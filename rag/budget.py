@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -36,6 +36,16 @@ def ledger_path(keys: Path) -> Path:
 def utc_now() -> datetime:
     """The time that days are counted by."""
     return datetime.now(UTC)
+
+
+def make_private(path: Path) -> None:
+    """Make an empty file that its owner alone may read, where there is none: SQLite itself would let everybody.
+
+    One that exists is not touched. Opened and closed, it would lose the locks of this process's other connections, and
+    whoever else closes it then believes to be the last, and takes the journal away that is still written to.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 class Ledger:
@@ -139,7 +149,7 @@ class _File:
             return False
 
     def _connect(self) -> sqlite3.Connection:
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite itself would let everybody read
+        make_private(self._path)
         # Autocommit: every statement is a transaction of its own.
         connection = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")

@@ -37,6 +37,7 @@ DONE = b"data: [DONE]\n\n"
 # A comment, which readers of server-sent events pass over: proxies cut connections on which nothing comes for a minute.
 STILL_THERE = b": still at it\n\n"
 SILENT_SECONDS = 15.0
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\u0085\u2028\u2029"}
 
 _FINISHED: Mapping[FinishReason, Literal["stop", "length"]] = {
     "stop": "stop",
@@ -187,8 +188,12 @@ class EventStream:
 
 
 def event(payload: Mapping[str, object]) -> bytes:
-    """One server-sent event. JSON escapes line breaks, so that one `data:` line always suffices."""
-    return b"data: " + json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    """One server-sent event. JSON escapes line breaks, so that one `data:` line always suffices.
+
+    All that Unicode calls a line's end is escaped, too: clients such as httpx's `iter_lines` break lines there.
+    """
+    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).translate(_LINE_ENDS)
+    return b"data: " + text.encode() + b"\n\n"
 
 
 def _new_id() -> str:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from rag.budget import utc_now
+from rag.budget import make_private, utc_now
 from rag.datatypes import Answer, Message
 from rag.errors import FeedbackDamaged, UnknownAnswer
 from rag.evidence import recent_turns
@@ -173,8 +173,7 @@ class FeedbackBook:
 
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):  # opened and closed, one that exists would lose the locks of this process
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))  # SQLite would let everybody read
+        make_private(self._path)
         connection = sqlite3.connect(self._path, timeout=0)
         try:
             connection.execute("PRAGMA secure_delete = ON")  # what is removed is overwritten, not just unlinked

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from rag.clock import Clock
 from rag.datatypes import Delta, Message, ScoredChunk, Usage
-from rag.errors import InvalidRequest
+from rag.errors import InvalidRequest, PromptTooLong
 from rag.filter import View
 from rag.followup import FollowUp, follow_up
 from rag.protocols import Reranker, Retriever
@@ -81,6 +81,6 @@ def _check(question: str) -> None:
     if not question.strip():
         raise InvalidRequest("the question is empty")
     if len(question) > MAX_QUESTION_CHARACTERS:
-        raise InvalidRequest(f"the question is longer than {MAX_QUESTION_CHARACTERS} characters")
+        raise PromptTooLong(f"the question is longer than {MAX_QUESTION_CHARACTERS:,} characters")
     if any("\ud800" <= character <= "\udfff" for character in question):  # no tokenizer takes them
         raise InvalidRequest("the question holds bytes that are no UTF-8", hint="Is the terminal set to UTF-8?")

@@ -17,8 +17,10 @@ import numpy as np
 import openai
 import pytest
 import uvicorn
+from pydantic import ValidationError
 
 from rag.abstain import ABSTENTION_TEXT, UNATTAINABLE_TEXT
+from rag.api import ChatRequest
 from rag.app import OPEN_PATHS, IndexedDocument, Service, create_app
 from rag.config import ServerSettings
 from rag.cost import Costs, Prices
@@ -536,6 +538,21 @@ def test_a_stream_that_has_nothing_to_say_says_so_and_clients_pass_over_it(monke
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "At six. [1]"
 
 
+def test_a_stream_breaks_at_no_other_line_ends_of_unicode():
+    """Documents have them; and clients that read lines take Python's word for what one is."""
+    text = "six\u2028and\u2029not\x85later"
+    quoted = dataclasses.replace(CITED, text=text)
+    with serving(
+        Script(Delta(text), Delta(answer=dataclasses.replace(ANSWER, text=text, citations=(quoted,))))
+    ) as client:
+        with client.stream("POST", "/v1/chat/completions", json={**QUESTION, "stream": True}) as response:
+            lines = [line for line in response.iter_lines() if line]
+        assert all(line.startswith("data: ") for line in lines)
+        chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == f"{text} [1]"
+    assert chunks[-1]["citations"][0]["text"] == text
+
+
 def test_usage_comes_in_a_chunk_without_choices(client):
     *chunks, last = events(ask(client, stream=True, stream_options={"include_usage": True}))
     assert all(c["usage"] is None for c in chunks)
@@ -573,6 +590,18 @@ def test_a_chat_is_searched_and_answered_by_its_last_question_as_one_of_its_own(
         assert events(ask(client, messages=messages, stream=True))[-1]["question"] == question
     assert retriever.questions == [question, question]
     assert generator.asked[0][-1].content == f"{TEXT} {question}"
+
+
+def test_a_question_that_is_too_long_is_told_like_any_that_does_not_fit():
+    prompt = Prompt(name="test", system="Quote.", passage="{text}", user="{passages} {question}", closed_book="")
+    generator = QueueGenerator()
+    pipeline = RagPipeline(generator=generator, counter=generator, prompt=prompt, retriever=ListRetriever(FOUND))
+    with serving(lambda: service(pipeline)) as client:
+        for stream in (False, True):
+            refused = ask(client, stream=stream, messages=[{"role": "user", "content": "x" * 20_001}])
+            told = error(refused, 400)
+            assert (told["code"], told["param"]) == ("context_length_exceeded", "messages")
+            assert told["message"] == "the question is longer than 20,000 characters"
 
 
 def test_what_the_request_says_reaches_the_pipeline():
@@ -694,6 +723,16 @@ def test_a_bad_field_is_named(client, fields, param):
     assert refused["param"] == param
     assert refused["message"].startswith(f"{param}: ")
     assert refused["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    "messages", [[{}] * 1000, [{"role": "user", "content": [{}] * 1000}]], ids=["messages", "parts"]
+)
+def test_of_many_faults_one_is_looked_for(messages):
+    """All of them would hold the server up for seconds."""
+    with pytest.raises(ValidationError) as raised:
+        ChatRequest.model_validate({"messages": messages})
+    assert raised.value.error_count() <= 2  # a part lacks its text, too
 
 
 @pytest.mark.parametrize(
@@ -929,6 +968,59 @@ def test_a_body_that_goes_wrong_behind_the_answer_closes_the_connection_and_no_m
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
+def test_an_offer_of_another_protocol_is_passed_over_in_silence(client, caplog):
+    """As Java's client makes it with its first request, and curl with --http2."""
+    caplog.set_level("WARNING", "uvicorn.error")
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABk"}
+    assert client.post("/v1/chat/completions", json=QUESTION, headers=offer).status_code == 200
+    assert raw(client, b"no http\r\n\r\n").status_code == 400
+    assert [record.message for record in caplog.records] == ["Invalid HTTP request received."]
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health HTTP/1.1\r\nHost: local"], ids=["nothing", "half a head"])
+def test_a_connection_that_asks_nothing_is_closed(client, monkeypatch, sent):
+    monkeypatch.setattr("rag.malformed.HEAD_SECONDS", 0.1)
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as connection:
+        connection.sendall(sent)
+        assert connection.recv(65_536) == b""
+
+
+def test_the_head_of_a_further_request_is_waited_for_as_long(client, monkeypatch):
+    head = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+    monkeypatch.setattr("rag.malformed.HEAD_SECONDS", 0.1)
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as connection:
+        connection.sendall(head + b"\r\n" + head)
+        answer = b""
+        while more := connection.recv(65_536):
+            answer += more
+    assert answer.count(b"HTTP/1.1 200 OK") == 1
+
+
+def test_a_client_that_takes_nothing_of_its_answer_is_let_go(monkeypatch):
+    class Long(WordLengths):
+        def embed(self, texts: Sequence[str]) -> np.ndarray:
+            return np.full((len(texts), 384), 1 / 384**0.5, dtype=np.float32)
+
+    lost, connection_lost = threading.Event(), Protocol.connection_lost
+    monkeypatch.setattr(Protocol, "connection_lost", lambda self, error: (connection_lost(self, error), lost.set()))
+    monkeypatch.setattr("rag.malformed.STALL_SECONDS", 0.2)
+    body = json.dumps({"input": ["a"] * 2048}).encode()
+    head = "POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with serving(lambda: dataclasses.replace(service(Script()), embedder=Long())) as client:
+        client.close()
+        until(lost.is_set)
+        lost.clear()
+        with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as connection:
+            connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200 OK")
+            assert lost.wait(20)
+            read = 0
+            with contextlib.suppress(ConnectionError):
+                while more := connection.recv(65_536):
+                    read += len(more)
+        assert read < 10_000_000
+
+
 def raw(client: httpx.Client, sent: bytes) -> httpx.Response:
     """What is answered to these bytes, up to the end of the connection."""
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as connection:
@@ -985,7 +1077,8 @@ def test_a_client_that_goes_away_frees_the_model(stream, caplog):
     pipeline = Script(Delta(), *[Delta("x")] * 1000, Delta(answer=ANSWER), hold=True)
     with serving(pipeline) as client:
         pipeline.go.release(3)
-        vanish(client, stream=stream, after=lambda: pipeline.entered.acquire(timeout=10))
+        begun = (lambda raw: raw.recv(100)) if stream else (lambda _: pipeline.entered.acquire(timeout=10))
+        vanish(client, stream=stream, after=begun)
         until(lambda: metric(client, "smallhold_abandoned_total") == 1)
         pipeline.go.release(1)  # the delta that is under way; at the next one the stream must be closed
         until(lambda: pipeline.closed_streams == 1)
@@ -1005,7 +1098,7 @@ def test_a_client_that_goes_away_while_waiting_is_never_served():
         first = threading.Thread(target=lambda: ask(client))
         first.start()
         assert pipeline.entered.acquire(timeout=10)
-        vanish(client, stream=True, after=lambda: until(lambda: depth(client) == 1))
+        vanish(client, stream=True, after=lambda _: until(lambda: depth(client) == 1))
         until(lambda: depth(client) == 0)
         pipeline.go.release(1000)
         first.join(10)
@@ -1018,14 +1111,14 @@ def depth(client: httpx.Client) -> float:
 
 
 def vanish(client: httpx.Client, *, stream: bool, after) -> None:
-    """Ask on a raw socket and close it once `after` has returned."""
+    """Ask on a raw socket, and close it once `after`, which is given it, has returned."""
     body = json.dumps({**QUESTION, "stream": stream})
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as raw:
         raw.sendall(
             "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
-        after()
+        after(raw)
 
 
 def test_shutdown_lets_an_answer_finish_and_closes_the_pipeline():

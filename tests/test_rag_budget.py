@@ -104,7 +104,7 @@ def test_it_is_to_try_again_after_midnight_in_utc(ledger: Ledger, watch: Watch, 
     ledger.check(key())
 
 
-SPEND_AND_DIE = """
+SPEND = """
 import os, signal, sys
 from datetime import datetime
 from pathlib import Path
@@ -112,15 +112,19 @@ from rag.budget import Ledger
 from rag.keys import Key
 
 key = Key(id="00000001", label="a", sha256="0" * 64, created="2026-01-01T00:00:00Z", tokens_per_day=100)
-Ledger(Path(sys.argv[1]), lambda: datetime.fromisoformat(sys.argv[2])).charge(key, 100)
-os.kill(os.getpid(), signal.SIGKILL)
+ledger = Ledger(Path(sys.argv[1]), lambda: datetime.fromisoformat(sys.argv[2]))
+ledger.charge(key, 100)
 """
 
 
+def spend_elsewhere(path: Path, then: str) -> int:
+    """Spend 100 tokens in a process of its own; return with what that ended."""
+    command = [sys.executable, "-c", SPEND + then, path, NOON.isoformat()]
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, check=False).returncode
+
+
 def test_what_was_spent_outlives_the_server_even_one_that_is_killed(path: Path, watch: Watch) -> None:
-    command = [sys.executable, "-c", SPEND_AND_DIE, path, NOON.isoformat()]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, check=False)
-    assert done.returncode == -signal.SIGKILL
+    assert spend_elsewhere(path, "os.kill(os.getpid(), signal.SIGKILL)") == -signal.SIGKILL
     after = Ledger(path, watch)
     with pytest.raises(BudgetSpent):
         after.check(key())
@@ -128,6 +132,18 @@ def test_what_was_spent_outlives_the_server_even_one_that_is_killed(path: Path, 
     after.charge(key(), 1)  # it opens again
     assert after.spent(key()) == 101
     after.close()
+
+
+def test_whoever_else_comes_and_goes_takes_nothing_away(path: Path, watch: Watch, ledger: Ledger) -> None:
+    """As another server with these keys, or `smallhold keys list`."""
+    ledger.charge(key(), 1)
+    assert ledger.spent(key()) == 1
+    for spent in (101, 202):
+        assert spend_elsewhere(path, "ledger.close()") == 0
+        assert ledger.spent(key()) == spent
+        ledger.charge(key(), 1)
+    ledger.close()
+    assert Ledger(path, watch).spent(key()) == 203
 
 
 def test_threads_and_servers_that_spend_at_once_lose_nothing(path: Path, watch: Watch) -> None:
