@@ -31,6 +31,7 @@ _WITHHELD = frozenset({ABSTENTION_TEXT, UNATTAINABLE_TEXT})  # in place of an an
 _NAME_WEIGHT = 2.0  # beside 1 of another phrase
 _ANSWER_WEIGHT = 1.0  # of a name that the assistant said ...
 _ASKED_WEIGHT = 3.0  # ... and where it is all that was asked for
+_SIDE_WEIGHT = 0.4  # of what has no name beside what a turn leans on
 _FITTING = 4.0
 _DECAY = 0.5  # from one exchange to the one before it
 _PREPOSITIONS = "in|on|at|by|since|until|before|after|during|from|for|of|to|with"
@@ -95,23 +96,36 @@ class FollowUp(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Exchange:
-    """What the user said, as a question of its own too, and the assistant's answer; "" where there was none."""
+    """What the user said, as a question of its own too, and the assistant's answer; "" where there was none.
+
+    `cue` shows that it leant on something, None where it stood alone; `topic` is what that was.
+    """
 
     said: str
     answer: str
     question: str = ""
     messages: int = 1
+    cue: Cue | None = None
+    topic: tuple[Phrase, ...] = ()
+
+
+class _Understood(NamedTuple):
+    """A turn as a question of its own; what shows that it leans on the conversation, and the phrases it leans on."""
+
+    asked: FollowUp
+    cue: Cue | None = None
+    topic: tuple[Phrase, ...] = ()
 
 
 def follow_up(turn: str, history: Sequence[Message]) -> FollowUp:
     """Return `turn` as a question of its own. `history` holds the earlier turns, oldest first."""
     segment: list[_Exchange] = []
     for exchange in _exchanges(history)[-MAX_EXCHANGES:]:
-        alone = _against(exchange.said, segment)
+        alone, cue, topic = _against(exchange.said, segment)
         if not alone.why and not _on_topic(exchange.said, segment):
             segment = []  # the topic has changed: what was said before is not meant any more
-        segment.append(_Exchange(exchange.said, exchange.answer, alone.question, exchange.messages))
-    return _against(turn, segment)
+        segment.append(_Exchange(exchange.said, exchange.answer, alone.question, exchange.messages, cue, topic))
+    return _against(turn, segment).asked
 
 
 def _exchanges(history: Sequence[Message]) -> list[_Exchange]:
@@ -127,19 +141,20 @@ def _exchanges(history: Sequence[Message]) -> list[_Exchange]:
     return pairs
 
 
-def _against(turn: str, segment: Sequence[_Exchange]) -> FollowUp:
+def _against(turn: str, segment: Sequence[_Exchange]) -> _Understood:
     """Return a turn as a question of its own, given what was said about its topic, if anything."""
     if not segment or len(turn) > MAX_TURN_CHARACTERS:  # so long a turn says itself what it is about
-        return FollowUp(turn)
+        return _Understood(FollowUp(turn))
     cue = find_cue(turn, _words(segment), asked_back=segment[-1].answer.rstrip().endswith("?"))
     if cue is None:
-        return FollowUp(turn)
+        return _Understood(FollowUp(turn))
     topic = _topic(turn, segment, cue.words)
     last = segment[-1]
     before = last.question if len(last.question) <= MAX_QUESTION_CHARACTERS else last.said
     question = _completed(turn, before) if cue.kind == "ellipsis" else _named(turn, cue, topic, segment)
     turns = sum(exchange.messages for exchange in segment)
-    return FollowUp(question, cue.why, tuple(p.text for p in topic), turns, sure=not question.endswith(turn))
+    asked = FollowUp(question, cue.why, tuple(p.text for p in topic), turns, sure=not question.endswith(turn))
+    return _Understood(asked, cue, tuple(topic[:1] if cue.kind == "pronoun" else topic))
 
 
 def _words(segment: Sequence[_Exchange]) -> frozenset[str]:
@@ -156,7 +171,7 @@ def _topic(turn: str, segment: Sequence[_Exchange], pronouns: frozenset[str]) ->
     weights: dict[frozenset[str], float] = {}
     found: dict[frozenset[str], Phrase] = {}
     for age, exchange in enumerate(reversed(segment)):
-        for phrase, weight in [*_said(exchange), *_told(exchange, pronouns)]:
+        for phrase, weight in [*_said(exchange, pronouns), *_told(exchange, pronouns)]:
             fits = _FITTING if _fits(phrase, pronouns) else _TIME_WEIGHT if _TIME.fullmatch(phrase.text) else 1.0
             weights[phrase.key] = weights.get(phrase.key, 0.0) + weight * fits * _DECAY**age
             found.setdefault(phrase.key, phrase)
@@ -168,8 +183,23 @@ def _topic(turn: str, segment: Sequence[_Exchange], pronouns: frozenset[str]) ->
     return chosen[:TOPIC_PHRASES]
 
 
-def _said(exchange: _Exchange) -> list[tuple[Phrase, float]]:
-    return [(phrase, _NAME_WEIGHT if phrase.name else 1.0) for phrase in phrases(exchange.said)]
+def _said(exchange: _Exchange, pronouns: frozenset[str]) -> list[tuple[Phrase, float]]:
+    """Return what a turn names. One that leant on the topic asks for a side of it, and is still about the topic."""
+    cue, said = exchange.cue, phrases(exchange.said)
+    if cue is None or cue.kind == "ellipsis":
+        return [(phrase, _weight(phrase)) for phrase in said]
+    sides = [(phrase, _weight(phrase) if phrase.name else _SIDE_WEIGHT) for phrase in said]
+    return [*sides, *((phrase, _weight(phrase)) for phrase in exchange.topic if _goes_on(cue, pronouns))]
+
+
+def _weight(phrase: Phrase) -> float:
+    return _NAME_WEIGHT if phrase.name else 1.0
+
+
+def _goes_on(cue: Cue, pronouns: frozenset[str]) -> bool:
+    """Whether pronouns may stand for what a turn before leant on: "it" may for what "it" did, "she" may not."""
+    kinds = [bool(words & PERSON) + 2 * bool(words & SEVERAL) for words in (cue.words, pronouns)]
+    return not pronouns or (kinds[0] == kinds[1] if cue.words else not pronouns & PERSON)
 
 
 def _told(exchange: _Exchange, pronouns: frozenset[str]) -> list[tuple[Phrase, float]]:

@@ -137,7 +137,8 @@ def _noun(words: list[Token], start: int, end: int) -> tuple[int, int]:
         words[start - 2 if start > 1 and words[start - 1].low in DETERMINERS else start - 1].low if start else ""
     )
     opens = auxiliary in _BE and start <= 2 and words[0].low not in _ASKS_FOR
-    if (auxiliary in _BEFORE_SUBJECTS or opens) and last - first > 1:
+    whole = end < len(words) and words[end].low in AUXILIARIES | _CHATTER  # "does apple strudel need"
+    if (auxiliary in _BEFORE_SUBJECTS or opens) and last - first > 1 and not whole:
         last -= 1  # "does the mill grind", "is the mill safe": what is said of a subject follows it
     if start and words[start - 1].low in _SUBJECTS and last - first > 1:
         first += 1  # "do I bake bread"

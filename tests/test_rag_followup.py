@@ -196,6 +196,27 @@ def test_what_was_understood_before_is_carried_on() -> None:
     assert follow_up("Why did they leave?", [*history, *talk("What about Selk?", "810")]).topic[0] == "Selk"
 
 
+STRUDEL = talk("How long is apple strudel baked?", "40 minutes", "At what temperature?", "180 °C")
+
+
+def test_what_is_asked_about_a_topic_is_not_the_next_topic() -> None:
+    assert follow_up("How do I make it?", STRUDEL).question == "How do I make apple strudel?"
+    longer = [*STRUDEL, *talk("Can I freeze it in a bag?", "Yes.", "Does it need a pan?", "No.")]
+    assert follow_up("Is it healthy?", longer).question == "Is apple strudel healthy?"
+    assert follow_up("Is there a faster way?", longer).topic[0] == "apple strudel"
+
+
+def test_a_pronoun_goes_on_with_its_own_kind() -> None:
+    mill = [*MILL, *talk("When was she born?", "1840")]
+    assert follow_up("Where does it stand?", mill).question == "Where does the Tolmen mill stand?"
+    lake = talk("Who owns Lake Orrin?", "Ada Brandt", "How deep is it?", "60 metres")
+    assert follow_up("When was she born?", lake).question == "When was Ada Brandt born?"
+    prize = talk("Who was Ada Brandt?", "A builder", "What did she win?", "The Norrin Prize")
+    assert follow_up("Who awards it?", prize).topic[0] == "Norrin Prize"
+    pills = talk("What is the dosage of ibuprofen?", "400 mg", "What about paracetamol?", "500 mg")
+    assert follow_up("Can I take it with wine?", pills).question == "Can I take paracetamol with wine?"
+
+
 def test_an_answer_withheld_names_no_topic() -> None:
     history = talk("When was the Pallin bridge built?", "The documents do not say.")
     assert follow_up("Who designed it?", history).question == "Who designed the Pallin bridge?"
@@ -224,6 +245,7 @@ def test_what_is_asked_for_in_lower_case_is_kept_whole(thing: str) -> None:
 
 
 def test_what_is_said_of_a_thing_is_no_part_of_it() -> None:
+    assert phrases("does korean war have a different name?")[0].text == "korean war"
     assert [phrase.text for phrase in phrases("Are black holes dangerous?")] == ["black holes"]
 
 
