@@ -1,12 +1,11 @@
-"""Charts of Office documents as the figures behind them; and how DrawingML is gone through.
+"""Charts of Office documents as the figures behind them, diagrams as lists; and how DrawingML is gone through.
 
-Files saved as "Strict Open XML" use other namespaces: elements are compared by their local names.
+Elements are compared by their local names.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
-from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from indexer.package import xml_root
@@ -48,24 +47,43 @@ def charts_in(
                 yield _chart(xml_root(parts[part]))
 
 
-def charts_as_tables(xml: bytes, parts: Mapping[str, bytes], links: Mapping[str, tuple[str, str]]) -> bytes:
-    """Return a part of a DOCX with the figures of each chart as a table below the paragraph that shows it."""
-    root = xml_root(xml)
+def diagram_points(xml: bytes) -> list[str]:
+    """The texts of a diagram (SmartArt), given the part that holds its data."""
+    return [text for point in elements(xml_root(xml), "pt") if (text := line_of(point))]
+
+
+def write_out_figures(root: Element, parts: Mapping[str, bytes], links: Mapping[str, tuple[str, str]]) -> None:
+    """Put below each paragraph of a DOCX what it shows: the figures of charts as a table, what a diagram says."""
     for parent in list(root.iter()):
         for paragraph in [child for child in parent if local_name(child) == "p"]:
-            below = list(parent).index(paragraph) + 1 if _shows_chart(paragraph) else 0
-            for title, rows in charts_in(paragraph, parts, links) if below else ():
-                table = Element(_WORD + "tbl")
-                for cells in rows:
-                    row = SubElement(table, _WORD + "tr")
-                    for cell in cells:
-                        SubElement(row, _WORD + "tc").append(_paragraph(cell))
-                parent[below:below] = [_paragraph(title), table]
-    return ElementTree.tostring(root)
+            shown: list[Element] = []
+            for title, rows in charts_in(paragraph, parts, links) if _shows(paragraph, "chart") else ():
+                shown += [_paragraph(title), _word_table(rows)]
+            for text in _diagram_in(paragraph, parts, links) if _shows(paragraph, "relIds") else ():
+                shown.append(_paragraph(f"- {text}"))
+            below = list(parent).index(paragraph) + 1 if shown else 0
+            parent[below:below] = shown
 
 
-def _shows_chart(paragraph: Element) -> bool:
-    return next(elements(paragraph, "chart"), None) is not None
+def _shows(paragraph: Element, name: str) -> bool:
+    return next(elements(paragraph, name), None) is not None
+
+
+def _diagram_in(paragraph: Element, parts: Mapping[str, bytes], links: Mapping[str, tuple[str, str]]) -> Iterator[str]:
+    for relations in elements(paragraph, "relIds"):
+        for reference in relations.attrib.values():
+            kind, part = links.get(reference, ("", ""))
+            if kind == "diagramData" and part in parts:
+                yield from diagram_points(parts[part])
+
+
+def _word_table(rows: list[list[str]]) -> Element:
+    table = Element(_WORD + "tbl")
+    for cells in rows:
+        row = SubElement(table, _WORD + "tr")
+        for cell in cells:
+            SubElement(row, _WORD + "tc").append(_paragraph(cell))
+    return table
 
 
 def _paragraph(text: str) -> Element:

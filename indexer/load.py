@@ -41,7 +41,7 @@ from rag.manifest import describe_file
 from rag.tesseract import Tesseract
 
 # Raise it with every change here or in a `load_*` module that changes the text or the title of any file.
-_VERSION = 4
+_VERSION = 5
 _LIBRARIES = ("beautifulsoup4", "lxml", "mammoth", "markdownify", "olefile", "openpyxl", "pypdfium2")
 SECONDS = 60.0
 _START_SECONDS = 60.0

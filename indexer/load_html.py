@@ -38,6 +38,7 @@ _DATE_NAMES = (
 )
 _DIGIT_LAST = re.compile(r"\d\Z")
 _EXPONENT = re.compile(r"[+\-−–]?\d+(?:[.,/]\d+)?")
+_COUNTED = re.compile(r"\d+\. ")
 _DATE = re.compile(r"^\s*\d{4}-\d{2}-\d{2}(?!\d)")
 # Content of fewer characters was probably cut by mistake, if the page's body holds twice as many.
 _NEARLY_EMPTY = 200
@@ -64,6 +65,12 @@ class _Converter(MarkdownConverter):
         before = el.previous_sibling
         raised = isinstance(before, str) and _DIGIT_LAST.search(before) and _EXPONENT.fullmatch(text.strip())
         return f"^{text.strip()}" if raised else text
+
+    def convert_li(self, el: Any, text: str, parent_tags: Any) -> str:
+        """An item begins with its label, where it says which (`data-label`): c), or (iv)."""
+        item: str = super().convert_li(el, text, parent_tags)  # type: ignore[misc]
+        label = el.get("data-label")
+        return _COUNTED.sub(lambda _: f"{label} ", item, count=1) if label else item
 
     def convert_table(self, el: Any, text: str, parent_tags: Any) -> str:
         """A long table is written in blocks, each under its head."""

@@ -7,7 +7,7 @@ not read here.
 from collections.abc import Iterator, Mapping
 from xml.etree.ElementTree import Element
 
-from indexer.charts import charts_in, elements, line_of, local_name
+from indexer.charts import charts_in, diagram_points, elements, line_of, local_name
 from indexer.outline import TITLE_CHARACTERS, plain_title
 from indexer.package import core_date, core_title, office_parts, related, xml_root
 from indexer.parsed import Parsed, join_pages, printable, readable_stem
@@ -24,17 +24,16 @@ def parse_pptx(content: bytes, name: str) -> Parsed:
 
     Raises `UnreadableDocument` where it is damaged, encrypted, not a PPTX, or unpacks to more than the bounds.
     """
-    parts = office_parts(content, "PPTX", "presentation.xml")
-    slides = list(_slide_parts(parts))
+    parts, main = office_parts(content, "PPTX")
+    slides = list(_slide_parts(parts, main))
     text, offsets = join_pages([printable(_slide(parts, part, number)) for number, part in enumerate(slides, start=1)])
     titles = (_slide_title(xml_root(parts[part])) for part in slides)
     title = core_title(parts, name) or next(filter(None, titles), "") or readable_stem(name)
     return Parsed(text, title, {"format": "pptx", "pages": offsets, **core_date(content, parts)})
 
 
-def _slide_parts(parts: Mapping[str, bytes]) -> Iterator[str]:
+def _slide_parts(parts: Mapping[str, bytes], main: str) -> Iterator[str]:
     """The names of the slides' parts, in the order of the presentation."""
-    main = next(part for part in parts if part.endswith("presentation.xml"))
     links = related(parts, main)
     for element in elements(xml_root(parts[main]), "sldId"):
         reference = next((value for key, value in element.attrib.items() if key.endswith("}id")), "")
@@ -56,8 +55,7 @@ def _slide(parts: Mapping[str, bytes], part: str, number: int) -> str:
             notes = [text for shape in elements(xml_root(parts[target]), "sp") if (text := _body(shape))]
             blocks += [f"Notes: {text}" for text in notes]
         elif kind == "diagramData" and target in parts:
-            points = [line_of(point) for point in elements(xml_root(parts[target]), "pt")]
-            blocks.append("\n".join(f"- {text}" for text in points if text))
+            blocks.append("\n".join(f"- {text}" for text in diagram_points(parts[target])))
     return "\n\n".join(filter(None, blocks))
 
 

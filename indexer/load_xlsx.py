@@ -25,9 +25,9 @@ def parse_xlsx(content: bytes, name: str) -> Parsed:
     """
     import openpyxl
 
-    parts = office_parts(content, "XLSX", "workbook.xml")
+    parts, main = office_parts(content, "XLSX")
     book = openpyxl.load_workbook(_rezipped(parts), read_only=True, data_only=True, keep_links=False)
-    places = _places(parts)
+    places = _places(parts, main)
     cells = 0
     sheets = []
     for sheet in book.worksheets:
@@ -53,9 +53,8 @@ def _rezipped(parts: Mapping[str, bytes]) -> io.BytesIO:
     return file
 
 
-def _places(parts: Mapping[str, bytes]) -> dict[str, str]:
+def _places(parts: Mapping[str, bytes], main: str) -> dict[str, str]:
     """The names of the sheets' parts, by the sheets' titles."""
-    main = next(part for part in parts if part.endswith("workbook.xml"))
     links = related(parts, main)
     found = {}
     for sheet in elements(xml_root(parts[main]), "sheet"):

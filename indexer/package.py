@@ -28,13 +28,22 @@ _DC_TERMS = "{http://purl.org/dc/terms/}"
 _DAY = re.compile(r"\d{4}-\d\d-\d\d(?!\d)")
 _RELATIONSHIP = "{http://schemas.openxmlformats.org/package/2006/relationships}Relationship"
 _OLDER = {"DOCX": "DOC", "PPTX": "PPT", "XLSX": "XLS"}
-_MAIN = {"DOCX": "text document", "PPTX": "presentation", "XLSX": "workbook"}
+# The root of the main part, and what a person calls it. The part is named like its root nearly always.
+_MAIN = {
+    "DOCX": ("document", "text document"),
+    "PPTX": ("presentation", "presentation"),
+    "XLSX": ("workbook", "workbook"),
+}
+# ISO/IEC 29500-4 has a year in the middle of each namespace and relationship, 29500-1 (strict) has not.
+_STRICT = re.compile(rb"http://purl\.oclc\.org/ooxml/(\w+)/")
+_TRANSITIONAL = rb"http://schemas.openxmlformats.org/\1/2006/"
 
 
-def office_parts(content: bytes, kind: str, main: str) -> dict[str, bytes]:
-    """Return the XML parts of a DOCX, PPTX or XLSX by name. `main` ends the name of the part that makes it that `kind`.
+def office_parts(content: bytes, kind: str) -> tuple[dict[str, bytes], str]:
+    """Return the XML parts of a DOCX, PPTX or XLSX by name, and the name of the part that makes it that `kind`.
 
-    Raises `UnreadableDocument` where it is damaged, encrypted, of another kind, or unpacks to more than the bounds.
+    Files saved as "Strict Open XML" are given the namespaces of all others. Raises `UnreadableDocument` where it is
+    damaged, encrypted, of another kind, or unpacks to more than the bounds.
     """
     article = "an" if kind[0] == "X" else "a"
     if content.startswith(_OLE_MARK):
@@ -47,9 +56,13 @@ def office_parts(content: bytes, kind: str, main: str) -> dict[str, bytes]:
         raise UnreadableDocument(f"not {article} {kind} file: damaged zip archive") from error
     except expat.ExpatError as error:
         raise UnreadableDocument(f"damaged {kind}: its XML is not well formed ({error})") from error
-    if not any(part.endswith(main) for part in parts):
-        raise UnreadableDocument(f"not {article} {kind} file: a zip archive without a {_MAIN[kind]} in it")
-    return parts
+    root, called = _MAIN[kind]
+    said = [target for role, target in related(parts, "").values() if role == "officeDocument"]
+    usual = (part for part in parts if part.endswith(f"{root}.xml"))
+    main = next((part for part in (*said, *usual) if part in parts and _root_name(parts[part]) == root), "")
+    if not main:
+        raise UnreadableDocument(f"not {article} {kind} file: a zip archive without a {called} in it")
+    return parts, main
 
 
 def check_sizes(infos: list[zipfile.ZipInfo], text: list[zipfile.ZipInfo], kind: str) -> None:
@@ -106,9 +119,9 @@ def xml_root(xml: bytes) -> ElementTree.Element:
 
 
 def related(parts: Mapping[str, bytes], part: str) -> dict[str, tuple[str, str]]:
-    """What `part` refers to: for each relationship id the last word of its type and the name of the part."""
+    """What `part` refers to, the file itself where that is "": for each id the last word of its type and the part."""
     folder, name = posixpath.split(part)
-    links = parts.get(f"{folder}/_rels/{name}.rels")
+    links = parts.get(posixpath.join(folder, "_rels", f"{name}.rels"))
     found = {}
     for link in xml_root(links).iter(_RELATIONSHIP) if links else ():
         if link.get("TargetMode") != "External":
@@ -117,12 +130,18 @@ def related(parts: Mapping[str, bytes], part: str) -> dict[str, tuple[str, str]]
     return found
 
 
+def _root_name(xml: bytes) -> str:
+    _, root = next(ElementTree.iterparse(io.BytesIO(xml), events=("start",)))  # noqa: S314  (no document type)
+    return str(root.tag).rpartition("}")[2]
+
+
 def _checked_parts(archive: zipfile.ZipFile, kind: str) -> dict[str, bytes]:
     infos = archive.infolist()
     xml = [info for info in infos if info.filename.lower().endswith((".xml", ".rels"))]
     check_sizes(infos, xml, kind)
     parts = {}
     for info in xml:
-        parts[info.filename] = archive.read(info)
-        refuse_document_type(parts[info.filename], kind)
+        content = archive.read(info)
+        refuse_document_type(content, kind)
+        parts[info.filename] = _STRICT.sub(_TRANSITIONAL, content)
     return parts
