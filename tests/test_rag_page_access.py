@@ -180,7 +180,8 @@ def test_text_stands_out_where_it_waits_asks_and_complains(browser, scheme, tmp_
             assert page.evaluate(CONTRAST) == []
 
 
-WIDTHS = {"desk": (1200, 800), "phone": (360, 640)}
+LOW = {"desk at 400 %": (320, 256), "phone on its side": (740, 360)}
+WINDOWS = {"desk": (1200, 800), "phone": (360, 640), **LOW}
 
 # What has the focus: its words, whether that can be seen by an outline, and what lies over its middle, if anything.
 FOCUSED = """() => {
@@ -209,9 +210,22 @@ def walk(page, key: str, stops: int) -> list[dict]:
     return there
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_every_stop_of_the_keyboard_shows_and_is_covered_by_nothing(browser, served, width):
-    size = dict(zip(("width", "height"), WIDTHS[width], strict=True))
+@pytest.mark.parametrize("window", LOW)
+def test_a_low_window_is_left_to_what_is_read(browser, served, window):
+    size = dict(zip(("width", "height"), LOW[window], strict=True))
+    with opened(browser, served, viewport=size) as page:
+        ask(page, "ferry?")
+        finished(page)
+        page.get_by_role("link", name="Source 1").click()
+        rows = "[...Array(innerHeight).keys()].map((y) => document.elementFromPoint(innerWidth / 2, y))"
+        read = page.evaluate(f"{rows}.filter((e) => e && document.getElementById('main').contains(e)).length")
+        assert read >= 0.65 * size["height"]
+        shoot(page, f"low-{size['width']}")
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_every_stop_of_the_keyboard_shows_and_is_covered_by_nothing(browser, served, window):
+    size = dict(zip(("width", "height"), WINDOWS[window], strict=True))
     with opened(browser, served, viewport=size) as page:
         for turn, question in enumerate(["copy?", "Where is the nugget?", "ferry?"], 1):
             ask(page, question)
