@@ -66,22 +66,26 @@ def _parsed(content: bytes, name: str, source: str, load: Any) -> Parsed:
     return Parsed(printable("\n".join(lines)).strip(), readable_stem(name), {"format": source})
 
 
-def _document(value: Any) -> Iterator[str]:
+def _document(value: Any, under: int = 1) -> Iterator[str]:
+    """The lines of a value; its sections stand below a heading of level `under`."""
     records = value if isinstance(value, list) else None
+    mark = "#" * (under + 1)
     if records and all(isinstance(record, dict) for record in records):
         columns = list(dict.fromkeys(key for record in records for key in record))
         if len(records) > 1 and len(columns) <= _COLUMNS and all(_is_flat(record) for record in records):
-            yield markdown_table([columns, *([_scalar(record.get(key)) for key in columns] for record in records)])
+            rows = [[_scalar(record.get(key)) for key in columns] for record in records]
+            yield markdown_table([columns, *rows], under)
             return
         for number, record in enumerate(records, start=1):
-            yield f"\n## {_record_title(record, number)}\n"
+            yield f"\n{mark} {_record_title(record, number)}\n"
             yield from _lines(record, 0)
     elif isinstance(value, dict):
         yield from _lines({key: item for key, item in value.items() if not _is_large(item)}, 0)
         for key, item in value.items():
             if _is_large(item):
-                yield f"\n## {plain_title(str(key)) or '-'}\n"
-                yield from _document(item) if isinstance(item, list) and not _is_nested_list(item) else _lines(item, 0)
+                yield f"\n{mark} {plain_title(str(key)) or '-'}\n"
+                table = isinstance(item, list) and not _is_nested_list(item)
+                yield from _document(item, under + 1) if table else _lines(item, 0)
     else:
         yield from _lines(value, 0)
 

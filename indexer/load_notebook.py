@@ -1,15 +1,19 @@
 """Jupyter notebooks to Markdown: text cells as they are, code fenced, what the code printed. No pictures."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from indexer.load_html import html_to_markdown
 from indexer.load_text import decode
 from indexer.outline import find_headings
 from indexer.parsed import Parsed, printable, readable_stem, sensible_title
 from rag.errors import UnreadableDocument
 
 _OUTPUT_CHARACTERS = 2000  # of one output: longer ones are logs and dumps
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_OBJECT = re.compile(r"<[\w.]+ [^<>]*>")  # what stands for an object that is shown in another way
 
 
 def parse_notebook(content: bytes, name: str) -> Parsed:
@@ -33,18 +37,42 @@ def _cell(cell: Mapping[str, Any], language: str) -> str:
         return f"{'#' * min(6, int(cell.get('level', 1)))} {source}"
     if cell["cell_type"] != "code":
         return source
-    outputs = "\n".join(output for output in _outputs(cell) if output)
-    return "\n\n".join(filter(None, [_fenced(source, language), _fenced(outputs, "")]))
+    return "\n\n".join(filter(None, [_fenced(source, language), *_outputs(cell)]))
 
 
 def _outputs(cell: Mapping[str, Any]) -> Iterator[str]:
+    """What the code printed, fenced, and what it showed as Markdown or HTML."""
+    printed: list[str] = []
     for output in cell.get("outputs", []):
-        if output.get("output_type") in ("error", "pyerr"):
-            text = f"{output.get('ename', '')}: {output.get('evalue', '')}"
-        else:
-            text = _text(output.get("text") or output.get("data", {}).get("text/plain", ""))
-        text = text.strip("\n")
-        yield text if len(text) <= _OUTPUT_CHARACTERS else text[:_OUTPUT_CHARACTERS] + "…"
+        if shown := _shown(output):
+            yield _fenced("\n".join(printed), "")
+            yield shown
+            printed = []
+        elif text := _printed(output):
+            printed.append(text)
+    yield _fenced("\n".join(printed), "")
+
+
+def _shown(output: Mapping[str, Any]) -> str:
+    data = output.get("data", {})
+    if markdown := _text(data.get("text/markdown", "")):
+        return _bounded(markdown)
+    if "text/html" in data and _OBJECT.fullmatch(_text(data.get("text/plain", "")).strip()):
+        return _bounded(html_to_markdown(_text(data["text/html"]), "", "ipynb").text)
+    return ""
+
+
+def _printed(output: Mapping[str, Any]) -> str:
+    if output.get("output_type") in ("error", "pyerr"):
+        text = f"{output.get('ename', '')}: {output.get('evalue', '')}"
+    else:
+        text = _text(output.get("text") or output.get("data", {}).get("text/plain", ""))
+    return _bounded(_COLOURS.sub("", text))
+
+
+def _bounded(text: str) -> str:
+    text = text.strip("\n")
+    return text if len(text) <= _OUTPUT_CHARACTERS else text[:_OUTPUT_CHARACTERS] + "…"
 
 
 def _text(lines: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from indexer.bookmarks import bookmarks, outline_of
 from indexer.glyphs import Char, box_of, with_accents, with_exponents
+from indexer.headlines import headlines
 from indexer.parsed import PDF_PAGES, Parsed, join_pages, printable, readable_stem, sensible_title
 from indexer.reflow import (
     CELL_GAP,
@@ -20,6 +21,7 @@ from indexer.reflow import (
     Line,
     join_baselines,
     largest_print,
+    page_rows,
     page_text,
     vocabulary,
     with_edges,
@@ -33,6 +35,9 @@ _GLYPHS = str.maketrans(
     {"\xa0": " ", "\xad": "", "ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
 )
 _DATE = re.compile(r"(?:D:)?(\d{4})(\d\d)(\d\d)")  # ISO 32000-1, 7.9.4
+# By the font's name: pdfium's own weight is 225 for Arial, 380 for Arial Bold and 645 for Arial Italic.
+_BOLD = re.compile(r"(?i)bold|black|heavy|blk|cmbx|cmssbx|medi\b")
+_NAME_BYTES = 200
 _NO_TITLE = re.compile(r"(?i)(?:(?:table of )?contents|abstract|introduction)$|\d+(?:\.\d+)*\.? |.*://")
 
 
@@ -72,7 +77,8 @@ class Pages:
 def parse_pdf(content: bytes, name: str, ocr: PageReader | None = None) -> Parsed:
     """Return the text layer of a PDF, pages joined by a blank line; metadata `pages` holds their first offsets.
 
-    Where it has bookmarks, metadata `outline` says where the headings stand that they name (`indexer.bookmarks`).
+    Metadata `outline` says where its headings stand: those that its bookmarks name (`indexer.bookmarks`), where it has
+    none those in larger print (`indexer.headlines`).
     Pages that are pictures are read by `ocr`, where it is given; metadata `ocr` holds the numbers of those, "1,4".
     Raises `UnreadableDocument` where a password is needed, the file is damaged or no page has text.
     """
@@ -89,8 +95,10 @@ def parse_pdf(content: bytes, name: str, ocr: PageReader | None = None) -> Parse
     if not any(found.lines):
         raise UnreadableDocument(_why_no_text(found, ocr))
     parsed = assembled(found, name, "pdf", ocr.trouble if ocr else "", title)
-    outline = outline_of(parsed.text, [int(start) for start in parsed.metadata["pages"].split(",")], marks)
-    known = {name: value for name, value in (("date", day), ("outline", outline)) if value}
+    outline = outline_of(parsed.text, _starts(parsed.metadata["pages"]), marks)
+    known = {"date": day} if day else {}
+    if outline and ("," in outline or "outline" not in parsed.metadata):  # a single bookmark is often that of the whole
+        known["outline"] = outline
     return replace(parsed, metadata={**parsed.metadata, **known})
 
 
@@ -98,16 +106,23 @@ def assembled(found: Pages, name: str, kind: str, trouble: str, title: str = "")
     """Return the text of pages, of a file of this name and format. `trouble` says why one could not be recognised."""
     pages = found.lines
     words = vocabulary(pages)
-    text, offsets = join_pages([page_text(page, words) for page in without_running_lines(pages)])
+    rows = [page_rows(page, words) for page in without_running_lines(pages)]
+    text, offsets = join_pages([page_text(page) for page in rows])
     title = title or _printed_title(pages) or readable_stem(name)
     metadata = {"format": kind}
     if len(pages) > 1 or kind == "pdf":
         metadata["pages"] = offsets
+    if outline := outline_of(text, _starts(offsets), headlines(rows, found.recognised)):
+        metadata["outline"] = outline
     if found.recognised:
         metadata["ocr"] = ",".join(map(str, found.recognised))
     if warning := _warning(found, trouble):
         metadata["warning"] = warning
     return Parsed(text, title, metadata)
+
+
+def _starts(offsets: str) -> list[int]:
+    return [int(start) for start in offsets.split(",")]
 
 
 def check_pages(count: int) -> None:
@@ -243,7 +258,16 @@ def _line(textpage: Any, chars: Sequence[Char], hyphen: bool) -> Line | None:
         return None
     left, right = min(first.left, last.left), max(first.right, last.right)
     upright = abs(matrix.b) <= abs(matrix.a)
-    return Line(text, left, right, first.bottom, first.top, size, hyphen, upright)
+    bold = bool(_BOLD.search(_font_name(textpage, visible[0])))
+    return Line(text, left, right, first.bottom, first.top, size, hyphen, upright, bold)
+
+
+def _font_name(textpage: Any, index: int) -> str:
+    from pypdfium2 import raw
+
+    name = ctypes.create_string_buffer(_NAME_BYTES)
+    raw.FPDFText_GetFontInfo(textpage, index, name, _NAME_BYTES, ctypes.byref(ctypes.c_int()))
+    return name.value.decode("utf-8", "replace")
 
 
 def _with_cells(textpage: Any, chars: Sequence[Char], widest: float) -> str:

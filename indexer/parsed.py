@@ -16,7 +16,11 @@ PDF_PAGES = 10_000
 # a word may be divided, and would divide it for whoever looks for it.
 _UNPRINTABLE = re.compile(r"[\xad\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
 _NO_TITLE = re.compile(
-    r"(?i)\W*(?:anonymous|untitled|unknown|no title|title|document\d*|microsoft \w+ - .*|dokument\d*)\W*"
+    r"(?i)\W*(?:anonymous|untitled|unknown|no title|title|document\d*|microsoft \w+ - .*|dokument\d*|"
+    # What PowerPoint calls every presentation, in the language that it speaks, or its first slide.
+    r"(?:slide|folie|diapositiv[ae]) \d+|"
+    r"powerpoint[ -]?(?:pr[eéä]sent\w+|演示文稿|簡報|プレゼンテーション|프레젠테이션)|"
+    r"(?:pr[eé]sent\w+|apresenta\w+)(?: standard)?(?: d[eio])? powerpoint)\W*"
 )
 _FILE_NAME = re.compile(r"(?i)\S+\.(?:docx?|dot|odt|rtf|pdf|tex|dvi|html?|xlsx?|pptx?|indd|qxd|txt|jpe?g|png|tiff?)")
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
 from statistics import median
+from typing import NamedTuple
 
 CELLS = " | "
 CELL_GAP = 1.8  # in font sizes; justified text stays below
@@ -32,6 +33,7 @@ class Line:
     size: float
     hyphen: bool = False
     upright: bool = True
+    bold: bool = False
     edge: float = 0.0  # right edge of the column that it stands in
 
 
@@ -113,19 +115,49 @@ def vocabulary(pages: Sequence[Sequence[Line]]) -> set[str]:
     return words
 
 
-def page_text(lines: Sequence[Line], words: set[str]) -> str:
-    """The text of one page; `words` (see `vocabulary`) tell which hyphens at the end of a line belong to the word."""
+class Row(NamedTuple):
+    """A line of a page's text, of one visual line or several, with what ends it.
+
+    `smallest` and `largest` are the sizes of print that it is in.
+    """
+
+    text: str
+    end: str
+    smallest: float
+    largest: float
+    upright: bool
+    bold: bool
+
+
+def page_rows(lines: Sequence[Line], words: set[str]) -> list[Row]:
+    """The rows of one page; `words` (see `vocabulary`) tell which hyphens at the end of a line belong to the word."""
     if not lines:
-        return ""
+        return []
     pitch = _pitch(lines)
-    parts = [lines[0].text]
+    rows: list[Row] = []
+    parts, here = [lines[0].text], [lines[0]]
     for before, line in pairwise(lines):
         if before.hyphen or _ends_in_hyphen(before, line):
             parts[-1] = parts[-1].removesuffix("-") + _hyphen(before.text.removesuffix("-"), line.text, words)
+        elif "\n" in (separator := _separator(before, line, pitch)):
+            rows.append(_row(parts, here, separator))
+            parts, here = [], []
         else:
-            parts.append(_separator(before, line, pitch))
+            parts.append(separator)
         parts.append(line.text)
-    return "".join(parts) + ("-" if lines[-1].hyphen else "")
+        here.append(line)
+    return [*rows, _row([*parts, "-" if lines[-1].hyphen else ""], here, "")]
+
+
+def page_text(rows: Sequence[Row]) -> str:
+    """The text of one page."""
+    return "".join(row.text + row.end for row in rows)
+
+
+def _row(parts: Sequence[str], lines: Sequence[Line], end: str) -> Row:
+    sizes = [line.size for line in lines]
+    upright, bold = all(line.upright for line in lines), all(line.bold for line in lines)
+    return Row("".join(parts), end, min(sizes), max(sizes), upright, bold)
 
 
 def _pitch(lines: Sequence[Line]) -> dict[int, float]:

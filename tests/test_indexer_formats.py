@@ -454,6 +454,37 @@ def test_notebooks() -> None:
             parse_notebook(content, "a.ipynb")
 
 
+def test_notebooks_show_markdown_and_html_and_no_colours() -> None:
+    outputs = [
+        {"output_type": "stream", "text": ["\x1b[31mWarning\x1b[0m: high water\n"]},
+        {"output_type": "display_data", "data": {"text/plain": "<Markdown object>", "text/markdown": ["**Low** at 6"]}},
+        {
+            "output_type": "execute_result",
+            "data": {"text/plain": "<IPython.core.display.HTML object>", "text/html": "<p>High at 12</p>"},
+        },
+        {"output_type": "execute_result", "data": {"text/plain": "   a\n0  1", "text/html": "<table></table>"}},
+        {"output_type": "error", "ename": "E", "evalue": "\x1b[1mno tide\x1b[22m", "traceback": []},
+    ]
+    content = json.dumps({"cells": [{"cell_type": "code", "source": "x", "outputs": outputs}], "nbformat": 4})
+    assert parse_notebook(content.encode(), "a.ipynb").text == (
+        "```\nx\n```\n\n```\nWarning: high water\n```\n\n**Low** at 6\n\nHigh at 12\n\n```\n   a\n0  1\nE: no tide\n```"
+    )
+
+
+def test_json_sections_stand_below_the_member_that_holds_them() -> None:
+    """Which list a record is of was not in the path above its passages."""
+    data = {
+        "boats": [{"name": "Hare", "crew": ["Ines", "Ole"]}],
+        "slips": [{"name": "Selk", "depth": 4}, {"name": "Norrin", "depth": 2}],
+    }
+    text = parse_json(json.dumps(data).encode(), "a.json").text
+    assert [(heading.level, heading.title) for heading in find_headings(text, "markdown")] == [
+        (2, "boats"),
+        (3, "Hare"),
+        (2, "slips"),
+    ]
+
+
 def test_json_records_become_sections_or_a_table() -> None:
     people = [{"name": "Ines", "age": 41}, {"name": "Ole", "born": 1990}]
     table = "| name | age | born |\n| --- | --- | --- |\n| Ines | 41 |  |\n| Ole |  | 1990 |"

@@ -24,7 +24,7 @@ from indexer.load_docx import parse_docx
 from indexer.load_html import parse_html
 from indexer.load_pdf import parse_pdf
 from indexer.parsed import join_pages, readable_stem, sensible_title
-from indexer.reflow import Line, page_text, vocabulary, with_edges
+from indexer.reflow import Line, page_rows, page_text, vocabulary, with_edges
 from rag.datatypes import Document
 from rag.errors import Unavailable, UnreadableDocument, UnsupportedFormat
 
@@ -122,8 +122,13 @@ def test_titles_out_of_properties() -> None:
         "report",
         "42",
         "Document1",
+        "PowerPoint Presentation",
+        "PowerPoint-Präsentation",
+        "Présentation PowerPoint",
+        "Slide 1",
     ]:
         assert sensible_title(placeholder, "report.pdf") == ""
+    assert sensible_title("PowerPoint for beginners", "report.pdf") == "PowerPoint for beginners"
     assert readable_stem("annual_report__2024.pdf") == "annual report 2024"
 
 
@@ -301,7 +306,7 @@ def test_html_nested_too_deeply_still_gives_its_words(loader: Loader, tmp_path: 
 
 
 def pdf(*pages: str, title: str = "", image: bool = False, password: str | None = None, bookmark: str = "") -> bytes:
-    """A PDF whose pages have the given content streams. `/F1` is Helvetica, `/I1` a picture of one pixel.
+    """A PDF whose pages have the given content streams. `/F1` is Helvetica, `/F2` its bold, `/I1` a picture of one pixel.
 
     The `bookmark` leads to the last page.
     """
@@ -314,6 +319,7 @@ def pdf(*pages: str, title: str = "", image: bool = False, password: str | None 
         4: _stream(
             b"\xff", b"/Type /XObject /Subtype /Image /Width 1 /Height 1 /ColorSpace /DeviceGray /BitsPerComponent 8"
         ),
+        9: b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica-Bold /Encoding /WinAnsiEncoding >>",
         5: b"<< /Title <" + _rc4(_object_key(key, 5), title.encode("latin-1")).hex().encode() + b"> >>",
     }
     kids = []
@@ -321,7 +327,7 @@ def pdf(*pages: str, title: str = "", image: bool = False, password: str | None 
         page, stream = 10 + 2 * number, 11 + 2 * number
         objects[page] = (
             f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Contents {stream} 0 R "
-            "/Resources << /Font << /F1 3 0 R >> /XObject << /I1 4 0 R >> >> >>"
+            "/Resources << /Font << /F1 3 0 R /F2 9 0 R >> /XObject << /I1 4 0 R >> >> >>"
         ).encode()
         objects[stream] = _stream(_rc4(_object_key(key, stream), content.encode("cp1252")))
         kids.append(f"{page} 0 R")
@@ -385,9 +391,9 @@ def _rc4(key: bytes, data: bytes) -> bytes:
     return bytes(out)
 
 
-def show(*lines: tuple[float, float, str], size: float = 10) -> str:
+def show(*lines: tuple[float, float, str], size: float = 10, font: str = "F1") -> str:
     """A content stream that shows each text at x, y."""
-    return "\n".join(f"BT /F1 {size} Tf {x} {y} Td ({text}) Tj ET" for x, y, text in lines)
+    return "\n".join(f"BT /{font} {size} Tf {x} {y} Td ({text}) Tj ET" for x, y, text in lines)
 
 
 PICTURE = "q 100 0 0 100 50 50 cm /I1 Do Q"
@@ -488,6 +494,34 @@ def test_pdf_bookmarks_name_its_headings() -> None:
         assert told_headings(text, odd) == []
 
 
+def test_pdf_headings_without_bookmarks_are_told_by_their_print() -> None:
+    """Passages of a PDF without bookmarks had no headings above them, however large these were."""
+    text = ((50, 600 - 12 * n, FULL) for n in range(20))
+    first = [
+        show((50, 750, "The harbour of Selk"), size=20),
+        show((50, 700, "Tides"), size=14),
+        show((50, 650, "1.1 High water"), size=10, font="F2"),
+        show((50, 640, "High water"), size=10, font="F2"),  # bold alone is no heading
+        show((50, 625, "Of the slip"), size=10.8, font="F2"),
+        show(*text),
+        show((50, 300, "38%"), size=30),  # no words
+        show((50, 200, "1.1 It is full of sand"), size=10),
+    ]
+    parsed = parse_pdf(pdf("\n".join(first), show((50, 700, "Boats"), size=14)), "a.pdf")
+    headings = told_headings(parsed.text, parsed.metadata["outline"])
+    assert [(heading.level, heading.title) for heading in headings] == [
+        *((1, "The harbour of Selk"), (2, "Tides"), (4, "1.1 High water"), (3, "Of the slip"), (2, "Boats"))
+    ]
+    marked = parse_pdf(pdf("\n".join(first), show((50, 700, "Boats"), size=14), bookmark="Boats"), "a.pdf")
+    assert marked.metadata["outline"] == parsed.metadata["outline"]
+
+
+def test_pdf_pages_in_large_print_alone_have_no_headings() -> None:
+    large = show(*((50, 700 - 30 * n, "A poster says it all") for n in range(9)), size=20)
+    assert "outline" not in parse_pdf(pdf(large + show((50, 300, FULL), (50, 280, FULL))), "a.pdf").metadata
+    assert "outline" not in parse_pdf(pdf(show((50, 700, "Text")) + PICTURE), "a.pdf").metadata
+
+
 def test_pdf_properties_that_are_no_text_cost_no_page() -> None:
     """UTF-16 with half of a surrogate pair, which made a parser fail that nobody needs for the pages."""
     content = pdf(show((50, 700, "Tides")), bookmark="x").replace(b"/Title (x)", b"/Title <FEFFD800>")
@@ -547,7 +581,7 @@ def lines_of(*texts: str, hyphen: bool = False) -> list[Line]:
 def test_words_divided_at_line_ends() -> None:
     def joined(before: str, after: str, elsewhere: str = "") -> str:
         lines = lines_of(before, after, hyphen=True)
-        return page_text(lines, vocabulary([lines, lines_of(elsewhere or "none")]))
+        return page_text(page_rows(lines, vocabulary([lines, lines_of(elsewhere or "none")])))
 
     assert joined("an ef", "ficient way") == "an efficient way"
     assert joined("the Lucene", "BM25 system") == "the Lucene-BM25 system"
@@ -556,7 +590,7 @@ def test_words_divided_at_line_ends() -> None:
     assert joined("re", "form", "reform, form and re") == "reform"
     assert joined("a d", "dimensional space") == "a d-dimensional space"
     shown = lines_of("written out-", "side the box")
-    assert page_text(shown, vocabulary([shown])) == "written outside the box"
+    assert page_text(page_rows(shown, vocabulary([shown]))) == "written outside the box"
 
 
 # --- DOCX

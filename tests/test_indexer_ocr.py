@@ -24,7 +24,7 @@ from indexer.load import Loader
 from indexer.load_image import NEEDS_OCR, parse_image
 from indexer.load_pdf import parse_pdf
 from indexer.ocr import Recogniser
-from indexer.reflow import Line, largest_print, page_text, with_edges
+from indexer.reflow import Line, largest_print, page_rows, page_text, with_edges
 from indexer.sync import sync
 from indexer.update import Source, SyncReport
 from indexer.urls import Pages
@@ -123,7 +123,7 @@ def test_recognised_lines_become_paragraphs() -> None:
     ]
     lines = [(100 + 30 * n + 40 * (n > 2), 20 + n % 2, words(line)) for n, line in enumerate(text)]
     found = read_hocr(hocr(*lines), scale=2).lines
-    assert page_text(with_edges(found), set()) == (
+    assert page_text(page_rows(with_edges(found), set())) == (
         "This is the first line of a paragraph, which goes on up to here: it ends soon.\n\n"
         "Another one begins after a gap."
     )
