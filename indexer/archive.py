@@ -38,6 +38,7 @@ _DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
     ValueError, OSError,
 )  # fmt: skip
+_SAYS_UTF8 = 0x800
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -93,16 +94,17 @@ class _Unpacking:
             for info in archive.infolist():
                 if info.is_dir():
                     continue
+                name = _zip_name(info)
                 mode = info.external_attr >> 16
-                if reason := self._unsuitable(info.filename, prefix, info.file_size):
-                    self._skip(prefix + info.filename, reason)
+                if reason := self._unsuitable(name, prefix, info.file_size):
+                    self._skip(prefix + name, reason)
                 elif stat.S_ISLNK(mode):
-                    self._skip(prefix + info.filename, "it is a link")
+                    self._skip(prefix + name, "it is a link")
                 elif info.flag_bits & 1:
-                    self._skip(prefix + info.filename, "it is encrypted: a password is needed")
+                    self._skip(prefix + name, "it is encrypted: a password is needed")
                 else:
                     with archive.open(info) as member:
-                        self._take(member, info.filename, prefix, depth, changed=_zip_time(info))
+                        self._take(member, name, prefix, depth, changed=_zip_time(info))
 
     def _open_stream(self, file: IO[bytes], name: str, prefix: str, depth: int) -> None:
         with _decompressed(file, name) as plain:
@@ -219,6 +221,16 @@ class _Unpacking:
             raise UnreadableDocument(
                 f"refused: it unpacks to more than {TOTAL_BYTES // 1_000_000} MB or {RATIO} times its size"
             )
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """A member's name. Programs, those of macOS among them, write UTF-8 without a word; `zipfile` takes it for DOS's."""
+    if info.flag_bits & _SAYS_UTF8:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode()
+    except UnicodeError:
+        return info.filename
 
 
 def _zip_time(info: zipfile.ZipInfo) -> float | None:

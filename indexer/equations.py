@@ -37,11 +37,11 @@ def _linear(element: ElementTree.Element) -> str:
     if tag == "t":
         return element.text or ""
     if tag == "f":
-        return f"{_grouped(parts.get('num', ''))}/{_grouped(parts.get('den', ''))}"
+        return f"{grouped(parts.get('num', ''))}/{grouped(parts.get('den', ''))}"
     if tag in _SCRIPTS:
         return parts.get("e", "") + _limits(parts, tag)
     if tag == "rad":
-        return f"√{_grouped(parts.get('e', ''))}"
+        return f"√{grouped(parts.get('e', ''))}"
     if tag == "func":
         return f"{parts.get('fName', '')} {parts.get('e', '')}"
     if tag == "nary":
@@ -56,10 +56,11 @@ def _linear(element: ElementTree.Element) -> str:
 def _limits(parts: dict[str, str], tag: str) -> str:
     lower = parts.get("lim" if tag == "limLow" else "sub")
     upper = parts.get("lim" if tag == "limUpp" else "sup")
-    return (f"_{_grouped(lower)}" if lower else "") + (f"^{_grouped(upper)}" if upper else "")
+    return (f"_{grouped(lower)}" if lower else "") + (f"^{grouped(upper)}" if upper else "")
 
 
-def _grouped(text: str) -> str:
+def grouped(text: str) -> str:
+    """Return a part of an equation, in brackets where what is beside it would seem to belong to it."""
     return text if len(text) == 1 or text.isalnum() else f"({text})"
 
 

@@ -15,6 +15,8 @@ from bs4.element import PreformattedString
 from markdownify import ATX, MarkdownConverter
 
 from indexer.load_text import decode_as, decode_bom, decode_nearly
+from indexer.mathml import formula_as_text
+from indexer.numbering import spelled
 from indexer.parsed import Parsed, printable, readable_stem, sensible_title
 from indexer.tables import in_blocks
 from rag.errors import UnreadableDocument
@@ -38,6 +40,9 @@ _DATE_NAMES = (
 )
 _DIGIT_LAST = re.compile(r"\d\Z")
 _EXPONENT = re.compile(r"[+\-−–]?\d+(?:[.,/]\d+)?")
+_HASHES = re.compile(r"(?m)^ {0,3}#(?=#{0,5}(?:[ \t]|$))")
+_IN_CELLS = re.compile(r"[^\s|-]")
+_FORMS = {"a": "lowerLetter", "A": "upperLetter", "i": "lowerRoman", "I": "upperRoman"}
 _COUNTED = re.compile(r"\d+\. ")
 _DATE = re.compile(r"^\s*\d{4}-\d{2}-\d{2}(?!\d)")
 # Content of fewer characters was probably cut by mistake, if the page's body holds twice as many.
@@ -72,9 +77,15 @@ class _Converter(MarkdownConverter):
         label = el.get("data-label")
         return _COUNTED.sub(lambda _: f"{label} ", item, count=1) if label else item
 
+    def convert_p(self, el: Any, text: str, parent_tags: Any) -> str:
+        """A paragraph that begins with a # is no heading."""
+        return str(super().convert_p(el, _HASHES.sub(r"\\\g<0>", text), parent_tags))  # type: ignore[misc]
+
     def convert_table(self, el: Any, text: str, parent_tags: Any) -> str:
-        """A long table is written in blocks, each under its head."""
+        """A long table is written in blocks, each under its head, one without words not at all."""
         del el, parent_tags
+        if not _IN_CELLS.search(text):
+            return ""
         return f"\n\n{in_blocks(text.strip())}\n\n"
 
 
@@ -94,6 +105,7 @@ def html_to_markdown(html: str, name: str, source: str) -> Parsed:
         _drop(body, lambda tag: _is_boilerplate(tag) or (_is_hidden(tag) and tag.get("id") not in opened))
         if _length(body) < _NEARLY_EMPTY and whole > 2 * _length(body):
             body = soup_of(html).body or soup  # all of it: nearly nothing was left
+    _label_items(body)
     _unwrap_layout_tables(body)
     _begin_with_rows(body)
     _repeat_spanning_cells(body)
@@ -108,6 +120,7 @@ def soup_of(html: str) -> BeautifulSoup:
     soup = BeautifulSoup(_XML_DECLARATION.sub("", html, count=1), "lxml")  # XHTML is read as HTML, as browsers do
     for node in soup.find_all(string=lambda string: isinstance(string, PreformattedString)):
         node.extract()  # comments, declarations, processing instructions
+    _write_out_formulas(soup)
     _drop(soup, _is_never_text)
     return soup
 
@@ -120,12 +133,24 @@ def decode_html(content: bytes) -> str:
     if declared and declared.lower().startswith("utf-16"):
         declared = None  # no bytes that spell out a declaration are UTF-16; browsers take UTF-8
     likely = list(filter(None, (declared, "utf-8")))
-    for decoded, encodings in ((decode_as, likely), (decode_nearly, likely), (decode_as, ["cp1252"])):
+    late = EncodingDetector.find_declared_encoding(content, is_html=True, search_entire_document=True)
+    last = list(filter(None, (late, "cp1252")))
+    for decoded, encodings in ((decode_as, likely), (decode_nearly, likely), (decode_as, last)):
         for encoding in encodings:
             text = decoded(content, encoding)
             if text is not None and "\0" not in text:
                 return text
     raise UnreadableDocument("not an HTML file: binary data, or an unknown encoding")
+
+
+def _write_out_formulas(soup: BeautifulSoup) -> None:
+    """Formulas become text, also where a page hides them behind a picture that says the same."""
+    for math in soup.find_all("math"):
+        shown, words = math, math.get_text().strip()
+        while (above := shown.parent) is not None and above.name == "span" and above.get_text().strip() == words:
+            shown = above
+        text = formula_as_text(math) or " "
+        shown.replace_with(f" {text} " if math.get("display") == "block" else text)
 
 
 def _title(soup: BeautifulSoup, name: str) -> str:
@@ -172,6 +197,20 @@ def _openable(body: Tag) -> set[str]:
     """The ids of what a heading opens and closes: closed as it may be, it is the page's content."""
     controls = (tag for tag in body.find_all(True, {"aria-controls": True}) if tag.find_parent(_HEADINGS))
     return {id_ for tag in controls for id_ in str(tag["aria-controls"]).split()}
+
+
+def _label_items(body: Tag) -> None:
+    """Items that are not numbered 1, 2, 3 say how."""
+    for numbered in body.find_all("ol"):
+        form = _FORMS.get(str(numbered.get("type", "")), "")
+        labelled = bool(form)
+        number = int(start) - 1 if (start := str(numbered.get("start", ""))).isdecimal() else 0
+        for item in numbered.find_all("li", recursive=False):
+            own = str(item.get("value", ""))
+            number = int(own) if own.isdecimal() else number + 1
+            labelled = labelled or own.isdecimal()
+            if labelled:
+                item["data-label"] = f"{spelled(number, form)}."
 
 
 def _length(body: Tag) -> int:

@@ -142,12 +142,12 @@ def _text(level: _Level, levels: Mapping[int, _Level], counts: Mapping[int, int]
     def number(place: re.Match[str]) -> str:
         depth = int(place.group(1)) - 1
         above = levels.get(depth, level)
-        return _spelled(counts.get(depth, above.start), "decimal" if level.legal else above.format)
+        return spelled(counts.get(depth, above.start), "decimal" if level.legal else above.format)
 
     return " ".join(_PLACE.sub(number, level.text).split())
 
 
-def _spelled(number: int, form: str) -> str:
+def spelled(number: int, form: str) -> str:
     """A number as Word prints it; in figures where its form is that of another script."""
     if not 0 < number < _MOST:
         return str(number)

@@ -140,6 +140,21 @@ def test_hidden_and_repeated_members(tmp_path: Path) -> None:
     assert skipped == dict.fromkeys(["./a.txt", "a.txt"], "there is another file of that name in the archive")
 
 
+def test_names_in_utf8_that_do_not_say_so(tmp_path: Path) -> None:
+    """What macOS packs: `Ergänzung.txt` was `Erg├ñnzung.txt`. Names of other programs are those of DOS."""
+    content = zipped({"Erg\u00e4nzung.txt": b"a", "caf\u00e9.txt": b"b"})
+    utf8 = "Erg\u00e4nzung.txt".encode()
+    for start in (content.index(utf8) - 24, content.rindex(utf8) - 38):  # the flags of a member, and of its entry
+        content = content[:start] + b"\0\0" + content[start + 2 :]
+    dos = "caf\u00e9.txt".encode()
+    assert set(unpacked(tmp_path, "x.zip", content)[0]) == {"Erg\u00e4nzung.txt", "caf\u00e9.txt"}
+    for start in (content.index(dos) - 24, content.rindex(dos) - 38):
+        content = content[:start] + b"\0\0" + content[start + 2 :]
+    (tmp_path / "y").mkdir()
+    content = content.replace(dos, b"caf\x82s.txt")
+    assert set(unpacked(tmp_path / "y", "x.zip", content)[0]) == {"Erg\u00e4nzung.txt", "caf\u00e9s.txt"}
+
+
 def test_archives_in_archives(tmp_path: Path) -> None:
     deep = zipped({"deep.txt": b"too deep"})
     third = zipped({"deep.zip": deep, "c.txt": b"3"})

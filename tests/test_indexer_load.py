@@ -23,6 +23,7 @@ from indexer.load import SUFFIXES, Loader
 from indexer.load_docx import parse_docx
 from indexer.load_html import parse_html
 from indexer.load_pdf import parse_pdf
+from indexer.outline import find_headings
 from indexer.parsed import join_pages, readable_stem, sensible_title
 from indexer.reflow import Line, page_rows, page_text, vocabulary, with_edges
 from rag.datatypes import Document
@@ -267,6 +268,47 @@ def test_html_encodings(content: bytes, text: str) -> None:
     assert parse_html(content, "a.html").text == text
 
 
+def test_html_charset_that_is_said_late() -> None:
+    """Browsers find it behind a long comment, too: Cyrillic was read as accented letters."""
+    page = f"<html><head><!--{'x' * 5000}--><meta charset=windows-1251></head><body>Аренда квартир</body></html>"
+    assert parse_html(page.encode("cp1251"), "a.html").text == "Аренда квартир"
+
+
+def test_html_formulas_are_text() -> None:
+    """Pages hide them behind pictures, and what is raised or below a line stood beside what it belongs to."""
+    power = "<msup><mi>c</mi><mn>2</mn></msup>"
+    tex = '<annotation encoding="application/x-tex">{\\displaystyle E=mc^{2}}</annotation>'
+    hidden = (
+        f'<span><span style="display: none"><math><semantics><mrow>{power}</mrow>{tex}</semantics></math></span>'
+        '<img src="a.svg" aria-hidden="true"></span>'
+    )
+    assert text_of(f"<p>It is {hidden} joules.</p>") == "It is E=mc^{2} joules."
+    fraction = f"<mfrac><mrow><mo>-</mo><mi>b</mi></mrow><msqrt><mrow>{power}<mi>d</mi></mrow></msqrt></mfrac>"
+    limits = "<munderover><mo>∑</mo><mrow><mi>k</mi><mo>=</mo><mn>0</mn></mrow><mi>n</mi></munderover>"
+    assert text_of(f"<p><math><mi>x</mi><mo>=</mo>{fraction}</math></p>") == "x=(-b)/(√(c^2d))"
+    assert text_of(f"<p>Sum<math display='block'>{limits}<mroot><mi>k</mi><mn>3</mn></mroot></math></p>") == (
+        "Sum ∑_(k=0)^nk^(1/3)"
+    )
+    assert text_of("<p>a <math></math> b</p>").split() == ["a", "b"]
+    assert text_of("<p><math><mn>2</mn><mo>\u2062</mo><mi>x</mi></math></p>") == "2x"
+
+
+def test_html_items_have_the_numbers_that_are_shown() -> None:
+    items = "<li>Boats</li><li value=5>Slips<ol><li>Selk</li></ol></li><li>Sand</li>"
+    assert text_of(f"<ol type=a>{items}</ol>") == "a. Boats\ne. Slips\n   1. Selk\nf. Sand"
+    assert text_of(f"<ol start=3>{items}</ol>") == "3. Boats\n5. Slips\n   1. Selk\n6. Sand"
+
+
+def test_html_marks_of_markdown_are_no_headings() -> None:
+    text = text_of("<h1>Setup</h1><p># ifconfig -a</p><p>#1 in town</p><p>a<br># b</p>")
+    assert text == "# Setup\n\n\\# ifconfig -a\n\n#1 in town\n\na\n\\# b"
+    assert [heading.title for heading in find_headings(text, "markdown")] == ["Setup"]
+
+
+def test_html_tables_without_words_are_none() -> None:
+    assert text_of("<p>a</p><table><tr><td></td><td> </td></tr></table><p>b</p>") == "a\n\nb"
+
+
 def test_html_titles() -> None:
     def title(body: str, head: str) -> str:
         return parse_html(html(body, head).encode(), "my_page.html").title
@@ -306,7 +348,7 @@ def test_html_nested_too_deeply_still_gives_its_words(loader: Loader, tmp_path: 
 
 
 def pdf(*pages: str, title: str = "", image: bool = False, password: str | None = None, bookmark: str = "") -> bytes:
-    """A PDF whose pages have the given content streams. `/F1` is Helvetica, `/F2` its bold, `/I1` a picture of one pixel.
+    """A PDF whose pages have the given content streams. `/F1` is Helvetica, `/F2` bold, `/I1` a picture of one pixel.
 
     The `bookmark` leads to the last page.
     """
