@@ -224,7 +224,7 @@ class _Unpacking:
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """A member's name. Programs, those of macOS among them, write UTF-8 without a word; `zipfile` takes it for DOS's."""
+    """A member's name. Programs, macOS's among them, write UTF-8 without a word; `zipfile` takes it for DOS's."""
     if info.flag_bits & _SAYS_UTF8:
         return info.filename
     try:

@@ -3,12 +3,13 @@
 import io
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import date, datetime, time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
 from itertools import groupby
 from typing import Any
 
-from indexer.charts import elements
+from indexer.charts import elements, line_of
+from indexer.number_formats import number_as_shown
 from indexer.outline import plain_title
 from indexer.package import core_date, core_title, office_parts, related, xml_root
 from indexer.parsed import Parsed, join_pages, printable, readable_stem
@@ -37,8 +38,9 @@ def parse_xlsx(content: bytes, name: str) -> Parsed:
             cells += max(1, len(row))
             check_cells(cells)
             rows.append([_text(cell) for cell in row])
-        cells += _repeat_merged(rows, parts.get(places.get(str(sheet.title), ""), b""), cells)
-        sheets.append(printable(_sheet(str(sheet.title), rows)))
+        place = places.get(str(sheet.title), "")
+        cells += _repeat_merged(rows, parts.get(place, b""), cells)
+        sheets.append(printable(_sheet(str(sheet.title), rows, _text_boxes(parts, place))))
     text, offsets = join_pages(sheets)
     known = {"format": "xlsx", "pages": offsets, **core_date(content, parts)}
     return Parsed(text, core_title(parts, name) or readable_stem(name), known)
@@ -85,25 +87,51 @@ def _repeat_merged(rows: list[list[str]], xml: bytes, cells: int) -> int:
     return repeated
 
 
-def _sheet(title: str, rows: Iterable[list[str]]) -> str:
-    blocks = list(_blocks(rows))
+def _text_boxes(parts: Mapping[str, bytes], sheet: str) -> Iterator[str]:
+    """What is written in the shapes that lie on a sheet."""
+    for kind, part in related(parts, sheet).values():
+        if kind == "drawing" and part in parts:
+            for shape in elements(xml_root(parts[part]), "sp"):
+                paragraphs = (line_of(paragraph) for paragraph in elements(shape, "p"))
+                yield "\n".join(filter(None, paragraphs))
+
+
+def _sheet(title: str, rows: Iterable[list[str]], boxes: Iterable[str]) -> str:
+    blocks = [*_blocks(rows), *filter(None, boxes)]
     return "\n\n".join([f"## {plain_title(title)}", *blocks]) if blocks else ""
 
 
 def _blocks(rows: Iterable[list[str]]) -> Iterator[str]:
     """Runs of rows that are not empty: a table each, or lines where there is a single column."""
-    for filled, group in groupby(rows, key=any):
-        if not filled:
+    runs = [list(group) for filled, group in groupby(rows, key=any) if filled]
+    for number, run in enumerate(runs):
+        if number + 1 < len(runs) and _is_head_of(run, runs[number + 1]):
+            runs[number + 1] = run + runs[number + 1]
             continue
-        block = list(group)
-        left = min(next(number for number, cell in enumerate(row) if cell) for row in block)
-        block = [row[left:] for row in block]
+        left = min(map(_first, run))
+        block = [row[left:] for row in run]
         while len(block) > 1 and not any(block[0][1:]) and any(any(row[1:]) for row in block):
             yield block.pop(0)[0]  # the table's caption, or a line above it
         if all(not any(row[1:]) for row in block):
             yield "\n".join(row[0] for row in block)
         else:
             yield markdown_table(block, under=2)
+
+
+def _is_head_of(run: Sequence[Sequence[str]], below: Sequence[Sequence[str]]) -> bool:
+    """Whether a row that stands alone names the columns of what follows an empty row below it."""
+    head = run[-1]
+    named = all(any(map(str.isalpha, cell)) for cell in head if cell) and sum(map(bool, head)) > 1
+    captioned = all(sum(map(bool, row)) == 1 for row in run[:-1])
+    return named and captioned and _first(head) == min(map(_first, below)) and _last(head) == max(map(_last, below))
+
+
+def _first(row: Sequence[str]) -> int:
+    return next(number for number, cell in enumerate(row) if cell)
+
+
+def _last(row: Sequence[str]) -> int:
+    return max(number for number, cell in enumerate(row) if cell)
 
 
 def _text(cell: Any) -> str:
@@ -117,6 +145,7 @@ def _text(cell: Any) -> str:
         return value.date().isoformat() if value.time() == time() else value.isoformat(" ", "minutes")
     if isinstance(value, date | time):
         return value.isoformat()
-    if isinstance(value, int | float) and "%" in str(cell.number_format):
-        return f"{100 * value:.10g}%"
-    return f"{value:.15g}" if isinstance(value, float) else str(value)
+    if isinstance(value, timedelta):
+        minutes, seconds = divmod(round(value.total_seconds()), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+    return number_as_shown(value, str(cell.number_format)) if isinstance(value, int | float) else str(value)

@@ -6,7 +6,7 @@ import os
 import random
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from datetime import date
+from datetime import date, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from hashlib import sha256
@@ -28,6 +28,7 @@ from indexer.load_mail import parse_eml, parse_msg
 from indexer.load_notebook import parse_notebook
 from indexer.load_pptx import parse_pptx
 from indexer.load_xlsx import parse_xlsx
+from indexer.number_formats import number_as_shown
 from indexer.outline import find_headings
 from indexer.parsed import Parsed
 from indexer.tables import BLOCK_CHARACTERS, markdown_table
@@ -202,6 +203,59 @@ def test_xlsx_what_is_merged_down_a_column_counts_for_each_row() -> None:
         "## Sheet\n\n| Region | Town |\n| --- | --- |\n| North | Ulla |\n| North | Norr |\n\n"
         "| South | Lowdle |\n| --- | --- |"
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "number_format", "shown"),
+    [
+        (12.5, '#,##0.00 "€"', "12.5 €"),
+        (2.25, '0.0" kg"', "2.3 kg"),
+        (-1234.5, '"$"#,##0.00;[Red]("$"#,##0.00)', "-$1234.5"),
+        (1 / 3, "0.00", "0.33"),
+        (1 / 3, "General", "0.333333333333333"),
+        (0.255, "0%", "25.5%"),
+        (0, '0;-0;"none"', "none"),
+        (1, '"Yes";"Yes";"No"', "Yes"),
+        (1234.5, "[$€-407] #,##0.00", "€ 1234.5"),
+        (7, '_-* "Week "0_-', "Week 7"),
+        (1234, '#,##0,"k"', "1234"),  # 1k
+        (2.5, "# ?/?", "2.5"),
+        (-3, "0;(0)", "-3"),
+        (10**18, "0.00", "1000000000000000000"),
+        (5, '"' * 300, "5"),
+        (5, "@", "5"),
+    ],
+)
+def test_xlsx_numbers_have_the_units_of_their_formats(value: float, number_format: str, shown: str) -> None:
+    """A price was a number without its currency."""
+    assert number_as_shown(value, number_format) == shown
+
+
+def test_xlsx_heads_above_an_empty_row_are_those_of_the_table_below() -> None:
+    def fill(book: Any) -> None:
+        for row in [["Tides"], [], ["Day", "High"], [], [1, "6:10"], [2, "7:00"], [], ["Total", "two"], [], ["end"]]:
+            book.active.append(row)
+        book.active["E20"] = timedelta(hours=26, minutes=5)
+
+    assert parse_xlsx(xlsx(fill), "a.xlsx").text == (
+        "## Sheet\n\nTides\n\n| Day | High |\n| --- | --- |\n| 1 | 6:10 |\n| 2 | 7:00 |\n\n"
+        "| Total | two |\n| --- | --- |\n\nend\n\n26:05:00"
+    )
+
+
+def test_xlsx_text_boxes_are_read() -> None:
+    def fill(book: Any) -> None:
+        book.active["A1"] = "Boats"
+
+    drawing = (
+        '<d:wsDr xmlns:d="http://d" xmlns:a="http://a"><d:sp><d:txBody><a:p><a:r><a:t>Ask Ines</a:t></a:r></a:p>'
+        "<a:p><a:r><a:t>first</a:t></a:r></a:p></d:txBody></d:sp></d:wsDr>"
+    )
+    out = io.BytesIO(xlsx(fill))
+    with zipfile.ZipFile(out, "a") as archive:
+        archive.writestr("xl/worksheets/_rels/sheet1.xml.rels", links(r1=("drawing", "../drawings/drawing1.xml")))
+        archive.writestr("xl/drawings/drawing1.xml", drawing)
+    assert parse_xlsx(out.getvalue(), "a.xlsx").text == "## Sheet\n\nBoats\n\nAsk Ines\nfirst"
 
 
 def test_xlsx_far_cells_do_not_fill_the_memory() -> None:
