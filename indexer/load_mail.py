@@ -4,7 +4,7 @@
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
@@ -20,14 +20,17 @@ from rag.errors import UnreadableDocument
 _HEADS = ("From", "To", "Cc", "Date", "Subject")
 _DEEPEST = 5  # a mail in a mail in a mail
 _PARTS = 1000
+_BETWEEN = "\n\n---\n\n"  # mails
 _NESTED = 50  # parts in parts
 # Property tags of MS-OXPROPS, the last four digits the type: 001F is UTF-16 text, 001E text in the mail's code page.
 _SUBJECT, _SENDER, _SENDER_ADDRESS, _SENDER_SMTP = "0037", "0C1A", "0C1F", "5D01"
 _TO, _CC, _BODY, _HTML, _RTF = "0E04", "0E03", "1000", "10130102", "10090102"
 _FILE_NAMES = ("3707", "3704", "3001")  # long file name, short one, display name
 _PROPERTIES = "__properties_version1.0"
+_MAIL = "__substg1.0_3701000D"  # of an attachment that is a mail: its folder
 _SUBMITTED, _DELIVERED = (0x0039, 0x0E06)
 _CODE_PAGES = (0x3FFD, 0x3FDE)
+_REPLACED = "\ufffd"
 _EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
 
 
@@ -50,14 +53,14 @@ def parse_msg(content: bytes, name: str) -> Parsed:
             found = {path[-1].upper(): path for path in file.listdir() if len(path) == 1}
             if not any(stream.startswith("__SUBSTG1.0_") for stream in found):
                 raise UnreadableDocument("not an Outlook mail: another kind of file is in it")
-            heads, text = _outlook(file)
+            heads, text = _outlook(file, (), 0)
     except UnreadableDocument:
         raise
     except Exception as error:  # olefile's own errors, and what its parser lets through on damaged files
         raise UnreadableDocument("not an Outlook mail, or damaged") from error
     title = plain_title(printable(heads.get("Subject", ""))) or readable_stem(name)
     known = {"format": "msg"} | ({"date": heads["Date"][:10]} if heads["Date"] else {})
-    return Parsed(printable(_joined(heads, text)), title, known)
+    return Parsed(printable(text), title, known)
 
 
 @dataclass(slots=True)
@@ -75,7 +78,7 @@ def _mail(mail: EmailMessage, depth: int) -> str:
     _gather(mail, found, 0)
     heads = {head: _head(mail, head) for head in _HEADS} | {"Attached": ", ".join(found.attached)}
     inner = [_mail(one, depth + 1) for one in found.inner] if depth < _DEEPEST else []
-    return "\n\n---\n\n".join([_joined(heads, "\n\n".join(found.texts)), *inner])
+    return _BETWEEN.join([_joined(heads, "\n\n".join(found.texts)), *inner])
 
 
 def _gather(part: EmailMessage, found: _Found, depth: int) -> None:
@@ -111,7 +114,12 @@ def _joined(heads: dict[str, str], text: str) -> str:
 
 def _head(mail: EmailMessage, head: str) -> str:
     try:
-        return " ".join(str(mail.get(head, "")).split())
+        said = str(mail.get(head, ""))
+        if _REPLACED in said:  # bytes that no head may have
+            found = next(value for name, value in mail.raw_items() if name.lower() == head.lower())
+            raw = found.encode("ascii", "surrogateescape")
+            said = decode_as(raw, mail.get_content_charset() or "utf-8") or raw.decode("cp1252", "replace")
+        return " ".join(said.split())
     except Exception:  # the standard library's parser of heads fails in many ways on those that spammers write
         return ""
 
@@ -142,19 +150,25 @@ def _decoded(content: bytes, charset: str | None) -> str:
         return content.decode("utf-8", "replace") if text is None else text
 
 
-def _outlook(file: Any) -> tuple[dict[str, str], str]:
-    code_page, date = _properties(file)
+def _outlook(file: Any, place: tuple[str, ...], depth: int) -> tuple[dict[str, str], str]:
+    """The heads of the mail at a place in the file, and its text with these and the mails in it."""
+    code_page, date = _properties(file, place)
 
-    def text(tag: str, folder: Sequence[str] = ()) -> str:
+    def text(tag: str, folder: str = "") -> str:
         for kind, encoding in (("001F", "utf-16-le"), ("001E", code_page)):
-            if file.exists(path := [*folder, f"__substg1.0_{tag}{kind}"]):
+            if file.exists(path := [*place, *filter(None, [folder]), f"__substg1.0_{tag}{kind}"]):
                 content: bytes = file.openstream(path).read()
                 return content.decode(encoding, "replace").rstrip("\0")
         return ""
 
     sender, address = text(_SENDER), text(_SENDER_SMTP) or text(_SENDER_ADDRESS)
-    folders = sorted({path[0] for path in file.listdir() if path[0].startswith("__attach")})[:_PARTS]
-    attached = (next(filter(None, (text(tag, [folder]) for tag in _FILE_NAMES)), "") for folder in folders)
+    folders = {path[len(place)] for path in file.listdir() if path[: len(place)] == [*place] and len(path) > len(place)}
+    attached, inner = [], []
+    for folder in sorted(folder for folder in folders if folder.startswith("__attach"))[:_PARTS]:
+        if file.exists(mail := [*place, folder, _MAIL]):
+            inner += [_outlook(file, tuple(mail), depth + 1)[1]] if depth < _DEEPEST else []
+        else:
+            attached.append(next(filter(None, (text(tag, folder) for tag in _FILE_NAMES)), ""))
     heads = {
         "From": f"{sender} <{address}>" if sender and "@" in address and address != sender else sender or address,
         "To": text(_TO),
@@ -164,17 +178,17 @@ def _outlook(file: Any) -> tuple[dict[str, str], str]:
         "Attached": ", ".join(filter(None, attached)),
     }
     body = text(_BODY)
-    if not body.strip() and file.exists(f"__substg1.0_{_HTML}"):
-        body = html_to_markdown(decode_html(file.openstream(f"__substg1.0_{_HTML}").read()), "", "msg").text
-    if not body.strip() and file.exists(f"__substg1.0_{_RTF}"):
+    if not body.strip() and file.exists(html := [*place, f"__substg1.0_{_HTML}"]):
+        body = html_to_markdown(decode_html(file.openstream(html).read()), "", "msg").text
+    if not (body.strip() or inner or depth) and file.exists(f"__substg1.0_{_RTF}"):
         raise UnreadableDocument("an Outlook mail whose text is only in RTF; save it as EML or TXT")
-    return heads, body
+    return heads, _BETWEEN.join([_joined(heads, body), *inner])
 
 
-def _properties(file: Any) -> tuple[str, str]:
+def _properties(file: Any, place: tuple[str, ...]) -> tuple[str, str]:
     """The code page of the mail's 8-bit text and when it was sent, from its table of fixed-size properties."""
-    table: bytes = file.openstream(_PROPERTIES).read() if file.exists(_PROPERTIES) else b""
-    values = dict(_entries(table[32:]))
+    table: bytes = file.openstream([*place, _PROPERTIES]).read() if file.exists([*place, _PROPERTIES]) else b""
+    values = dict(_entries(table[24 if place else 32 :]))
     code_page = next((values[tag] for tag in _CODE_PAGES if tag in values), 1252) & 0xFFFFFFFF
     ticks = values.get(_SUBMITTED) or values.get(_DELIVERED) or 0
     encoding = {65001: "utf-8", 28591: "latin-1", 20127: "ascii"}.get(code_page, f"cp{code_page}")

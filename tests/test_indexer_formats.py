@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date, timedelta
@@ -634,6 +635,13 @@ def test_eml_texts_around_a_picture_and_what_is_attached_deeper() -> None:
     assert parse_eml(message.as_bytes(), "a.eml").text.endswith("Attached: offer.pdf\n\none\n\ntwo")
 
 
+@pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
+def test_eml_heads_that_are_no_ascii(charset: str) -> None:
+    parsed = parse_eml("From: J\u00f6rg <j@x.de>\nSubject: Gr\u00fc\u00dfe\n\nH\u00e4llo\n".encode(charset), "a.eml")
+    assert parsed.text == "From: J\u00f6rg <j@x.de>\nSubject: Gr\u00fc\u00dfe\n\nH\u00e4llo"
+    assert parsed.title == "Gr\u00fc\u00dfe"
+
+
 def test_eml_with_odd_parts() -> None:
     odd = b"From: a@b\nContent-Type: text/plain; charset=klingon\n\nna\xc3\xafve"
     assert parse_eml(odd, "a.eml").text == "From: a@b\n\nnaïve"
@@ -643,6 +651,74 @@ def test_eml_with_odd_parts() -> None:
         parse_eml(b"just text\n\nmore", "a.eml")
     with pytest.raises(UnreadableDocument, match="not an Outlook mail"):
         parse_msg(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 5000, "a.msg")
+
+
+_STREAM = 4096  # bytes: those of smaller streams lie elsewhere in the file
+
+
+def msg(files: dict[str, str | bytes]) -> bytes:
+    """A compound file (MS-CFB) of streams by their paths, text as Outlook has it, each filled up with zeros."""
+    paths = {"": None, **{path.rpartition("/")[0]: None for path in files}, **files}
+    paths = {"/".join(path.split("/")[:n]): None for path in paths for n in range(path.count("/") + 1)} | paths
+    names = [path for path in paths if path]
+    sectors = _STREAM // 512
+    entries, streams = [], b""
+    for number, path in enumerate(["", *names]):
+        content = files.get(path)
+        kind = 5 if not path else 1 if content is None else 2
+        kids = [1 + names.index(other) for other in names if other.rpartition("/")[0] == path]
+        same = [1 + names.index(other) for other in names if other.rpartition("/")[0] == path.rpartition("/")[0]]
+        after = same[same.index(number) + 1] if path and same[-1] != number else 0xFFFFFFFF
+        start = 1 + len(streams) // 512 if content is not None else 0xFFFFFFFE
+        if content is not None:
+            streams += (content.encode("utf-16-le") if isinstance(content, str) else content).ljust(_STREAM, b"\0")
+        name = (path.rpartition("/")[2] or "Root Entry").encode("utf-16-le") + b"\0\0"
+        below = kids[0] if kids else 0xFFFFFFFF
+        entries.append(
+            name.ljust(64, b"\0")
+            + struct.pack("<HBBIII", len(name), kind, 1, 0xFFFFFFFF, after, below)
+            + bytes(36)
+            + struct.pack("<IQ", start, _STREAM if content is not None else 0)
+        )
+    table = [0xFFFFFFFD]
+    for _ in files:
+        table += [len(table) + n + 1 for n in range(sectors - 1)] + [0xFFFFFFFE]
+    folder = len(table)
+    size = -(-len(entries) // 4)
+    table += [folder + n + 1 for n in range(size - 1)] + [0xFFFFFFFE]
+    assert len(table) <= 128
+    head = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(16)
+    head += struct.pack("<HHHHH6x4I", 0x3E, 3, 0xFFFE, 9, 6, 0, 1, folder, 0)
+    head += struct.pack("<5I", 4096, 0xFFFFFFFE, 0, 0xFFFFFFFE, 0)
+    head += struct.pack("<109I", 0, *[0xFFFFFFFF] * 108)
+    fat = struct.pack("<128I", *table, *[0xFFFFFFFF] * (128 - len(table)))
+    return head + fat + streams + b"".join(entries).ljust(512 * size, b"\0")
+
+
+def test_mails_in_an_outlook_mail_are_read() -> None:
+    """Of a mail that was attached to another one only the name was kept."""
+    attachment, inner = "__attach_version1.0_#00000000", "__attach_version1.0_#00000000/__substg1.0_3701000D"
+    day = struct.pack("<HHIQ", 0x40, 0x39, 6, 133_640_000_000_000_000)
+    parsed = parse_msg(
+        msg(
+            {
+                "__properties_version1.0": bytes(32) + day,
+                "__substg1.0_0037001F": "Slip",
+                "__substg1.0_1000001F": "See below.",
+                f"{attachment}/__substg1.0_3001001F": "Sand",
+                f"{inner}/__properties_version1.0": bytes(24) + day,
+                f"{inner}/__substg1.0_0037001F": "Sand",
+                f"{inner}/__substg1.0_1000001F": "It is full.",
+                "__attach_version1.0_#00000001/__substg1.0_3707001F": "map.png",
+            }
+        ),
+        "a.msg",
+    )
+    assert parsed.text == (
+        "Date: 2024-06-27 22:13+00:00\nSubject: Slip\nAttached: map.png\n\nSee below.\n\n---\n\n"
+        "Date: 2024-06-27 22:13+00:00\nSubject: Sand\n\nIt is full."
+    )
+    assert (parsed.title, parsed.metadata["date"]) == ("Slip", "2024-06-27")
 
 
 # --- source code
