@@ -249,8 +249,11 @@ def test_every_stop_of_the_keyboard_shows_and_is_covered_by_nothing(browser, ser
 def test_the_skip_link_leads_to_the_question_from_any_view(page):
     ask(page, "ferry?")
     finished(page)
-    for view in ("Documents", "Chat"):
+    for view, shown in (("Documents", "#documents-title"), ("Chat", "#chat-view")):
         page.get_by_role("link", name=view, exact=True).click()
+        expect(page.locator(shown)).to_be_visible()
+        if view == "Documents":  # its heading takes the focus, some time after the click
+            expect(page.locator(shown)).to_be_focused()
         to_the_top(page)
         page.keyboard.press("Tab")
         skip = page.get_by_role("link", name="Skip to the question")
