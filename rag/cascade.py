@@ -4,8 +4,9 @@ The rule (Chow 1970; for cascades of models Varshney and Baral 2022): ask the la
 right, less the chance that the small one is, times the price of an error exceeds what asking it costs. Both chances are
 fitted to the small one's confidence by `smallhold eval cascade --write`, which also finds a plain threshold.
 
-Both models read the same passages, retrieved once. A question that was handed on is the large one's: its answer stands,
-and so does its abstention. Where it cannot be reached the small one answers after all.
+Both models answer the same question over the same passages, understood and retrieved once. A question that was handed
+on is the large one's: its answer stands, and so does its abstention. Where it cannot be reached the small one answers
+after all.
 """
 
 import logging
@@ -24,6 +25,7 @@ from rag.clock import Clock
 from rag.datatypes import Answer, Asked, Delta, Message, ScoredChunk, Usage
 from rag.errors import ConfigError, PromptTooLong, Unavailable
 from rag.filter import EVERYTHING, View
+from rag.finder import Found
 from rag.options import AskOptions
 from rag.pipeline import RagPipeline
 
@@ -125,15 +127,14 @@ class Cascade:
     ) -> Stream[Delta, None, None]:
         """Answer one question piece by piece, as `RagPipeline.stream`; `usage` counts both models."""
         clock = Clock()
-        with clock.stage("retrieve"):
-            found = self._small.pipeline.retrieve(question, history, options.view)
+        found = yield from self._small.pipeline.find(question, history, options, clock)
         first = _Attempt(self._small, question, history, options, found)
         with closing(first):
             yield from first.undecided()
             if options.risk is not None or not self._rule.pays(first.confidence or 0.0):
                 yield from first.rest(clock)
                 return
-        before = first.asked()
+        before, found = first.asked(), found._replace(spent=Usage())
         second = _Attempt(self._large, question, history, options, found)
         with closing(second):
             try:
@@ -164,7 +165,7 @@ class _Attempt:
         question: str,
         history: Sequence[Message],
         options: AskOptions,
-        found: Sequence[ScoredChunk],
+        found: Found,
     ) -> None:
         self._member = member
         self._clock = Clock()
@@ -219,12 +220,12 @@ class _Attempt:
 
 
 def _timings(own: Mapping[str, float], whole: Mapping[str, float], waited: float) -> dict[str, float]:
-    """Return the stages of the model that answered, with retrieval, all models' seconds, and the time before it.
+    """Return the stages of the model that answered, with those before any was asked, all models' seconds, and the wait.
 
     A reader waits for the first token as long as the models before took: their seconds count as reading, too.
     """
     shifted = {name: seconds + waited for name, seconds in own.items() if name in {"read", "generate"}}
-    return {**own, **shifted, "retrieve": whole["retrieve"], "total": whole["total"]}
+    return {**own, **shifted, **whole}
 
 
 def log_odds(confidence: float) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator as Stream
 from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 from rag.clock import Clock
 from rag.datatypes import Delta, Message, ScoredChunk, Usage
@@ -12,6 +13,16 @@ from rag.protocols import Reranker, Retriever
 from rag.rewrite import Rewriter
 
 MAX_QUESTION_CHARACTERS = 20_000
+
+_T = TypeVar("_T")
+
+
+class Found(NamedTuple):
+    """What a turn is taken to ask and the passages for it, best first; `spent` is what the former took of the model."""
+
+    asked: FollowUp
+    passages: tuple[ScoredChunk, ...]
+    spent: Usage = Usage()
 
 
 class Finder:
@@ -67,13 +78,13 @@ class Finder:
         return self._retriever.retrieve(text, self._candidates, view) if self._retriever is not None else []
 
 
-def drained(understanding: Stream[Delta, None, tuple[FollowUp, Usage]]) -> tuple[FollowUp, Usage]:
-    """Return what a turn was understood as, however long that takes."""
+def drained(stream: Stream[Delta, None, _T]) -> _T:
+    """Return what a stream returns in the end, however long that takes."""
     try:
         while True:
-            next(understanding)
+            next(stream)
     except StopIteration as end:
-        result: tuple[FollowUp, Usage] = end.value
+        result: _T = end.value
         return result
 
 

@@ -24,7 +24,7 @@ from rag.deliberation import Deliberation
 from rag.draft import Draft
 from rag.evidence import Evidence, recent_turns, select_evidence
 from rag.filter import EVERYTHING, View
-from rag.finder import Finder, drained
+from rag.finder import Finder, Found, drained
 from rag.followup import FollowUp
 from rag.form import asks_at_length
 from rag.hops import DOUBT, hop, may_need_two
@@ -126,18 +126,22 @@ class RagPipeline:
         question: str,
         history: Sequence[Message] = (),
         options: AskOptions = AS_SET,
-        found: Sequence[ScoredChunk] | None = None,
+        found: Found | None = None,
     ) -> Stream[Delta, None, None]:
         """Answer one question piece by piece. The last delta, and only it, carries the whole `answer`.
 
-        `found` is what `retrieve` returned to the same question, where it was asked already.
+        `found` is what `find` returned to the same question, where it was asked already.
 
         Text comes once the answer is judged worth giving; until then empty deltas come, at which the iterator can be
         closed to cancel. What was used by then is the `usage` of the last one.
         """
         clock, judge = Clock(), self._judging.judge(options)
-        asked, spent = yield from self._finder.understand(question, history, clock, options.owner)
-        with closing(self._answered(asked, history, options, found, judge, clock)) as deltas:
+        if found is None:
+            asked, spent = yield from self._finder.understand(question, history, clock, options.owner)
+        else:
+            asked, spent = found.asked, found.spent
+        passages = None if found is None else found.passages
+        with closing(self._answered(asked, history, options, passages, judge, clock)) as deltas:
             for delta in deltas:
                 yield _with(spent, delta)
 
@@ -190,9 +194,17 @@ class RagPipeline:
 
     def retrieve(self, question: str, history: Sequence[Message] = (), view: View = EVERYTHING) -> list[ScoredChunk]:
         """Return the ranked chunks alone, best first; empty for a closed-book pipeline."""
-        clock = Clock()
-        asked, _ = drained(self._finder.understand(question, history, clock))
-        return self._finder.find(asked.question, view, clock)
+        return list(drained(self.find(question, history, AskOptions(view=view), Clock())).passages)
+
+    def find(
+        self, question: str, history: Sequence[Message], options: AskOptions, clock: Clock
+    ) -> Stream[Delta, None, Found]:
+        """Return what a question is taken to ask and the passages for it, yielding while the model is asked about that.
+
+        `stream` goes on from there, of this pipeline or of one with another model.
+        """
+        asked, spent = yield from self._finder.understand(question, history, clock, options.owner)
+        return Found(asked, tuple(self._finder.find(asked.question, options.view, clock)), spent)
 
     def _select(self, question: str, retrieved: Sequence[ScoredChunk], options: AskOptions) -> Evidence:
         passages = options.passages or self._passages

@@ -19,6 +19,7 @@ from rag.options import AskOptions
 from rag.pipeline import RagPipeline
 from rag.promise import Promise, Rung
 from rag.prompt import Prompt
+from rag.rewrite import Rewriter, load_rewrite_prompt
 from tests.conftest import ListRetriever, QueueGenerator, WordEmbedder, scored
 
 PROMPT = Prompt(name="t", system="Quote.", passage="{text}", user="{passages}\nQ: {question}", closed_book="?")
@@ -45,12 +46,19 @@ def cascade(
     retriever: ListRetriever,
     *,
     rule: Rule = HALF,
+    rewrite: bool = False,
     small_estimate: Abstention = GROUNDED,
     large_estimate: Abstention | None = GROUNDED,
 ) -> Cascade:
     def pipeline(model: QueueGenerator, found: ListRetriever, estimate: Abstention | None) -> RagPipeline:
         return RagPipeline(
-            generator=model, counter=model, prompt=PROMPT, retriever=found, abstention=estimate, evidence_tokens=100
+            generator=model,
+            counter=model,
+            prompt=PROMPT,
+            retriever=found,
+            rewriter=Rewriter(model, load_rewrite_prompt()) if rewrite else None,
+            abstention=estimate,
+            evidence_tokens=100,
         )
 
     return Cascade(
@@ -82,6 +90,21 @@ def test_an_unsure_one_is_handed_on_with_the_same_passages_and_both_are_counted(
     assert (second.model, second.usage.completion, second.confidence) == ("large", 2, pytest.approx(0.731, abs=1e-3))
     assert answer.usage == first.usage + second.usage == Usage(2 * first.usage.prompt, 0, 3)
     assert [c.text for c in answer.citations] == ["The mill was built in 1874."]
+
+
+def test_a_follow_up_is_rewritten_once_and_both_models_answer_the_same_question() -> None:
+    history = [Message("user", "When was the mill built?"), Message("assistant", "1874")]
+    small, large = QueueGenerator("How was the fire in the mill put out?", "Napoleon"), QueueGenerator("in 1874")
+    retriever = ListRetriever(MILL)
+    made = cascade(small, large, retriever, rewrite=True)
+    answer = made.answer("How was the fire put out?", history, AskOptions(owner="laptop"))
+    assert retriever.questions == [answer.question] == ["How was the fire in the mill put out?"]
+    assert large.asked == [small.asked[1]]
+    assert [sampling.owner for sampling in small.samplings] == ["laptop", "laptop"]
+    # Nine words of rewriting are the small model's, and counted once.
+    assert [asked.usage.completion for asked in answer.asked] == [9 + 1, 2]
+    assert answer.usage.completion == 9 + 1 + 2
+    assert "rewrite" in answer.timings
 
 
 def test_nothing_of_an_answer_that_is_handed_on_is_shown() -> None:
