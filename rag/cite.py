@@ -106,8 +106,10 @@ def support(
     passages = [p for p, known in zip(passages, told, strict=True) if numbers <= known] or passages
     held = [grounding(_apart(sentence), _apart(p.chunk.text)) for p in passages]
     best = max(held, default=0.0)
-    # A passage that holds fewer of the words than another one is no source of them.
+    # A passage that holds fewer of the words than another one is no source of them, nor is one that has them in several
+    # sentences beside one that has them in one.
     by_words = [_quote(question, sentence, p) for p, share in zip(passages, held, strict=True) if 0 < share == best]
+    by_words = [quote for quote in by_words if quote.supports] or by_words
     if is_supported(by_words) or embedder is None or not passages:
         return by_words
     by_meaning = _nearest(sentence, passages, embedder)

@@ -41,6 +41,14 @@ def test_passages_that_hold_less_of_the_answer_are_not_sources() -> None:
     assert [c.document_id for c in cite("Who?", "Ada Brandt", [half, whole]).citations] == ["a"]
 
 
+def test_a_passage_that_has_the_words_apart_is_no_source_beside_one_with_a_sentence_of_them() -> None:
+    apart = scored("The Scottish weather is wet. No government changes that.", document="a")
+    together = scored("Members ask the Scottish Government.", document="b")
+    assert [c.document_id for c in cite("Who is asked?", "Scottish Government", [apart, together]).citations] == ["b"]
+    (sentence,), (citation,) = cite("Who is asked?", "Scottish Government", [apart])
+    assert (citation.document_id, sentence.supported) == ("a", False)
+
+
 def test_two_passages_that_say_the_same_are_both_cited_in_order() -> None:
     first, second = scored("In 1874.", document="a"), scored("It was 1874.", document="b")
     found = cite("When?", "1874", [first, second])
