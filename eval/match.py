@@ -5,6 +5,7 @@ an answer: "The treaty of Lisbon was signed in 2009" adds 2009 to "When was the 
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from eval.amounts import Amount, amounts
 from eval.dates import as_date, without_other_dates
 from eval.folding import MAX_TEXT, content, fold, is_number, same_number
+from eval.ranges import ends_of
 
 # A gold answer's word counts as found where its trigrams agree that much with those of a word of the answer: Jinkx and
 # Jinks, Argentine and Argentina do. So do Austria and Australia, which is the price.
@@ -56,7 +58,8 @@ class Match(NamedTuple):
     the question does not say already and that stand in the answer, spelt alike, times the share of its numbers that
     do, as the same amounts (`eval.amounts`); of a date only the year is wanted, and of several things joined by "and"
     the one that is found least counts.
-    `exact`: share of what the answer adds to the question that is gold, 0 for a unit or a name without its number.
+    `exact`: share of what the answer adds to the question that is gold, 0 for a unit or a name without its number, and
+    for one end of a range.
     `refused`: the answer says that it has none.
     `options`: how many other things of its kind stand in the list that holds the gold answer, 0 where the answer
     commits itself. `strays`: how many sentences have nothing to do with question or gold answer.
@@ -71,7 +74,18 @@ class Match(NamedTuple):
 
 
 def match(question: str, answer: str, gold: Sequence[str]) -> Match:
-    """Return how the answer matches the gold answer that it matches best."""
+    """Return how the answer matches the gold answer that it matches best.
+
+    Where letters have marks, those that are written in their place are tried as well: Köln is Koeln and Koln.
+    """
+    as_it_stands = _match(question, answer, gold)
+    spelt = [_spelt_out(text) for text in (question, answer, *gold[:MAX_GOLD])]
+    if spelt == [question, answer, *gold[:MAX_GOLD]]:
+        return as_it_stands
+    return max(as_it_stands, _match(spelt[0], spelt[1], spelt[2:]), key=lambda found: (found[0] + found[1], found[2]))
+
+
+def _match(question: str, answer: str, gold: Sequence[str]) -> Match:
     plain, gold = answer[:MAX_TEXT].replace("’", "'"), gold[:MAX_GOLD]
     asked = frozenset(fold(question))
     said = _Said(fold(_meant(plain, gold)), asked | _PRONOUNS)
@@ -87,12 +101,20 @@ def match(question: str, answer: str, gold: Sequence[str]) -> Match:
 
 
 _NONE = (0.0, 0.0, 0.0)
+_MARKED = str.maketrans(
+    {"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "Ø": "Oe", "Å": "Aa"}
+)
+
+
+def _spelt_out(text: str) -> str:
+    return unicodedata.normalize("NFC", text).translate(_MARKED)
 
 
 class _Alias(NamedTuple):
     """A gold answer in words, asides apart: all, those that carry meaning, and these by the parts that are all wanted.
 
-    `golden` are those of the asides as well. `year` is that of a date, else empty. `amounts` are its numbers'.
+    `golden` are those of the asides as well. `year` is that of a date, else empty. `amounts` are its numbers', `ends`
+    the two of a range, else empty.
     """
 
     words: tuple[str, ...]
@@ -101,6 +123,7 @@ class _Alias(NamedTuple):
     golden: tuple[str, ...]
     year: str
     amounts: tuple[Amount, ...]
+    ends: tuple[str, ...]
 
 
 class _Said:
@@ -118,6 +141,15 @@ class _Said:
         """Whether a number stands there, in the unit that it is `wanted` in where both are told, with the same sign."""
         meant = [amount for amount in wanted if amount.number == number] or [Amount(number, "", negative=False)]
         return any(right.may_be(said) for right in meant for said in self._amounts)
+
+    def converted(self, wanted: Sequence[Amount]) -> frozenset[str]:
+        """Return the numbers and units of those amounts that stand there in another unit."""
+        return frozenset(
+            word
+            for right in wanted
+            if any(right.is_converted(said) for said in self._amounts)
+            for word in (right.number, right.unit)
+        )
 
     def likeness(self, word: str) -> float:
         """1 where the word stands there, else the best likeness of one that does, else 0; numbers are right or not."""
@@ -144,7 +176,8 @@ def _alias(right: str) -> _Alias:
     split = [frozenset(fold(part)) for part in _PART.split(right)] if date is None and _AND.search(right) else []
     parts = (tuple(word for word in meant if word in part) for part in split)
     year, golden = str(date.year) if date else "", tuple(content(everything))
-    return _Alias(words, meant, tuple(filter(None, parts)), golden, year, tuple(amounts(words)))
+    counted, ends = tuple(amounts(words)), ends_of(_ASIDE.sub("", right))
+    return _Alias(words, meant, tuple(filter(None, parts)), golden, year, counted, ends)
 
 
 def _compare(alias: _Alias, said: _Said) -> tuple[float, float, float]:
@@ -154,14 +187,17 @@ def _compare(alias: _Alias, said: _Said) -> tuple[float, float, float]:
         wanted = [alias.year]
     parts = [part for part in ([word for word in part if word in wanted] for part in alias.parts) if part] or [wanted]
     numbers = _years(wanted) or [word for word in wanted if is_number(word)]
-    least = min(_mean([said.likeness(word) for word in part]) for part in parts)
+    converted = said.converted(alias.amounts)
+    least = min(_mean([1.0 if word in converted else said.likeness(word) for word in part]) for part in parts)
     counted = _mean([float(said.tells(number, alias.amounts)) for number in numbers]) if numbers else 1.0
+    told = [said.tells(end, alias.amounts) for end in alias.ends if end in wanted]
+    one_end = len(told) == 2 and sum(told) == 1
     added = said.added.total()
     unit_alone = not counted and len(wanted) <= _QUANTITY_WORDS
     return (
         float(_in_a_row(alias.words, said.words)),
-        least * counted,
-        sum((said.added & Counter(wanted)).values()) / added if added and not unit_alone else 0.0,
+        least * min(counted, _mean(told)) if one_end else least * counted,
+        sum((said.added & Counter(wanted)).values()) / added if added and not (unit_alone or one_end) else 0.0,
     )
 
 

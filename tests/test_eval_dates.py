@@ -22,7 +22,15 @@ MAY_14 = Date(2002, 5, 14)
         ("14 mai 2002", MAY_14),
         ("2002-05-14", MAY_14),
         ("2002-13-14", None),
-        ("14/05/2002", None),
+        ("14/05/2002", MAY_14),
+        ("05/14/2002", MAY_14),
+        ("14.5.2002", MAY_14),
+        ("14-05-2002", MAY_14),
+        ("03/04/2002", Date(2002, 3, 4, either=True)),
+        ("03.04.2002", Date(2002, 4, 3)),
+        ("14/14/2002", None),
+        ("05.14.2002", None),
+        ("version 1.14.2002.7", None),
         ("2002", None),
         ("May 14", None),
         ("May 14, 2002 in Paris", None),
@@ -39,6 +47,13 @@ def test_a_day_does_not_differ_from_its_month() -> None:
     assert MAY_14.differs(Date(2002, 5, 15)) and MAY.differs(Date(2002, 6, None)) and MAY.differs(Date(2001, 5, None))
 
 
+def test_a_date_in_numbers_may_be_either_of_two() -> None:
+    either = Date(2002, 3, 4, either=True)
+    for day in (Date(2002, 3, 4), Date(2002, 4, 3), Date(2002, 4, None)):
+        assert not either.differs(day) and not day.differs(either)
+    assert either.differs(Date(2002, 3, 5)) and Date(2003, 4, 3).differs(either)
+
+
 @pytest.mark.parametrize(
     ("text", "left"),
     [
@@ -46,6 +61,10 @@ def test_a_day_does_not_differ_from_its_month() -> None:
         ("It came out in May 2002.", "It came out in May 2002."),
         ("It came out in 2002.", "It came out in 2002."),
         ("It came out on 16 November 2002.", "It came out on  ."),
+        ("It came out on 15/05/2002.", "It came out on  ."),
+        ("It came out on 05/14/2002.", "It came out on 05/14/2002."),
+        ("It came out on 99/99/2002.", "It came out on 99/99/2002."),
+        ("It came out on 31/31/2002.", "It came out on 31/31/2002."),
         ("Written on 16 November 2001, out on May 14, 2002", "Written on 16 November 2001, out on May 14, 2002"),
     ],
 )

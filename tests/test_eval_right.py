@@ -66,6 +66,27 @@ def test_both_limits_refuse_what_the_estimate_accepts() -> None:
         ("2020-03-02", ["2020-03-01"], 0.0),
         ("am 4. Oktober 1990", ["3. Oktober 1990"], 0.0),
         ("1790-07-14", ["14 juillet 1789"], 0.0),
+        ("1914", ["1914-1918"], 0.0),
+        ("The war began in 1914.", ["1914–18"], 0.0),
+        ("from 1914 until 1918", ["1914–18"], 1.0),
+        ("5 minutes", ["5 to 10 minutes"], 0.0),
+        ("5-10", ["5 to 10 minutes"], 1.0),
+        ("20%", ["between 20 and 30 percent"], 0.0),
+        ("9 February 2018", ["9 to 25 February 2018"], 0.0),
+        ("2018", ["9 to 25 February 2018"], 1.0),  # the year stands for the date
+        ("1979", ["1979–80"], 1.0),  # a season
+        ("The Long Parliament of 1640", ["Long Parliament 1640-1660"], 1.0),
+        ("120 minutes", ["2 hours"], 1.0),
+        ("2 km", ["2,000 metres"], 1.0),
+        ("12 miles", ["19.3 km"], 0.0),
+        ("15/05/2002", ["14 May 2002"], 0.0),
+        ("05/14/2002", ["14 May 2002"], 1.0),
+        ("15 May 2002", ["14/05/2002"], 0.0),
+        ("Koeln", ["Köln"], 1.0),
+        ("In Köln.", ["Koeln"], 1.0),
+        ("Oel", ["Öl"], 1.0),
+        ("Koln", ["Köln"], 1.0),
+        ("Bars", ["Bären"], 0.0),
     ],
 )
 def test_the_shipped_rule(answer: str, gold: list[str], verdict: float) -> None:
