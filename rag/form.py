@@ -1,9 +1,12 @@
 """Whether a question asks for more than a phrase: an explanation, a way of doing something, a comparison, a list.
 
-Told from the English words that ask, never from what is asked about. Questions in other languages get short answers.
+Told from the words that ask, never from what is asked about: the English ones, and the German and French ones
+(`rag.foreign_form`). Questions in other languages get short answers.
 """
 
 import re
+
+from rag.foreign_form import FRENCH, FRENCH_MANNER, GERMAN, GERMAN_MANNER, STEPS
 
 # What people put before the question itself; no more of it, or "ok, ok, ok, ..." would take seconds.
 _POLITE = (
@@ -41,13 +44,15 @@ _HAPPENS = r"what\s+(?:happens|would\s+happen|should\s+(?:i|we|you|one)\s+do|can
 
 # A question may follow another sentence or clause: "According to the report, why ...".
 _LONG = re.compile(
-    rf"(?:^|[,;:.!?]\s+){_POLITE}"
-    rf"(?:why\b|(?!{_NAME}){_MANNER}|{_ORDER}|{_SEVERAL}|{_BETWEEN}|{_HAPPENS})",
+    rf"(?:^|[,;:.!?]\s+)(?:{_POLITE}"
+    rf"(?:why\b|(?!{_NAME}){_MANNER}|{_ORDER}|{_SEVERAL}|{_BETWEEN}|{_HAPPENS})|{GERMAN}|{FRENCH})",
     re.IGNORECASE,
 )
 _PROS = re.compile(r"\bpros\s+and\s+cons\b", re.IGNORECASE)  # anywhere
 _STEPS = re.compile(
-    rf"(?:^|[,;:.!?]\s+){_POLITE}(?!{_NAME}){_MANNER}|\b(?:steps|procedure|instructions|recipe)\b", re.IGNORECASE
+    rf"(?:^|[,;:.!?]\s+)(?:{_POLITE}(?!{_NAME}){_MANNER}|{GERMAN_MANNER}|{FRENCH_MANNER})"
+    rf"|\b(?:steps|procedure|instructions|recipe)\b|{STEPS}",
+    re.IGNORECASE,
 )
 _READ = 2_000  # characters of a question that are looked at
 

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from rag.form import asks_at_length
+from rag.form import asks_at_length, asks_for_steps
 
 
 @pytest.mark.parametrize(
@@ -60,11 +60,87 @@ def test_questions_that_want_a_phrase(question: str) -> None:
     assert not asks_at_length(question)
 
 
-@pytest.mark.parametrize("again", ["can you, ", "what is, ", "ok, ", "is it, "])
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Warum brannte die Mühle ab?",
+        "Wie kann ich den Zähler zurücksetzen?",
+        "Und wie ging es weiter?",
+        "Kannst du mir erklären, wie die Gezeiten wirken?",
+        "Könnten Sie bitte die Gezeiten erklären?",
+        "Vergleiche die Nordfähre mit der Südfähre.",
+        "Was ist der Unterschied zwischen Hase und Kaninchen?",
+        "Worin unterscheiden sich Moor und Heide?",
+        "Was sind die wichtigsten Vorteile von Heidehonig?",
+        "Welche Folgen hatte der Brand?",
+        "Was passiert, wenn der Kegel gehisst wird?",
+        "Wer baute die Mühle, und warum?",
+        "Pourquoi le moulin a-t-il brûlé ?",
+        "Comment fonctionne le bac ?",
+        "Comment éteindre le feu ?",
+        "Et comment cela a-t-il fini ?",
+        "Explique-moi les marées.",
+        "Peux-tu m'expliquer les marées ?",
+        "Comparez le bac du nord et celui du sud.",
+        "Quelle est la différence entre un lièvre et un lapin ?",
+        "Quels sont les principaux avantages du miel de bruyère ?",
+        "Que se passe-t-il quand le cône est hissé ?",
+        "Qui a construit le moulin, et pourquoi ?",
+    ],
+)
+def test_questions_in_german_and_french_that_want_more_than_a_phrase(question: str) -> None:
+    assert asks_at_length(question)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Wie viele Fähren gibt es?",
+        "Wie hoch ist der Eiffelturm?",
+        "Wie heißt die Insel?",
+        "Wie wird die Insel genannt?",
+        "Wie oft fährt die Fähre?",
+        "Welche Farbe hat er?",
+        "Was ist ein Moor?",
+        "Können Sie mir die Adresse geben?",
+        "Combien de bacs y a-t-il ?",
+        "Comment s'appelle l'île ?",
+        "Comment appelle-t-on un bateau à fond plat ?",
+        "Comment s'écrit Ullavane ?",
+        "Quelle est la hauteur du phare ?",
+        "Who wrote Warum?",
+        "Comment syntax in TOML?",
+    ],
+)
+def test_questions_in_german_and_french_that_want_a_phrase(question: str) -> None:
+    assert not asks_at_length(question)
+
+
+@pytest.mark.parametrize("question", ["Wie macht man Glühwein?", "Comment faire du vin chaud ?", "Which steps?"])
+def test_a_way_of_doing_something_has_steps(question: str) -> None:
+    assert asks_for_steps(question)
+    assert not asks_for_steps("Warum brannte die Mühle ab?") and not asks_for_steps("Pourquoi ?")
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        "can you, ",
+        "what is, ",
+        "ok, ",
+        "is it, ",
+        "und bitte, ",
+        "was sind die ",
+        "wie kann ",
+        "et alors, ",
+        "comment , ",
+    ],
+)
 def test_a_question_without_end_takes_no_time(again: str) -> None:
     """The interpreter does nothing else while it matches: a server would stand still for all."""
     began = time.process_time()
-    assert not asks_at_length(again * 200_000)
+    asks_at_length(again * 200_000)
+    asks_for_steps(again * 200_000)
     assert time.process_time() - began < 1
 
 
