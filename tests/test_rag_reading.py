@@ -1,10 +1,13 @@
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from rag.abstain import Abstention, Signal, decline_signal
+from rag.build import build_pipeline
+from rag.config import load_settings
 from rag.datatypes import Delta, Message, Mode, Piece, Sampling, ScoredChunk, Usage
 from rag.pipeline import RagPipeline
 from rag.prompt import Prompt
@@ -66,6 +69,21 @@ def test_the_first_passage_that_is_not_declined_is_answered_from() -> None:
     assert answer.usage == Usage(20, 4, 2)
     assert answer.evidence_tokens == 6
     assert model.samplings[0].decline == "unanswerable"
+
+
+@pytest.mark.parametrize(("enough", "read"), [(0.9, ["a"]), (0.3, ["a", "b", "c", "b"])])
+def test_the_settings_say_from_which_doubt_on_the_next_passage_is_read(
+    enough: float, read: list[str], tmp_path: Path
+) -> None:
+    prompt = tmp_path / "prompt.toml"
+    prompt.write_text(
+        'name = "t"\nsystem = "Quote."\npassage = "{text}"\nuser = "{passages} {question}"\nclosed_book = "Guess."\n'
+    )
+    chosen = {"generator": {"prompt": str(prompt)}, "abstention": {"enabled": False}}
+    settings = load_settings(flags={**chosen, "evidence": {"enough": enough, "hops": 0}})
+    model = Declining(a=0.9, b=0.4, c=0.5)
+    build_pipeline(settings, model, ListRetriever(A, B, C)).answer("which?")
+    assert model.asked == read
 
 
 def test_where_all_are_declined_the_least_declined_is_read_again() -> None:
