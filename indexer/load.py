@@ -42,7 +42,9 @@ from rag.tesseract import Tesseract
 
 # Raise it with every change here or in a `load_*` module that changes the text or the title of any file.
 _VERSION = 5
-_LIBRARIES = ("beautifulsoup4", "lxml", "mammoth", "markdownify", "olefile", "openpyxl", "pypdfium2")
+_LIBRARIES = (
+    *("beautifulsoup4", "charset-normalizer", "lxml", "mammoth", "markdownify", "olefile", "openpyxl", "pypdfium2"),
+)
 SECONDS = 60.0
 _START_SECONDS = 60.0
 _OUT_OF_TIME = getattr(signal, "SIGPROF", 0)  # what ends the worker when its seconds of the processor are over
