@@ -82,7 +82,8 @@ _PARSED = {
     **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
 }
 _PICTURED = frozenset({"pdf", "image"})  # formats with pages that may be pictures
-_DOCUMENTS = frozenset(_PLAIN) | frozenset(_PARSED)
+PLAIN = frozenset(_PLAIN)  # the suffixes of texts that are kept as they are
+_DOCUMENTS = PLAIN | frozenset(_PARSED)
 SUFFIXES = _DOCUMENTS | archive.SUFFIXES  # of what can be read without OCR
 _PARSED |= dict.fromkeys(PICTURES, "image")
 
