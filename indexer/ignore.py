@@ -1,8 +1,8 @@
 """Which files below a root are left out: patterns in gitignore's syntax, given with the root or lying in its folders.
 
 Decided as git does: the last pattern that matches a file or folder counts, those of a deeper folder before those of one
-above, and what lies in a folder that is left out cannot be let in again. `pathspec` reads the patterns; what they match
-is decided here, entry by entry, because a walk over folders asks of each folder before what is in it.
+above, and what lies in a folder that is left out cannot be let in again. It is decided entry by entry, because a walk
+over folders asks of each folder before what is in it.
 """
 
 import codecs
@@ -12,8 +12,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from pathspec import GitIgnoreSpec
-
+from indexer.wildmatch import Wildmatch, compile_pattern
 from rag.errors import DataError
 from rag.glob import composed
 from rag.manifest import Patterns
@@ -32,16 +31,15 @@ class Rules:
     """
 
     def __init__(self, lines: Iterable[tuple[str, str]]) -> None:
-        self._rules = [rule for line, where in lines for rule in _compiled(line, where)]
-        self._rules.reverse()
+        self._rules = [rule for line, where in lines if (rule := _compiled(line, where))][::-1]
 
     def __bool__(self) -> bool:
         return bool(self._rules)
 
     def decide(self, path: str, *, folder: bool) -> bool | None:
         """Say whether a path with `/` is matched, False where a `!` takes that back, None where nothing is said."""
-        text = composed(f"{path}/" if folder else path)
-        return next((matches for matches, regex in self._rules if regex.fullmatch(text)), None)
+        text, rules = composed(path), (rule for rule in self._rules if folder or not rule.folders)
+        return next((rule.matches for rule in rules if rule.regex.fullmatch(text)), None)
 
 
 class Ignore:
@@ -99,34 +97,13 @@ class Ignore:
         return self._read[folder]
 
 
-def _compiled(line: str, where: str) -> list[tuple[bool, re.Pattern[str]]]:
+def _compiled(line: str, where: str) -> Wildmatch | None:
     if len(line) > _LONGEST:
         raise DataError(f"{where}: a pattern has at most {_LONGEST} characters", hint=_HINT)
-    if line.rstrip().endswith("/**/"):  # the folders beneath; pathspec takes in the folder itself
-        line = f"{line.rstrip()}*/"
     try:
-        found = GitIgnoreSpec.from_lines([composed(line)]).patterns
-        return [(bool(p.include), _whole(p.regex.pattern)) for p in found if p.regex is not None]
+        return compile_pattern(line)
     except (ValueError, re.error):
         raise DataError(f"{where}: {line!r} is no pattern", hint=_HINT) from None
-
-
-def _whole(regex: str) -> re.Pattern[str]:
-    """Make of pathspec's expression one for a whole path: a folder ends with `/`, and what is beneath is not meant.
-
-    The text between two `*` is taken where it comes first and never tried again, as in `rag.glob`: patterns come with
-    folders from anywhere, and a name must not take time by the power of their number of `*`.
-    """
-    if regex in (".", "(?P<ps_d>/)"):  # everything, and every folder
-        return re.compile(".+/" if regex != "." else ".+", re.DOTALL)
-    regex = regex.replace("[^", "[^/").replace("[^//]", "[^/]")  # git's brackets hold no `/`
-    head, *rest = re.split(r"(?:\[\^/\]\*)+", regex)
-    for text in rest[:-1]:
-        crosses = "/" in text.replace("[^/", "")
-        head += f"[^/]*{text}" if crosses else f"(?>[^/]*?{text})"
-    if rest:
-        head += f"[^/]*{rest[-1]}"
-    return re.compile(head if "(?P<ps_d>" in head else f"{head}.+", re.DOTALL)
 
 
 def _lines(path: Path, *, unseen: bool) -> list[tuple[str, str]]:

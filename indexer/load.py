@@ -42,7 +42,9 @@ from rag.tesseract import Tesseract
 
 # Raise it with every change here or in a `load_*` module that changes the text or the title of any file.
 _VERSION = 5
-_LIBRARIES = ("beautifulsoup4", "lxml", "mammoth", "markdownify", "olefile", "openpyxl", "pypdfium2")
+_LIBRARIES = (
+    *("beautifulsoup4", "charset-normalizer", "lxml", "mammoth", "markdownify", "olefile", "openpyxl", "pypdfium2"),
+)
 SECONDS = 60.0
 _START_SECONDS = 60.0
 _OUT_OF_TIME = getattr(signal, "SIGPROF", 0)  # what ends the worker when its seconds of the processor are over
@@ -80,7 +82,8 @@ _PARSED = {
     **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
 }
 _PICTURED = frozenset({"pdf", "image"})  # formats with pages that may be pictures
-_DOCUMENTS = frozenset(_PLAIN) | frozenset(_PARSED)
+PLAIN = frozenset(_PLAIN)  # the suffixes of texts that are kept as they are
+_DOCUMENTS = PLAIN | frozenset(_PARSED)
 SUFFIXES = _DOCUMENTS | archive.SUFFIXES  # of what can be read without OCR
 _PARSED |= dict.fromkeys(PICTURES, "image")
 

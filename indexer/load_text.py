@@ -6,6 +6,7 @@ import re
 from pathlib import PurePath
 from typing import Literal
 
+from indexer.charset import told_charset
 from indexer.outline import Markup, find_headings, front_matter, plain_title
 from indexer.parsed import Parsed, readable_stem
 from rag.errors import UnreadableDocument
@@ -30,7 +31,8 @@ _WIDER = {
 _CONTROL = re.compile(
     r"[\x00-\x08\x0e-\x1a\x1c-\x1f]"
 )  # without tab, line and page breaks, and the ESC of coloured logs
-_NOT_TEXT = "not UTF-8, UTF-16 or Windows-1252 text"
+_NOT_TEXT = "not UTF-8, UTF-16 or Windows-1252 text, nor in another charset that can be told"
+_ROW = re.compile(r"[^\x00-\x7f]{3,}")
 _REPLACED = "\ufffd"
 _RIGHT = 2  # characters that are no ASCII, to one that is in another charset
 _TITLE_FIELD = re.compile(r"^title\s*[:=]\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE)
@@ -43,7 +45,8 @@ Plain = Literal["text"]
 def parse_text(content: bytes, name: str, markup: Markup | Plain) -> Parsed:
     """Return the file's text, decoded. `markup` is "markdown", "rst", "asciidoc", "code" or "text".
 
-    Raises `UnreadableDocument` where it is not UTF-8, UTF-16 with a byte order mark, or plausible Windows-1252.
+    Raises `UnreadableDocument` where it is not UTF-8, UTF-16 with a byte order mark, plausible Windows-1252, or in
+    another charset beyond doubt.
     """
     text = decode(content)
     title = PurePath(name).name if markup == "code" else _title(text, markup) or readable_stem(name)
@@ -53,13 +56,14 @@ def parse_text(content: bytes, name: str, markup: Markup | Plain) -> Parsed:
 def decode(content: bytes) -> str:
     """Return `content` as text, without its byte order mark and with its own line ends."""
     text = decode_bom(content)
+    if text is None and b"\x1b$" in content:  # ISO-2022-JP, which is ASCII with escapes
+        text = decode_as(content, "iso2022_jp")
     if text is None:
         _refuse_binary(b"\0" in content)
         try:
             text = content.decode()
         except UnicodeDecodeError:
-            text = decode_nearly(content, "utf-8")
-            text = _decode_cp1252(content) if text is None else text
+            text = _decode_unsaid(content)
     sample = text[:_SAMPLE]
     _refuse_binary("\0" in text or len(_CONTROL.findall(sample)) > len(sample) // 1000)
     return text
@@ -117,18 +121,33 @@ def decode_bom(content: bytes) -> str | None:
     return None
 
 
-def _decode_cp1252(content: bytes) -> str:
-    """Windows-1252 takes nearly any bytes for letters: accept what looks like a Western language, accents being few."""
+def _decode_unsaid(content: bytes) -> str:
+    for decoded in (decode_nearly(content, "utf-8"), _decode_cp1252(content)):
+        if decoded is not None:
+            return decoded
+    charset = told_charset(content)
+    text = decode_nearly(content, charset) if charset else None
+    if text is None:
+        raise UnreadableDocument(_NOT_TEXT)
+    return text
+
+
+def _decode_cp1252(content: bytes) -> str | None:
+    """Windows-1252 takes nearly any bytes for letters: accept what looks like a Western language.
+
+    There accents are few, and hardly ever three characters beyond ASCII side by side, unless it is a rule of dashes.
+    """
     try:
         text = content.decode("cp1252")
-    except UnicodeDecodeError as error:
-        raise UnreadableDocument(_NOT_TEXT) from error
+    except UnicodeDecodeError:
+        return None
     high = [char for char in text if char > "\x7f"]
     letters = sum(char.isalpha() for char in text)
     accented = sum(char.isalpha() for char in high)
     usual = accented + sum(char in "‘’“”„«»‹›–—…•€£°§©®™·¡¿º\xa0½¼¾²³´×" for char in high)
-    if accented > 0.3 * letters or usual < 0.8 * len(high):
-        raise UnreadableDocument(_NOT_TEXT)
+    in_rows = sum(len(row) for row in _ROW.findall(text) if any(map(str.isalpha, row)))
+    if accented > 0.3 * letters or 2 * in_rows > len(high) or usual < 0.8 * len(high):
+        return None
     return text
 
 

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from indexer import archive
+from indexer.load import PLAIN
 from indexer.load_image import NEEDS_OCR, PICTURES
 from indexer.load_text import decode_as
 from rag.errors import UnsupportedFormat
@@ -48,7 +49,7 @@ _NO_TEXT = (
     | PICTURES
     | frozenset((".pdf", ".epub", ".msg", ".docx", ".docm", ".pptx", ".pptm", ".ppsx", ".xlsx", ".xlsm"))
 )
-_TEXTS = frozenset((".html", ".txt", ".md", ".csv", ".tsv"))  # formats that do not say their encoding themselves
+_TEXTS = PLAIN | {".html", ".csv", ".tsv"}  # what may be in any charset, unlike JSON
 
 
 def split_type(content_type: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ the first. Nobody sees the difference, so that there is none here.
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from itertools import groupby
 
 LONGEST = 200
@@ -41,16 +42,17 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
     if pattern.endswith("/"):
         parts.append("**")
     beneath = "" if "*" in parts[-1] or "?" in parts[-1] else "(?:/.*)?"
-    return re.compile(f"(?s:{_whole(parts)}{beneath})\\Z")
+    spelt = path_expression([part if part == "**" else _part(part) for part in parts])
+    return re.compile(f"(?s:{spelt}{beneath})\\Z")
 
 
-def _whole(parts: list[str]) -> str:
-    """The expression of a path: runs of ordinary parts, with any number of folders wherever there was a `**`."""
+def path_expression(parts: Sequence[str]) -> str:
+    """Return the expression of a whole path from those of its parts, `**` for any number of folders."""
     runs: list[list[str]] = [[]] if parts[0] == "**" else []
     runs += [list(run) for free, run in groupby(parts, "**".__eq__) if not free]
     if parts[-1] == "**":
         runs.append([])
-    spelt = ["/".join(map(_part, run)) for run in runs]
+    spelt = ["/".join(run) for run in runs]
     if len(spelt) == 1 and parts[0] != "**":
         return spelt[0]
     first, last = spelt[0], spelt[-1] if len(spelt) > 1 else ""
@@ -59,7 +61,14 @@ def _whole(parts: list[str]) -> str:
 
 
 def _part(part: str) -> str:
-    texts = [re.escape(text).replace(r"\?", "[^/]") for text in re.split(r"\*+", part)]
+    return starred([re.escape(text).replace(r"\?", "[^/]") for text in re.split(r"\*+", part)])
+
+
+def starred(texts: Sequence[str]) -> str:
+    """Return the expression of a part of a path from those of the texts between its `*`.
+
+    The texts have a fixed length each.
+    """
     if len(texts) == 1:
         return texts[0]
     return texts[0] + "".join(f"(?>[^/]*?{text})" for text in texts[1:-1]) + f"[^/]*{texts[-1]}"

@@ -367,6 +367,18 @@ def test_types_without_a_loader_are_named(content_type: str) -> None:
         suffix_of(split_type(content_type)[0], "/a", SUFFIXES)
 
 
+@pytest.mark.parametrize("name", ["notes.rst", "schema.sql", "feed.xml", "server.log"])
+def test_texts_of_all_kinds_are_in_the_charset_that_their_server_names(tmp_path: Path, name: str) -> None:
+    kind = "application/xml" if name.endswith(".xml") else "text/plain"
+    headers, content = {"Content-Type": f"{kind}; charset=iso-8859-2"}, "Łódź, żółta łódź"
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers=headers, stream=Body(content.encode("iso-8859-2")))
+
+    (reply,) = Net({"example.org": [PUBLIC]}, answer).fetch(tmp_path, f"https://example.org/{name}")
+    assert reply.file.read_text("utf-8-sig") == content
+
+
 def test_a_pdf_is_one_whatever_its_server_says_and_text_comes_as_utf8(tmp_path: Path) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/pdf":

@@ -80,7 +80,7 @@ def test_gitignore_files_count_where_that_is_wanted(tree: Path, write: Write) ->
     assert found(tree, Patterns(gitignore=True)) == ["a.txt", "ab/x.txt", "b/[a].txt"]
 
 
-@pytest.mark.parametrize("bad", ["!", "a\\", "[z-a]", "x" * 501])
+@pytest.mark.parametrize("bad", ["!", "a\\", "[z-a]", "[]a", "[[:digits:]]", "x" * 501])
 def test_a_pattern_that_cannot_be_understood_stops_the_run(tree: Path, write: Write, bad: str) -> None:
     with pytest.raises(DataError, match=r"^--exclude: "):
         found(tree, Patterns(exclude=(bad,)))
@@ -109,6 +109,38 @@ def test_names_do_not_take_time_by_the_power_of_the_stars(tmp_path: Path) -> Non
 
 
 PIECES = ["a", "b", "x", "y", "*", "?", "**", "a.txt", "b.txt", "*.txt", "[ab]*", "[!a].txt", "x*", "*b", "\\[a]*"]
+PIECES += [
+    "[[:alpha:]].txt",
+    "[]ab]*",
+    "[]-a]*",
+    "[!]a].txt",
+    "[\\]a\\-x].txt",
+    "[a/]*",
+    "[a-]*\\]*",
+    "[^[:punct:]b]*",
+    "\\a ",
+    "b*\\ ",
+]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left_out"),
+    [
+        ("[[:upper:]][[:digit:]]*", ["B2 old", "C3"]),
+        ("[]a].txt", ["].txt", "a.txt"]),
+        ("[!]a].txt", ["-.txt", "b.txt", "ö.txt"]),
+        ("[\\]b].txt", ["].txt", "b.txt"]),
+        ("[a-].txt", ["-.txt", "a.txt"]),
+        ("[é-ü].txt", ["ö.txt"]),
+        ("?.txt", ["-.txt", "].txt", "a.txt", "b.txt", "ö.txt"]),
+        ("B2\\ old  ", ["B2 old"]),
+        ("a//b", []),
+    ],
+)
+def test_brackets_and_spaces(tmp_path: Path, pattern: str, left_out: list[str]) -> None:
+    names = ["].txt", "-.txt", "a.txt", "b.txt", "ö.txt", "B2 old", "C3"]
+    ignore = Ignore(tmp_path, Patterns(exclude=(pattern,)))
+    assert sorted(n for n in names if ignore.leaves_out(tmp_path / n, folder=False)) == sorted(left_out)
 
 
 def random_pattern(rng: random.Random) -> str:

@@ -64,6 +64,7 @@ def reason(loader: Loader, folder: Path, name: str, content: bytes | str) -> str
         (b"\xfe\xff" + "Ünïcode".encode("utf-16-be"), "Ünïcode"),
         (b"\xff\xfe\0\0" + "wide".encode("utf-32-le"), "wide"),
         ("Le café coûte 3 € — “cher”".encode("cp1252"), "Le café coûte 3 € — “cher”"),
+        ("Préface ········ 1\n————————".encode("cp1252"), "Préface ········ 1\n————————"),
         ("été, là-bas".encode() + b"\xc3", "été, là-bas\ufffd"),
         ("Привет ".encode() + b"\xff", "Привет \ufffd"),
         ("Zwei über Größe\n".encode() + "Übel, böse, Öl".encode("cp1252"), "Zwei Ã¼ber GrÃ¶ÃŸe\nÜbel, böse, Öl"),
@@ -76,6 +77,38 @@ def test_text_is_kept_character_for_character(loader: Loader, tmp_path: Path, co
     assert document == Document("a_note.txt", "file:///a_note.txt", "a note", text, {"format": "text"})
 
 
+NOT_TEXT = "not UTF-8, UTF-16 or Windows-1252 text, nor in another charset that can be told"
+SCRIPTS = {
+    "cp1251 koi8-r cp866 iso8859-5": "Совет решил в марте починить крышу. Стоимость работ составит двадцать шесть "
+    "тысяч крон. Паром ходит три раза в день, кроме воскресенья.",
+    "cp1253 iso8859-7": "Το συμβούλιο αποφάσισε τον Μάρτιο την επισκευή της στέγης. Το κόστος των εργασιών θα είναι "
+    "είκοσι έξι χιλιάδες κορώνες.",
+    "cp1255": "המועצה החליטה במרץ לתקן את הגג. עלות העבודות תהיה עשרים ושישה אלף כתרים. "
+    "תושבי האי אינם מרוצים, אך הסכימו לשלם.",
+    "cp932 euc-jp iso2022-jp": "評議会は三月に屋根の修理を決定した。工事の費用は二万六千クローネになる見込みである。",
+    "gb18030": "委员会三月份决定修理屋顶。工程费用将达到两万六千克朗。除星期日外,渡轮每天开三次。岛上的居民不满意。",
+    "big5": "委員會三月份決定修理屋頂。工程費用將達到兩萬六千克朗。除星期日外,渡輪每天開三次。島上的居民不滿意。",
+    "cp949": "위원회는 3월에 지붕을 수리하기로 결정했다. 공사 비용은 이만 육천 크로네가 될 것이다. "
+    "페리는 하루 세 번 운항한다.",
+}
+
+
+@pytest.mark.parametrize(("charset", "text"), [(name, SCRIPTS[names]) for names in SCRIPTS for name in names.split()])
+def test_charsets_of_other_scripts_are_told(loader: Loader, tmp_path: Path, charset: str, text: str) -> None:
+    assert load(loader, tmp_path, "a.txt", text.encode(charset)).text == text
+    code = "def total(rows):\n    return sum(rows)\n" * 9 + f"# {text}\n"  # few among many Latin letters
+    assert load(loader, tmp_path, "a.py", code.encode(charset)).text == code
+    table = "id,note\n" + "".join(f'{number},"{text}"\n' for number in range(3))
+    assert f"| 2 | {text} |" in load(loader, tmp_path, "a.csv", table.encode(charset)).text
+
+
+@pytest.mark.parametrize("charset", ["mac-roman", "cp850", "cp437"])
+def test_latin_letters_are_of_no_other_script(loader: Loader, tmp_path: Path, charset: str) -> None:
+    text = "Où êtes-vous allés ? Là-bas, près de l'église, à côté de la forêt : c'était très intéressant, dit-elle. "
+    text += "Déjà vu, déjà cité ; où ça ? Où mène cet été le théâtre ?"
+    assert reason(loader, tmp_path, "a.txt", text.replace("À", "").encode(charset)) == NOT_TEXT
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -83,8 +116,8 @@ def test_text_is_kept_character_for_character(loader: Loader, tmp_path: Path, co
         (b" \n\t\n", "empty: no text in it"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "binary data, not text"),
         ("no mark".encode("utf-16-le"), "binary data, not text"),
-        ("名前,住所\n佐藤,東京都".encode("shift-jis"), "not UTF-8, UTF-16 or Windows-1252 text"),
-        ("Привет, как дела?".encode("cp1251"), "not UTF-8, UTF-16 or Windows-1252 text"),
+        ("名前,住所\n佐藤,東京都".encode("shift-jis"), NOT_TEXT),
+        ("Привет, как дела?".encode("cp1251"), NOT_TEXT),
         (b"\xff\xfea", "damaged text: not the UTF-16-LE that its first bytes say"),
     ],
 )
@@ -862,7 +895,7 @@ def test_real_files_are_loaded_or_refused_with_a_reason(loader: Loader) -> None:
     assert {name: message for name, message in refused.items() if name not in scans} == {
         "libreoffice-writer-password.pdf": "encrypted PDF: a password is needed",
         "password.pdf": "encrypted PDF: a password is needed",
-        "test_mskanji.csv": "not UTF-8, UTF-16 or Windows-1252 text",
+        "test_mskanji.csv": NOT_TEXT,
         "empty.xlsx": "empty: no text in it",
         "password_protected.xlsx": ("not an XLSX file: it is protected with a password, or in the older XLS format"),
         "fake-encrypted.msg": "an Outlook mail whose text is only in RTF; save it as EML or TXT",
