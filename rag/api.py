@@ -18,6 +18,7 @@ from pydantic import (
     Tag,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -154,9 +155,12 @@ class ResponseFormat(_Request):
 # Fields that ask for what this server has not, each with the values that ask for nothing and what to say of others.
 _NOT_HERE: Mapping[str, tuple[tuple[object, ...], str]] = {
     "n": ((None, 1), "only one answer is given to a question: leave `n` out or send 1"),
-    "tools": ((None, []), "tools cannot be called: leave `tools` out"),
+    "tools": ((None, []), "tools cannot be called: leave `tools` out, or send them with `tool_choice` none"),
     "tool_choice": ((None, "none", "auto"), "tools cannot be called: leave `tool_choice` out"),
-    "functions": ((None, []), "functions cannot be called: leave `functions` out"),
+    "functions": (
+        (None, []),
+        "functions cannot be called: leave `functions` out, or send them with `function_call` none",
+    ),
     "function_call": ((None, "none", "auto"), "functions cannot be called: leave `function_call` out"),
     "web_search_options": ((None,), "the web is not searched: leave `web_search_options` out"),
     "response_format": ((None, {"type": "text"}), "only text can be written: leave `response_format` out"),
@@ -252,9 +256,9 @@ class ChatRequest(_Request):
     filter: Filter | None = Field(None, description="Answer from these documents alone. Goes without `risk`.")
 
     n: Literal[1] | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    tools: list[Any] | None = Field(None, description="Empty, unless `tool_choice` is `none`: then not looked into.")
     tool_choice: Literal["none", "auto"] | None = None
-    functions: Annotated[list[Any], Field(max_length=0)] | None = None
+    functions: list[Any] | None = Field(None, description="The older name, which goes with `function_call`.")
     function_call: Literal["none", "auto"] | None = None
     web_search_options: None = None
     response_format: ResponseFormat | None = None
@@ -264,6 +268,19 @@ class ChatRequest(_Request):
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
     modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leaves_out_what_may_not_be_called(cls, body: object) -> object:
+        """Frameworks send their tools with every turn, and say at the last one that none may be called."""
+        if not isinstance(body, dict):
+            return body
+        unused = {
+            tools: []
+            for tools, choice in (("tools", "tool_choice"), ("functions", "function_call"))
+            if body.get(choice) == "none" and isinstance(body.get(tools), list)
+        }
+        return {**body, **unused}
 
     @field_validator(*_NOT_HERE, mode="before")
     @classmethod

@@ -669,6 +669,15 @@ def test_what_cannot_be_honoured_is_refused(client, field, value):
     assert f"leave `{field}` out" in refused["message"]
 
 
+@pytest.mark.parametrize(("tools", "choice"), [("tools", "tool_choice"), ("functions", "function_call")])
+def test_what_may_not_be_called_may_be_sent(client, tools, choice):
+    """As frameworks do at the last turn: the tools of the conversation, and that none is to be called."""
+    some = [{"type": "function", "function": {"name": "f"}}]
+    assert ask(client, **{tools: some, choice: "none"}).status_code == 200
+    assert error(ask(client, **{tools: some, choice: "auto"}), 400)["param"] == tools
+    assert error(ask(client, **{tools: "f", choice: "none"}), 400)["param"] == tools
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -766,7 +775,10 @@ def test_unknown_models_routes_and_methods(client):
         "model_not_found"
     )
     assert error(client.get("/v1/models/gpt/9"), 404)["code"] == "model_not_found"
-    assert error(client.get("/v1/nothing"), 404)["message"] == "there is no /v1/nothing"
+    for path in ("/v1/responses", "/v1/completions", "/chat/completions"):
+        told = error(client.post(path, json={}), 404)["message"]
+        assert told.splitlines()[0] == f"there is no {path}"
+        assert "Questions go to /v1/chat/completions" in told
     wrong = client.get("/v1/chat/completions")
     assert error(wrong, 405)["code"] == "method_not_allowed"
     assert wrong.headers["allow"] == "POST"
