@@ -275,7 +275,7 @@ class ChatRequest(_Request):
         """Frameworks send their tools with every turn, and say at the last one that none may be called."""
         if not isinstance(body, dict):
             return body
-        unused = {
+        unused: dict[str, list[Any]] = {
             tools: []
             for tools, choice in (("tools", "tool_choice"), ("functions", "function_call"))
             if body.get(choice) == "none" and isinstance(body.get(tools), list)
