@@ -33,6 +33,8 @@ MAX_PASSAGES = 50
 MAX_HITS = 100
 MAX_WORDS = 2000
 MAX_TOKENS = 100_000
+# As OpenAI has it: 64 bits, and a bound that an OpenAPI document, whose bounds are floats, can spell to the digit.
+MAX_SEED = 9_223_372_036_854_776_000
 
 # The marks that this server put behind the sentences of an earlier answer, of no use to the model that reads it again.
 _MARKS = re.compile(r"(?: \[\d+\])+(?=\s|$)")
@@ -220,7 +222,7 @@ class ChatRequest(_Request):
         None, ge=0, le=2, description="0, the default here, takes the likeliest token each time."
     )
     top_p: float | None = Field(None, ge=0, le=1)
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63), Whole] | None = None
+    seed: Annotated[int, Field(ge=-MAX_SEED, le=MAX_SEED), Whole] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), Whole] | None = Field(
         None, description="Longest answer; the older name."
     )
