@@ -43,7 +43,8 @@ LABEL org.opencontainers.image.title="smallhold" \
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgomp1 \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --user-group --no-create-home --home-dir /var/lib/smallhold smallhold \
+    && groupadd --system --gid 10001 smallhold \
+    && useradd --system --uid 10001 --gid smallhold --no-create-home --home-dir /var/lib/smallhold smallhold \
     && install --directory --owner=smallhold --group=smallhold /var/lib/smallhold /var/cache/smallhold
 
 COPY --from=build /opt/smallhold /opt/smallhold

@@ -46,6 +46,7 @@ PHASES = ("examples", "coverage", "fuzzing", "stateful")
 UNSAID = (
     r"messages: the last message",
     r"messages\[\d+\]\.content: only the assistant",
+    r"tools: tools cannot be called|functions: functions cannot be called",
     r"dimensions|this model's vectors have \d+ dimensions",
     r"filter.*has more than \d+ parts",
     r"a risk (of|target holds)",

@@ -18,6 +18,7 @@ from pydantic import (
     Tag,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -32,6 +33,8 @@ MAX_PASSAGES = 50
 MAX_HITS = 100
 MAX_WORDS = 2000
 MAX_TOKENS = 100_000
+# As OpenAI has it: 64 bits, and a bound that an OpenAPI document, whose bounds are floats, can spell to the digit.
+MAX_SEED = 9_223_372_036_854_776_000
 
 # The marks that this server put behind the sentences of an earlier answer, of no use to the model that reads it again.
 _MARKS = re.compile(r"(?: \[\d+\])+(?=\s|$)")
@@ -154,9 +157,12 @@ class ResponseFormat(_Request):
 # Fields that ask for what this server has not, each with the values that ask for nothing and what to say of others.
 _NOT_HERE: Mapping[str, tuple[tuple[object, ...], str]] = {
     "n": ((None, 1), "only one answer is given to a question: leave `n` out or send 1"),
-    "tools": ((None, []), "tools cannot be called: leave `tools` out"),
+    "tools": ((None, []), "tools cannot be called: leave `tools` out, or send them with `tool_choice` none"),
     "tool_choice": ((None, "none", "auto"), "tools cannot be called: leave `tool_choice` out"),
-    "functions": ((None, []), "functions cannot be called: leave `functions` out"),
+    "functions": (
+        (None, []),
+        "functions cannot be called: leave `functions` out, or send them with `function_call` none",
+    ),
     "function_call": ((None, "none", "auto"), "functions cannot be called: leave `function_call` out"),
     "web_search_options": ((None,), "the web is not searched: leave `web_search_options` out"),
     "response_format": ((None, {"type": "text"}), "only text can be written: leave `response_format` out"),
@@ -216,7 +222,7 @@ class ChatRequest(_Request):
         None, ge=0, le=2, description="0, the default here, takes the likeliest token each time."
     )
     top_p: float | None = Field(None, ge=0, le=1)
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63), Whole] | None = None
+    seed: Annotated[int, Field(ge=-MAX_SEED, le=MAX_SEED), Whole] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), Whole] | None = Field(
         None, description="Longest answer; the older name."
     )
@@ -252,9 +258,9 @@ class ChatRequest(_Request):
     filter: Filter | None = Field(None, description="Answer from these documents alone. Goes without `risk`.")
 
     n: Literal[1] | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    tools: list[Any] | None = Field(None, description="Empty, unless `tool_choice` is `none`: then not looked into.")
     tool_choice: Literal["none", "auto"] | None = None
-    functions: Annotated[list[Any], Field(max_length=0)] | None = None
+    functions: list[Any] | None = Field(None, description="The older name, which goes with `function_call`.")
     function_call: Literal["none", "auto"] | None = None
     web_search_options: None = None
     response_format: ResponseFormat | None = None
@@ -264,6 +270,19 @@ class ChatRequest(_Request):
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
     modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leaves_out_what_may_not_be_called(cls, body: object) -> object:
+        """Frameworks send their tools with every turn, and say at the last one that none may be called."""
+        if not isinstance(body, dict):
+            return body
+        unused: dict[str, list[Any]] = {
+            tools: []
+            for tools, choice in (("tools", "tool_choice"), ("functions", "function_call"))
+            if body.get(choice) == "none" and isinstance(body.get(tools), list)
+        }
+        return {**body, **unused}
 
     @field_validator(*_NOT_HERE, mode="before")
     @classmethod

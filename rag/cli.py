@@ -364,3 +364,7 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         print_error(Unavailable(f"{where}{error.strerror}", hint="See to that, then run it again."))
         sys.exit(Unavailable.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -137,21 +137,22 @@ class Keyring:
 
     def _current(self) -> dict[str, Key]:
         stamp = _stamp(self._path)
-        if stamp != self._stamp:
+        if stamp != self._stamp or self._keys is None:  # what could not be read may have been the system's refusal
             # Taken before reading: what is written meanwhile is read at the next look.
-            self._stamp = stamp
-            self._keys = self._load()
+            known, self._stamp = stamp == self._stamp, stamp
+            self._keys = self._load(told=known)
         if self._keys is None:
             # Whoever asks has shown no key, so that the path stays in the log.
             raise KeysDamaged("the API keys cannot be read", hint="The server's log says why.")
         return self._keys
 
-    def _load(self) -> dict[str, Key] | None:
+    def _load(self, *, told: bool) -> dict[str, Key] | None:
         try:
             return {key.id: key for key in load_keys(self._path)}
         except KeysDamaged as error:
             # The keys as they were would let in one that was just revoked.
-            logger.error("no key is let in: %s", error)
+            if not told:
+                logger.error("no key is let in: %s", error)
             return None
 
 

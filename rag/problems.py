@@ -140,7 +140,7 @@ async def _of_routing(request: Request, error: Exception) -> JSONResponse:
     path = request.scope["path"]
     said = {
         400: "the body cannot be read as JSON\nSend it in UTF-8, not compressed, with numbers of a usual length.",
-        404: f"there is no {path}",
+        404: f"there is no {path}\nQuestions go to /v1/chat/completions; /openapi.json lists all that is there.",
         405: f"{path} does not take {request.method}",
     }
     message = said.get(error.status_code, str(error.detail))

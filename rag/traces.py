@@ -172,7 +172,8 @@ def _asked(model: str, body: ChatRequest) -> Attributes:
         "gen_ai.request.max_tokens": body.max_completion_tokens or body.max_tokens,
         "gen_ai.request.temperature": body.temperature,
         "gen_ai.request.top_p": body.top_p,
-        "gen_ai.request.seed": body.seed,
+        # OpenAI's bounds go a little past the 64 bits that a trace has.
+        "gen_ai.request.seed": None if body.seed is None else max(-(2**63), min(body.seed, 2**63 - 1)),
         "gen_ai.request.stream": body.stream,
     }
     known = {name: value for name, value in said.items() if value is not None}

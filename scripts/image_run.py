@@ -38,6 +38,7 @@ def run_image(stage: Stage, image: Image, volumes: Path) -> None:
     for volume in stage.last("VOLUME"):
         place = volumes / volume.lstrip("/")
         copy_volume(image.root / volume.lstrip("/"), place)
+        belongs(place, volume, image.user)
         bind(place, image.root / volume.lstrip("/"))
     say("== the image, by its user, over a root that cannot be written")
     entry = stage.last("ENTRYPOINT")
@@ -71,6 +72,13 @@ def copy_volume(source: Path, place: Path) -> None:
     """A named volume begins as a copy of what the image has there, its owner included."""
     place.parent.mkdir(parents=True, exist_ok=True)
     copy_root(source, place)
+
+
+def belongs(place: Path, volume: str, user: str) -> None:
+    """A volume is the image's user's, and its group's: useradd by itself takes another. Raises `SetupError`."""
+    status = place.stat()
+    if (owner := f"{status.st_uid}:{status.st_gid}") != user:
+        raise SetupError(f"{volume} belongs to {owner}, and the image's user is {user}")
 
 
 def until(holds: Callable[[], bool], server: "subprocess.Popen[bytes]", seconds: float = 120) -> None:

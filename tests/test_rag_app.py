@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import httpx
 import numpy as np
@@ -20,7 +21,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from rag.abstain import ABSTENTION_TEXT, UNATTAINABLE_TEXT
-from rag.api import ChatRequest
+from rag.api import MAX_SEED, ChatRequest
 from rag.app import OPEN_PATHS, IndexedDocument, Service, create_app
 from rag.config import ServerSettings
 from rag.cost import Costs, Prices
@@ -669,6 +670,15 @@ def test_what_cannot_be_honoured_is_refused(client, field, value):
     assert f"leave `{field}` out" in refused["message"]
 
 
+@pytest.mark.parametrize(("tools", "choice"), [("tools", "tool_choice"), ("functions", "function_call")])
+def test_what_may_not_be_called_may_be_sent(client, tools, choice):
+    """As frameworks do at the last turn: the tools of the conversation, and that none is to be called."""
+    some = [{"type": "function", "function": {"name": "f"}}]
+    assert ask(client, **{tools: some, choice: "none"}).status_code == 200
+    assert error(ask(client, **{tools: some, choice: "auto"}), 400)["param"] == tools
+    assert error(ask(client, **{tools: "f", choice: "none"}), 400)["param"] == tools
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -702,7 +712,7 @@ def test_what_cannot_be_honoured_is_refused(client, field, value):
         ({"top_p": -0.1}, "top_p"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_completion_tokens": 1.5}, "max_completion_tokens"),
-        ({"seed": 2**63}, "seed"),
+        ({"seed": MAX_SEED + 1}, "seed"),
         ({"stop": ""}, "stop"),
         ({"stop": ["x"] * 17}, "stop"),
         ({"stop": [1]}, "stop[0]"),
@@ -766,7 +776,10 @@ def test_unknown_models_routes_and_methods(client):
         "model_not_found"
     )
     assert error(client.get("/v1/models/gpt/9"), 404)["code"] == "model_not_found"
-    assert error(client.get("/v1/nothing"), 404)["message"] == "there is no /v1/nothing"
+    for path in ("/v1/responses", "/v1/completions", "/chat/completions"):
+        told = error(client.post(path, json={}), 404)["message"]
+        assert told.splitlines()[0] == f"there is no {path}"
+        assert "Questions go to /v1/chat/completions" in told
     wrong = client.get("/v1/chat/completions")
     assert error(wrong, 405)["code"] == "method_not_allowed"
     assert wrong.headers["allow"] == "POST"
@@ -1477,6 +1490,15 @@ def test_the_page_is_whole_and_asks_for_nothing_from_elsewhere(client):
         for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "style=", "onclick="):
             assert sink not in text
     assert client.head("/").status_code == 200
+
+
+def test_the_bounds_of_a_seed_are_told_to_the_digit(client):
+    text = client.get("/openapi.json").text
+    seed = json.loads(text, parse_float=Decimal)["components"]["schemas"]["ChatRequest"]["properties"]["seed"]
+    number = seed["anyOf"][0]
+    for bound in (int(number["minimum"]), int(number["maximum"])):
+        assert ask(client, seed=bound).status_code == 200
+        assert error(ask(client, seed=bound + (1 if bound > 0 else -1)), 400)["param"] == "seed"
 
 
 def test_the_openapi_document_tells_of_our_errors_and_not_of_fastapis(client):

@@ -33,6 +33,15 @@ def test_what_the_system_refuses_is_no_traceback(command: Command, monkeypatch: 
     assert "private/generations: Permission denied" in done.stderr
 
 
+def test_the_module_is_the_command(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "rag.cli"]
+    for arguments, code in ((["--version"], 0), (["store", "stats", "--index", str(tmp_path / "none")], 3)):
+        done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == code
+        assert done.stdout if code == 0 else "no index" in done.stderr
+
+
 @pytest.mark.parametrize(
     "name", ["index", "warm", "ask", "chat", "serve", "top", "keys", "calibrate", "eval", "models", "doctor"]
 )

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import resource
 import stat
 from pathlib import Path
 
@@ -117,6 +118,20 @@ def test_where_the_file_cannot_be_read_nobody_is_let_in_and_the_log_says_why(
     (record,) = caplog.records  # once, not for every request
     assert str(path) in record.getMessage()
     path.write_text(whole)
+    assert ring.identify(text).label == "a"
+
+
+def test_a_file_that_the_system_refused_is_read_once_it_is_allowed(path: Path) -> None:
+    """As where too many files were open, or it was somebody else's: neither mending changes the file."""
+    text = create_key(path, "a").text
+    ring = Keyring(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(KeysDamaged):
+            ring.identify(text)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert ring.identify(text).label == "a"
 
 

@@ -125,6 +125,16 @@ def test_a_source_names_the_other_documents_that_hold_it_and_opens_them(page):
     expect(page.locator(".also").get_by_role("listitem")).to_have_count(3)
 
 
+def test_code_is_quoted_as_it_is_indented(page, monkeypatch):
+    code = "def fare(age):\n    if age < 7:\n\treturn 0"
+    source = chunk("fare.py", f"import ferry\n\n{code}\n", "fare.py")
+    monkeypatch.setitem(
+        ANSWERS, "fare", page_fakes.answer("Nothing.", (source, page_fakes.cite(1, source, code, "src/fare.py")))
+    )
+    ask(page, "fare of a child?")
+    assert code in finished(page).locator("blockquote").inner_text()
+
+
 def test_a_passage_without_spaces_is_cut_all_the_same(page):
     ask(page, "calendar?")
     turn = finished(page)

@@ -12,6 +12,7 @@ from base import SetupError
 from dockerfile import read
 from image_build import carry_out, make_base
 from image_root import Image
+from image_run import belongs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -104,6 +105,16 @@ COPY --from=build /build /elsewhere/build
     (tmp_path / "image").mkdir()
     carry_out(final, Image(tmp_path / "image"), {"build": image}, execute, {}, context)
     assert (tmp_path / "image/elsewhere/build/two/file").read_text() == "2"
+
+
+def test_volumes_are_the_users_and_its_groups(tmp_path: Path) -> None:
+    user, group = os.getuid(), tmp_path.stat().st_gid
+    belongs(tmp_path, "/x", f"{user}:{group}")
+    with pytest.raises(SetupError, match=f"/x belongs to {user}:{group}, .* user is {user}:10001"):
+        belongs(tmp_path, "/x", f"{user}:10001")
+    made = " ".join(one.text for one in read(ROOT / "Dockerfile")[-1].instructions if one.name == "RUN")
+    assert "groupadd --system --gid 10001 smallhold" in made
+    assert "useradd --system --uid 10001 --gid smallhold " in made
 
 
 def test_what_dockerignore_keeps_out_is_not_copied(tmp_path: Path) -> None:
