@@ -170,6 +170,14 @@ def test_a_damaged_file_is_told_without_its_path(book, tmp_path, caplog) -> None
     assert str(file) in caplog.text
 
 
+def test_a_folder_that_the_system_says_nothing_of_is_told_likewise(tmp_path) -> None:
+    """As one that may not be looked into for a while, after which old feedback is forgotten again."""
+    book = FeedbackBook(tmp_path / ("x" * 300) / "feedback.sqlite", 30)
+    for use in (book.read, book.forget_old):
+        with pytest.raises(FeedbackDamaged):
+            use()
+
+
 def test_many_rate_at_once(book) -> None:
     for i in range(40):
         remember(book, f"a{i}")
