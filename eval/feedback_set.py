@@ -75,7 +75,7 @@ def _row(one: Feedback, find: Callable[[str], Document | None]) -> tuple[JsonObj
     if right:
         answers = [right]
         here = [document for document in here if right.casefold() in document.text.casefold()]
-    elif helpful and one.verdict == Verdict.ANSWERED:
+    elif helpful and one.verdict == Verdict.ANSWERED and one.answer.strip():
         answers = [one.answer]
         why = "" if here else "the documents that it cited are gone"
     elif helpful and one.verdict == Verdict.ABSTAINED:

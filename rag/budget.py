@@ -25,6 +25,7 @@ _ADD = """
 INSERT INTO spent (key, day, tokens) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE
 SET tokens = excluded.tokens + CASE day WHEN excluded.day THEN tokens ELSE 0 END, day = excluded.day
 """
+_BEGUN = ""  # in the place of a key's id: how many answers were begun for keys with budgets
 _READ = "SELECT tokens FROM spent WHERE key = ? AND day = ?"
 
 
@@ -48,6 +49,14 @@ def make_private(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
+def may_be_there(path: Path) -> bool:
+    """Whether there is a file, or the system does not say: whoever opens it then is told why."""
+    try:
+        return path.exists()
+    except OSError:  # for one, a folder that may not be looked into
+        return True
+
+
 class Ledger:
     """Counts tokens against the budgets of keys. For any number of threads; the file is made when one is first spent.
 
@@ -63,7 +72,7 @@ class Ledger:
 
     def spent(self, key: Key) -> int:
         """Return what a key has spent today. Raises `KeysDamaged`."""
-        if not self._path.exists():
+        if not may_be_there(self._path):
             return 0
         with self._kept(self._reading) as connection:
             row = connection.execute(_READ, (key.id, self._today())).fetchone()
@@ -79,17 +88,28 @@ class Ledger:
             retry_after=self._until_midnight(),
         )
 
+    def begin(self, key: Key | None) -> None:
+        """Check, and write down that an answer begins, so that a full disk is found out before the model has worked.
+
+        Raises `BudgetSpent`, `KeysDamaged`.
+        """
+        self.check(key)
+        if key is not None and key.tokens_per_day is not None:
+            self._add(_BEGUN, 1)
+
     def charge(self, key: Key | None, tokens: int) -> None:
         """Count tokens against a key's budget, where it has one. Raises `KeysDamaged` where they cannot be kept."""
-        if key is None or key.tokens_per_day is None or tokens <= 0:
-            return
-        with self._kept(self._writing) as connection:
-            connection.execute(_ADD, (key.id, self._today(), tokens))
+        if key is not None and key.tokens_per_day is not None and tokens > 0:
+            self._add(key.id, tokens)
 
     def close(self) -> None:
         """Release the file; it is opened again where it is needed again. Idempotent."""
         self._reading.close()
         self._writing.close()
+
+    def _add(self, name: str, tokens: int) -> None:
+        with self._kept(self._writing) as connection:
+            connection.execute(_ADD, (name, self._today(), tokens))
 
     def _today(self) -> str:
         return self._now().astimezone(UTC).date().isoformat()
@@ -161,9 +181,10 @@ class _File:
 def charged(ledger: Ledger, key: Key | None, begin: Callable[[], Iterator[Delta]]) -> Iterator[Delta]:
     """Pass on an answer's deltas, and charge the key with its tokens however it ends: those of prompt and answer.
 
-    Raises `BudgetSpent` before it begins, where others of the same key spent the rest while this one waited.
+    Raises `BudgetSpent` before it begins, where others of the same key spent the rest while this one waited, and
+    `KeysDamaged`, where what it uses could not be kept.
     """
-    ledger.check(key)
+    ledger.begin(key)
     used, done = Usage(), False
     deltas = begin()
     try:

@@ -141,7 +141,9 @@ class Cascade:
                 for delta in second.undecided():
                     yield replace(delta, usage=before.usage + (delta.usage or Usage()))
             except (Unavailable, PromptTooLong) as error:
-                logger.warning("%s could not be asked, %s answers: %s", self._large.name, self._small.name, error)
+                # What comes behind the colon may be the endpoint's own words, and quote what it was sent.
+                why = error.message.partition(": ")[0]
+                logger.warning("%s could not be asked, %s answers: %s", self._large.name, self._small.name, why)
                 failed = second.asked(error.message)
             else:
                 yield from second.rest(clock, before)

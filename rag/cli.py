@@ -207,14 +207,16 @@ def serve(
     Example: smallhold serve --port 8080, then open http://127.0.0.1:8080
     """
     # Until the server is there to end in good order, nothing has to be: the imports alone take seconds.
-    before = signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    endings = [signal.SIGTERM] + [signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN)
+    before = {number: signal.signal(number, lambda *_: os._exit(0)) for number in endings}
     try:
         from rag.serve import run_server
 
         flags = {"host": host, "port": port}
         run_server(_settings(config, index_dir, generator={"model": model}, server=flags, abstention={"risk": risk}))
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @app.command()

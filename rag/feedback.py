@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from rag.budget import make_private, utc_now
+from rag.budget import make_private, may_be_there, utc_now
 from rag.datatypes import Answer, Message
 from rag.errors import FeedbackDamaged, UnknownAnswer
 from rag.evidence import recent_turns
@@ -124,13 +124,13 @@ class FeedbackBook:
 
     def forget_old(self) -> None:
         """Remove what was kept for long enough. Raises `FeedbackDamaged`."""
-        if self._path.exists():
+        if may_be_there(self._path):
             with self._connection() as connection:
                 self._forget_old(connection, self._now())
 
     def read(self) -> list[Feedback]:
         """Return everything that is kept, the oldest first. Raises `FeedbackDamaged`."""
-        if not self._path.exists():
+        if not may_be_there(self._path):
             return []
         with self._connection() as connection:
             self._forget_old(connection, self._now())

@@ -135,7 +135,7 @@ def _embedded(
 
     Raises `BudgetSpent` before it begins, where others of the same key spent the rest while this one waited.
     """
-    ledger.check(key)
+    ledger.begin(key)
     for start in range(0, len(body.texts), EMBEDDED_AT_ONCE):
         texts = body.texts[start : start + EMBEDDED_AT_ONCE]
         vectors = service.embedder.embed(texts)

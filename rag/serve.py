@@ -94,6 +94,8 @@ def run_server(settings: Settings) -> None:
         # uvicorn ends in good order and then raises the signal anew; by then being told to end is no failure.
         with contextlib.suppress(KeyboardInterrupt):
             signal.signal(signal.SIGTERM, signal.default_int_handler)
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # who was started by nohup stays
+                signal.signal(signal.SIGHUP, server.handle_exit)
             server.run(sockets=[listener])
     _leave()
 
@@ -112,13 +114,23 @@ def _announce(url: str, settings: ServerSettings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Told to end by SIGTERM or Ctrl-C, it takes nothing new and answers what it has begun; told twice, it ends."""
+    """Told to end by SIGTERM or Ctrl-C, it takes nothing new and answers what it has begun; told twice, it ends.
+
+    A terminal that is closed tells it, too (SIGHUP), but hurries nobody: shell and kernel both say so, and a service
+    manager may send both signals at once.
+    """
+
+    told = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end, or end at once: what threads are at work on is not waited for."""
-        if self.should_exit:
-            os._exit(128 + sig)  # the model's process ends when it hears that this one is gone
-        super().handle_exit(sig, frame)
+        if self.told:
+            if sig != signal.SIGHUP:
+                os._exit(128 + sig)  # the model's process ends when it hears that this one is gone
+            return
+        self.told = sig != signal.SIGHUP
+        if not self.should_exit:
+            super().handle_exit(sig, frame)
 
 
 def _leave() -> None:
@@ -128,7 +140,8 @@ def _leave() -> None:
     """
     if any(thread.name.startswith("smallhold-") for thread in threading.enumerate()):
         logging.shutdown()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # the terminal is gone
+            sys.stderr.flush()
         os._exit(0)
 
 

@@ -95,7 +95,7 @@ class Traces:
             "invoke_workflow smallhold",
             parent,
             SpanKind.INTERNAL,
-            {"gen_ai.operation.name": "invoke_workflow", "gen_ai.agent.name": "smallhold"},
+            {"gen_ai.operation.name": "invoke_workflow", "gen_ai.workflow.name": "smallhold"},
         )
         stages: list[_Stage] = []
         token = watched.set(lambda name, seconds: stages.append(_stage(name, seconds)))
@@ -132,7 +132,7 @@ class Traces:
             attributes: dict[str, Any] = {}
             name, kind = stage.name, SpanKind.INTERNAL
             if stage.name == "retrieve":
-                name = "retrieval"
+                name, kind = "retrieval", SpanKind.CLIENT
                 attributes = {"gen_ai.operation.name": "retrieval", "gen_ai.provider.name": PROVIDER}
                 if answer is not None:
                     attributes["smallhold.retrieved"] = len(answer.retrieved)
@@ -174,7 +174,7 @@ def _asked(model: str, body: ChatRequest) -> Attributes:
         "gen_ai.request.top_p": body.top_p,
         # OpenAI's bounds go a little past the 64 bits that a trace has.
         "gen_ai.request.seed": None if body.seed is None else max(-(2**63), min(body.seed, 2**63 - 1)),
-        "gen_ai.request.stream": body.stream,
+        "gen_ai.request.stream": body.stream or None,
     }
     known = {name: value for name, value in said.items() if value is not None}
     return {"gen_ai.operation.name": "chat", "gen_ai.provider.name": PROVIDER, "gen_ai.request.model": model, **known}

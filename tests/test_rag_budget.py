@@ -1,4 +1,5 @@
 import os
+import resource
 import signal
 import sqlite3
 import stat
@@ -215,6 +216,12 @@ def test_where_it_cannot_be_kept_nothing_is_given(path: Path, watch: Watch, capl
     assert str(path) in caplog.text
 
 
+def test_a_file_that_the_system_says_nothing_of_is_one_that_cannot_be_read(tmp_path: Path) -> None:
+    """As in a folder that may not be looked into, which root, as whom tests may run, always may."""
+    with pytest.raises(KeysDamaged):
+        Ledger(tmp_path / ("x" * 300)).check(key())
+
+
 # Answers
 
 
@@ -282,3 +289,20 @@ def test_one_that_waited_until_the_budget_was_spent_is_not_begun(ledger: Ledger)
         next(deltas)
     assert writing.begun == 0
     assert ledger.spent(key()) == 100
+
+
+def test_on_a_full_disk_nothing_is_begun(ledger: Ledger, path: Path) -> None:
+    """Else a model would work for minutes on what is refused in the end."""
+    ledger.charge(key(), 7)
+    journal = Path(f"{path}-wal")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal.stat().st_size, before[1]))
+    writing = Writing(10)
+    try:
+        with pytest.raises(KeysDamaged):
+            next(charged(ledger, key(), writing))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert writing.begun == 0
+    next(charged(ledger, key(), writing))  # there is room again
+    assert ledger.spent(key()) == 17

@@ -154,6 +154,18 @@ def test_a_large_model_that_is_down_leaves_the_question_to_the_small_one() -> No
     assert answer.usage == answer.asked[0].usage + answer.asked[2].usage
 
 
+def test_the_log_has_no_words_of_the_endpoints_which_may_quote_the_passage(caplog: pytest.LogCaptureFixture) -> None:
+    class Quoting(Down):
+        def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[Piece, None, None]:
+            raise EndpointFailed("https://large.example/v1 answered 422: bad input 'The mill was built in 1874.'")
+            yield Piece("")
+
+    answer = cascade(QueueGenerator("Napoleon", "Napoleon"), Quoting(), ListRetriever(MILL)).answer("Who?")
+    assert "https://large.example/v1 answered 422" in caplog.text
+    assert "mill" not in caplog.text
+    assert "mill" in answer.asked[1].error  # whoever asked is told all of it
+
+
 def test_a_promise_is_about_the_small_models_answers_alone() -> None:
     tested = Promise(confidence=0.95, questions=10, rungs=(Rung(threshold=0.1, answered=10, wrong=1, bound=0.15),))
     small, large = QueueGenerator("Napoleon"), QueueGenerator()

@@ -448,6 +448,7 @@ def test_interrupts_do_not_end_the_process(make: Make, tmp_path: Path) -> None:
     assert os.getpgid(pid) != os.getpgid(0)
     os.kill(pid, signal.SIGINT)
     os.kill(pid, signal.SIGTERM)
+    os.kill(pid, signal.SIGHUP)
     assert said(generator, "still here") == "still here "
     assert generator.restarts == 0
 

@@ -170,6 +170,14 @@ def test_a_damaged_file_is_told_without_its_path(book, tmp_path, caplog) -> None
     assert str(file) in caplog.text
 
 
+def test_a_folder_that_the_system_says_nothing_of_is_told_likewise(tmp_path) -> None:
+    """As one that may not be looked into for a while, after which old feedback is forgotten again."""
+    book = FeedbackBook(tmp_path / ("x" * 300) / "feedback.sqlite", 30)
+    for use in (book.read, book.forget_old):
+        with pytest.raises(FeedbackDamaged):
+            use()
+
+
 def test_many_rate_at_once(book) -> None:
     for i in range(40):
         remember(book, f"a{i}")
@@ -330,8 +338,9 @@ def test_feedback_becomes_a_qa_set(tmp_path) -> None:
         said("4", "How far?", Opinion("down", "nonsense")),
         said("5", "How deep?", Opinion("up"), "", Verdict.UNATTAINABLE, cited=()),
         said("6", "How old?", Opinion("up"), cited=("gone.md",)),
+        said("7", "How big?", Opinion("up"), ""),  # a model may say nothing, and people click on anything
     )
-    assert exported == Exported(documents=2, questions=3, review=3)
+    assert exported == Exported(documents=2, questions=3, review=4)
     found = load_qaset(tmp_path / "set")
     assert [(q.question, q.answers, q.answerable, q.relevant, q.history) for q in found.questions] == [
         ("When?", ("At six.",), True, ("ferry.md",), history),
@@ -345,11 +354,19 @@ def test_feedback_becomes_a_qa_set(tmp_path) -> None:
         ("How far?", "nobody said what is right"),
         ("How deep?", "nobody said what is right"),
         ("How old?", "the documents that it cited are gone"),
+        ("How big?", "nobody said what is right"),
     ]
     # Completed by a person, such a line is a question like the others.
     with (tmp_path / "set" / "questions.jsonl").open("a") as file:
         file.write(json.dumps({**waiting[0], "answers": ["31 kilometres"]}) + "\n")
     assert load_qaset(tmp_path / "set").questions[-1].answers == ("31 kilometres",)
+
+
+def test_as_long_a_document_as_an_index_takes_is_no_hindrance(tmp_path) -> None:
+    long = Document("log.txt", "", "Log", "\u0449" * 9_000_000)
+    rated = [said("1", "When?", Opinion("up"))]
+    write_feedback_set(tmp_path / "set", [*DOCUMENTS.values(), long], rated, DOCUMENTS.get)
+    assert load_qaset(tmp_path / "set").documents_count == 3
 
 
 def test_of_one_question_the_last_word_counts(tmp_path) -> None:

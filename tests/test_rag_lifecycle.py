@@ -136,6 +136,32 @@ def test_what_takes_longer_than_the_drain_is_cut() -> None:
         assert "data: [DONE]" not in asking.lines
 
 
+def test_a_closed_terminal_ends_it_in_good_order_however_often_that_is_said() -> None:
+    """Shell and kernel both say it, and a service manager may ask for the end at the same time."""
+    with served(answer_seconds=1.5) as (process, url):
+        asking = Asking(url)
+        assert asking.first.wait(30)
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+            process.send_signal(number)
+            time.sleep(0.1)
+        asking.join(30)
+        assert asking.failed is None
+        assert "data: [DONE]" in asking.lines
+        assert process.wait(30) == 0
+
+
+def test_started_by_nohup_it_outlives_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with served(answer_seconds=0) as (process, url):
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.5)
+            assert httpx.get(f"{url}/health", timeout=30).status_code == 200
+            assert process.poll() is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_work_that_cannot_be_cancelled_holds_up_no_end() -> None:
     """As where native code does not return."""
     with served(answer_seconds=0, drain=1) as (process, url):
@@ -158,8 +184,11 @@ def test_work_that_cannot_be_cancelled_holds_up_no_end() -> None:
     assert cut.headers["retry-after"]
 
 
-@pytest.mark.parametrize("moment", ["import rag.serve", "announced"])
-def test_told_to_end_before_it_serves_it_ends_at_once_and_well(moment: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [("import rag.serve", signal.SIGTERM), ("import rag.serve", signal.SIGHUP), ("announced", signal.SIGTERM)],
+)
+def test_told_to_end_before_it_serves_it_ends_at_once_and_well(moment: str, number: int, tmp_path: Path) -> None:
     """Imports take seconds, and between the line that says where the server is and the first request lies a while."""
     with subprocess.Popen(
         [sys.executable, "-c", EARLY, moment],
@@ -172,7 +201,7 @@ def test_told_to_end_before_it_serves_it_ends_at_once_and_well(moment: str, tmp_
         while (line := process.stderr.readline()) != "now\n":
             assert line
         began = time.monotonic()
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         assert process.wait(30) == 0
         assert time.monotonic() - began < 10
         process.kill()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.trace import SpanContext, StatusCode, TraceFlags
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode, TraceFlags
 
 from rag.api import MAX_SEED
 from rag.clock import Clock, watched
@@ -133,6 +133,8 @@ def test_an_answer_is_a_tree_of_spans_with_the_conventions_attributes() -> None:
         "gen_ai.usage.cache_read.input_tokens": 0,
         "gen_ai.usage.output_tokens": usage["completion_tokens"],
     }
+    assert whole.attributes["gen_ai.workflow.name"] == "smallhold"
+    assert [span.kind for span in (whole, retrieval, chat)] == [SpanKind.INTERNAL, SpanKind.CLIENT, SpanKind.CLIENT]
     assert retrieval.attributes["gen_ai.operation.name"] == "retrieval"
     assert retrieval.attributes["smallhold.retrieved"] == 1
     assert whole.attributes["smallhold.verdict"] == "answered"

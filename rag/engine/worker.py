@@ -190,9 +190,9 @@ def load_llama(options: Mapping[str, Any]) -> ServedModel:
 
 def main(load: Callable[[Mapping[str, Any]], ServedModel] = load_llama, *, beat: float = BEAT_SECONDS) -> None:
     """Serve the model that the command line describes."""
-    # Ctrl-C and a service manager's SIGTERM reach the whole group of processes. When this one ends is the server's
-    # business: it has answers to finish first.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # Ctrl-C, a closed terminal and a service manager's SIGTERM may reach every process. When this one ends is the
+    # server's business: it has answers to finish first.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()  # where a native crash happened, in file names and line numbers
     with contextlib.suppress(OSError):  # when memory runs out, this process is to go and not the server
