@@ -41,7 +41,7 @@ from rag.manifest import describe_file
 from rag.tesseract import Tesseract
 
 # Raise it with every change here or in a `load_*` module that changes the text or the title of any file.
-_VERSION = 5
+_VERSION = 6
 _LIBRARIES = (
     *("beautifulsoup4", "charset-normalizer", "lxml", "mammoth", "markdownify", "olefile", "openpyxl", "pypdfium2"),
 )

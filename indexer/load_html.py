@@ -14,7 +14,7 @@ from bs4.dammit import EncodingDetector
 from bs4.element import PreformattedString
 from markdownify import ATX, MarkdownConverter
 
-from indexer.load_text import decode_as, decode_bom, decode_nearly
+from indexer.load_text import decode_as, decode_bom, decode_nearly, decode_unsure
 from indexer.mathml import formula_as_text
 from indexer.numbering import spelled
 from indexer.parsed import Parsed, printable, readable_stem, sensible_title
@@ -126,7 +126,10 @@ def soup_of(html: str) -> BeautifulSoup:
 
 
 def decode_html(content: bytes) -> str:
-    """Return a page as text, by its mark, its own declaration, or as UTF-8. Raises `UnreadableDocument`."""
+    """Return a page as text, by its mark, its own declaration, as UTF-8, or by its letters.
+
+    Raises `UnreadableDocument`.
+    """
     if (text := decode_bom(content)) is not None:
         return text
     declared = EncodingDetector.find_declared_encoding(content, is_html=True)
@@ -134,13 +137,26 @@ def decode_html(content: bytes) -> str:
         declared = None  # no bytes that spell out a declaration are UTF-16; browsers take UTF-8
     likely = list(filter(None, (declared, "utf-8")))
     late = EncodingDetector.find_declared_encoding(content, is_html=True, search_entire_document=True)
-    last = list(filter(None, (late, "cp1252")))
-    for decoded, encodings in ((decode_as, likely), (decode_nearly, likely), (decode_as, last)):
+    last = list(filter(None, (late,)))
+    for decoded, encodings in (
+        (decode_as, likely),
+        (decode_nearly, likely),
+        (decode_as, last),
+        (_guessed, ("cp1252",)),
+    ):
         for encoding in encodings:
             text = decoded(content, encoding)
             if text is not None and "\0" not in text:
                 return text
     raise UnreadableDocument("not an HTML file: binary data, or an unknown encoding")
+
+
+def _guessed(content: bytes, otherwise: str) -> str | None:
+    """Return a page that says nothing of its charset, by its letters or in the charset `otherwise`."""
+    try:
+        return decode_unsure(content)
+    except UnreadableDocument:
+        return decode_as(content, otherwise)
 
 
 def _write_out_formulas(soup: BeautifulSoup) -> None:

@@ -6,6 +6,7 @@ import re
 from pathlib import PurePath
 from typing import Literal
 
+from indexer.alphabets import latin_charset
 from indexer.charset import told_charset
 from indexer.outline import Markup, find_headings, front_matter, plain_title
 from indexer.parsed import Parsed, readable_stem
@@ -35,6 +36,10 @@ _NOT_TEXT = "not UTF-8, UTF-16 or Windows-1252 text, nor in another charset that
 _ROW = re.compile(r"[^\x00-\x7f]{3,}")
 _REPLACED = "\ufffd"
 _RIGHT = 2  # characters that are no ASCII, to one that is in another charset
+# Such as `<?xml encoding="iso-8859-2"?>`, `# -*- coding: latin-2 -*-`, `# vim: set fileencoding=cp1250`.
+_DECLARED = re.compile(rb"coding[ \t]*[:=][ \t]*[\"']?([\w.-]+)", re.ASCII)
+_INPUT_ENCODING = re.compile(rb"^[^%\n]*\\usepackage\[([\w-]+)\]\{inputenc\}", re.ASCII | re.MULTILINE)
+_DECLARED_WITHIN = 10_000  # bytes
 _TITLE_FIELD = re.compile(r"^title\s*[:=]\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE)
 _SAMPLE = 100_000  # characters looked through for control characters
 _TITLE_WITHIN = 20_000  # characters
@@ -45,8 +50,8 @@ Plain = Literal["text"]
 def parse_text(content: bytes, name: str, markup: Markup | Plain) -> Parsed:
     """Return the file's text, decoded. `markup` is "markdown", "rst", "asciidoc", "code" or "text".
 
-    Raises `UnreadableDocument` where it is not UTF-8, UTF-16 with a byte order mark, plausible Windows-1252, or in
-    another charset beyond doubt.
+    Raises `UnreadableDocument` where it is not UTF-8, UTF-16 with a byte order mark, what it says itself, plausible
+    Windows-1252, or in another charset beyond doubt.
     """
     text = decode(content)
     title = PurePath(name).name if markup == "code" else _title(text, markup) or readable_stem(name)
@@ -63,7 +68,7 @@ def decode(content: bytes) -> str:
         try:
             text = content.decode()
         except UnicodeDecodeError:
-            text = _decode_unsaid(content)
+            text = decode_unsure(content)
     sample = text[:_SAMPLE]
     _refuse_binary("\0" in text or len(_CONTROL.findall(sample)) > len(sample) // 1000)
     return text
@@ -121,15 +126,31 @@ def decode_bom(content: bytes) -> str | None:
     return None
 
 
-def _decode_unsaid(content: bytes) -> str:
-    for decoded in (decode_nearly(content, "utf-8"), _decode_cp1252(content)):
-        if decoded is not None:
-            return decoded
-    charset = told_charset(content)
-    text = decode_nearly(content, charset) if charset else None
+def decode_unsure(content: bytes) -> str:
+    """Return a text that is no UTF-8 throughout, by what it says of itself or by its letters.
+
+    Raises `UnreadableDocument` where they do not tell.
+    """
+    text = decode_nearly(content, "utf-8")
+    for charset_of in (_declared, latin_charset):
+        if text is None and (charset := charset_of(content)):
+            text = decode_nearly(content, charset)
+    if text is None:
+        text = _decode_cp1252(content)
+    if text is None and (charset := told_charset(content)):
+        text = decode_nearly(content, charset)
     if text is None:
         raise UnreadableDocument(_NOT_TEXT)
     return text
+
+
+def _declared(content: bytes) -> str:
+    """The charset that a text names, "" where it names none: XML, PEP 263 and what editors and LaTeX do alike."""
+    # As in Python the first two lines count.
+    said = _DECLARED.search(b"".join(content[:_DECLARED_WITHIN].splitlines(keepends=True)[:2]))
+    said = said or _INPUT_ENCODING.search(content[:_DECLARED_WITHIN])
+    name = said[1].decode() if said else ""
+    return name if name and decode_as(b"ASCII", name) == "ASCII" else ""  # what spells that out is no UTF-16
 
 
 def _decode_cp1252(content: bytes) -> str | None:
@@ -144,7 +165,7 @@ def _decode_cp1252(content: bytes) -> str | None:
     high = [char for char in text if char > "\x7f"]
     letters = sum(char.isalpha() for char in text)
     accented = sum(char.isalpha() for char in high)
-    usual = accented + sum(char in "‘’“”„«»‹›–—…•€£°§©®™·¡¿º\xa0½¼¾²³´×" for char in high)
+    usual = accented + sum(char in "‘’“”„«»‹›–—…•€£°§©®™·¡¿º\xa0½¼¾²³´×±" for char in high)
     in_rows = sum(len(row) for row in _ROW.findall(text) if any(map(str.isalpha, row)))
     if accented > 0.3 * letters or 2 * in_rows > len(high) or usual < 0.8 * len(high):
         return None

@@ -5,6 +5,7 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
+from html import unescape
 from itertools import groupby
 from typing import Any
 
@@ -17,9 +18,16 @@ from indexer.tables import check_cells, markdown_table
 
 _MERGED = re.compile(rb"<(?:\w+:)?mergeCell\s[^>]*?ref=[\"']([A-Z]{1,3})(\d{1,7}):([A-Z]{1,3})(\d{1,7})[\"']")
 
+# A cell's attributes and formula, where no result is stored with it; an empty text is a result.
+_UNSOLVED = re.compile(
+    rb"<(?:\w+:)?c\s([^>]*)>\s*<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>([^<]*)</(?:\w+:)?f>)\s*"
+    rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v></(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
+)
+_PLACE = re.compile(rb"\br=[\"']([A-Z]{1,3})(\d{1,7})[\"']")
+
 
 def parse_xlsx(content: bytes, name: str) -> Parsed:
-    """Return the values of an XLSX as tables, formulas by their results.
+    """Return the values of an XLSX as tables, formulas by their results, or as they are where none was stored.
 
     Metadata `pages` holds the offsets of the sheets. An empty row ends a table. Raises `UnreadableDocument`
     where it is damaged, encrypted, not an XLSX, or too large.
@@ -29,7 +37,7 @@ def parse_xlsx(content: bytes, name: str) -> Parsed:
     parts, main = office_parts(content, "XLSX")
     book = openpyxl.load_workbook(_rezipped(parts), read_only=True, data_only=True, keep_links=False)
     places = _places(parts, main)
-    cells = 0
+    cells = unsolved = 0
     sheets = []
     for sheet in book.worksheets:
         sheet.reset_dimensions()  # what the file says of its size is often wrong
@@ -39,10 +47,13 @@ def parse_xlsx(content: bytes, name: str) -> Parsed:
             check_cells(cells)
             rows.append([_text(cell) for cell in row])
         place = places.get(str(sheet.title), "")
+        unsolved += _show_unsolved(rows, parts.get(place, b""))
         cells += _repeat_merged(rows, parts.get(place, b""), cells)
         sheets.append(printable(_sheet(str(sheet.title), rows, _text_boxes(parts, place))))
     text, offsets = join_pages(sheets)
     known = {"format": "xlsx", "pages": offsets, **core_date(content, parts)}
+    if unsolved:
+        known["warning"] = f"{unsolved} formulas without a stored result: open and save it in a spreadsheet program"
     return Parsed(text, core_title(parts, name) or readable_stem(name), known)
 
 
@@ -62,6 +73,22 @@ def _places(parts: Mapping[str, bytes], main: str) -> dict[str, str]:
     for sheet in elements(xml_root(parts[main]), "sheet"):
         reference = next((value for key, value in sheet.attrib.items() if key.endswith("}id")), "")
         found[sheet.get("name", "")] = links.get(reference, ("", ""))[1]
+    return found
+
+
+def _show_unsolved(rows: list[list[str]], xml: bytes) -> int:
+    """Put formulas whose results nobody has stored, as libraries write them, in their cells; return how many."""
+    from openpyxl.utils.cell import column_index_from_string
+
+    found = 0
+    for attributes, formula in _UNSOLVED.findall(xml):
+        place = _PLACE.search(attributes)
+        if not place or re.search(rb"\bt=[\"']str[\"']", attributes):
+            continue
+        row, column = int(place[2]) - 1, column_index_from_string(place[1].decode()) - 1
+        if 0 <= row < len(rows) and column < len(rows[row]) and not rows[row][column]:
+            rows[row][column] = "=" + unescape(formula.decode("utf-8", "replace")) if formula else ""
+            found += 1
     return found
 
 

@@ -9,6 +9,7 @@ the memory, and the index is locked only once its end has been seen.
 
 import codecs
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ TOTAL_BYTES = 20_000_000_000
 _PREFIX = "stream:"
 _PIECE = 1 << 20
 _OWN = frozenset({"date", "tags", "labels"})  # of the metadata: fields of their own say them
+_DATE = re.compile(r"\s*(\d{4}-\d{2}-\d{2}|\d{8})(?=[T\s]|\Z)", re.ASCII)
 _SPLIT_HINT = "Send it in several parts, each with a --source of its own."
 
 
@@ -73,7 +75,12 @@ def _label(value: str) -> str:
 
 
 def _day(value: str) -> str:
-    return date.fromisoformat(value[:10]).isoformat()
+    """The day of a date, or of a moment as programs spell it, in its own time zone."""
+    try:
+        said = _DATE.match(value)
+        return date.fromisoformat(said[1] if said else "").isoformat()
+    except ValueError:
+        raise ValueError("a date is written as YYYY-MM-DD, a time may follow") from None
 
 
 class _Record(BaseModel):

@@ -232,6 +232,31 @@ def test_xlsx_numbers_have_the_units_of_their_formats(value: float, number_forma
     assert number_as_shown(value, number_format) == shown
 
 
+def test_xlsx_formulas_without_results_are_shown_and_told() -> None:
+    """Libraries write formulas alone: the totals of such a sheet were missing, and nobody was told."""
+
+    def fill(book: Any) -> None:
+        for row in (["Slip", "Cost"], ["Norrin", 3], ["Lowdle", 4], ["Total", '=IF(SUM(B2:B3)>5,"a & b",B2)']):
+            book.active.append(row)
+
+    content = xlsx(fill)
+    parsed = parse_xlsx(content, "a.xlsx")
+    assert parsed.text.endswith('| Lowdle | 4 |\n| Total | =IF(SUM(B2:B3)>5,"a & b",B2) |')
+    assert parsed.metadata["warning"] == (
+        "1 formulas without a stored result: open and save it in a spreadsheet program"
+    )
+    sheet = "xl/worksheets/sheet1.xml"
+    with zipfile.ZipFile(io.BytesIO(content)) as book:
+        parts = {name: book.read(name).decode() for name in book.namelist()}
+    before, _, after = parts[sheet].partition('<c r="B4"')
+    after = after.partition("</c>")[2]
+    for kind, stored in (("n", "7"), ("str", "")):  # a number, and the empty text
+        cell = f'<c r="B4" t="{kind}"><f>B2</f><v>{stored}</v></c>'
+        parsed = parse_xlsx(zipped(parts | {sheet: before + cell + after}), "a.xlsx")
+        assert parsed.text.endswith(f"| Total | {stored} |")
+        assert "warning" not in parsed.metadata
+
+
 def test_xlsx_heads_above_an_empty_row_are_those_of_the_table_below() -> None:
     def fill(book: Any) -> None:
         for row in [["Tides"], [], ["Day", "High"], [], [1, "6:10"], [2, "7:00"], [], ["Total", "two"], [], ["end"]]:

@@ -102,6 +102,80 @@ def test_charsets_of_other_scripts_are_told(loader: Loader, tmp_path: Path, char
     assert f"| 2 | {text} |" in load(loader, tmp_path, "a.csv", table.encode(charset)).text
 
 
+LATIN = {
+    "cp1250 iso8859-2": [
+        "Rada postanowiła w marcu naprawić dach. Koszt robót wyniesie dwadzieścia sześć tysięcy koron. Prom pływa trzy "
+        "razy dziennie, z wyjątkiem niedziel. Mieszkańcy są niezadowoleni, lecz zgodzili się zapłacić. Źródło: X.",
+        "Rada v březnu rozhodla o opravě střechy. Náklady na práce budou činit dvacet šest tisíc korun. Přívoz jezdí "
+        "třikrát denně, kromě neděle. Obyvatelé ostrova nejsou spokojeni, ale souhlasili, že zaplatí. Příští zasedání "
+        "se koná v červenci, můžete se ho účastnit.",
+        "A tanács márciusban úgy döntött, hogy megjavíttatja a tetőt. A munka költsége huszonhatezer korona lesz. Az "
+        "első ülés időpontját később közlik, a jövő évi költségvetés előkészületei szűkösek. A sziget lakói nem "
+        "elégedettek, de beleegyeztek, hogy fizetnek.",
+        "Consiliul a hotărât în martie să repare acoperişul. Costul lucrărilor va fi de douăzeci şi şase de mii de "
+        "coroane. Locuitorii insulei nu sunt mulţumiţi, dar au fost de acord să plătească.",
+        "Vijeće je u ožujku odlučilo popraviti krov. Troškovi će iznositi dvadeset šest tisuća kruna. Otočani nisu "
+        "zadovoljni, ali su pristali platiti. Sljedeća sjednica održat će se u srpnju, svi će moći doći ako žele.",
+    ],
+    "cp1254 iso8859-9": [
+        "Meclis mart ayında çatıyı onarmaya karar verdi. İşlerin maliyeti yirmi altı bin kron olacak. Feribot pazar "
+        "günleri dışında günde üç kez çalışıyor. Adalılar memnun değil ama ödemeyi kabul etti."
+    ],
+    "cp1257 iso8859-13": [
+        "Taryba kovo mėnesį nusprendė sutaisyti stogą. Darbai kainuos dvidešimt šešis tūkstančius kronų. Salos "
+        "gyventojai nepatenkinti, bet sutiko mokėti. Kitas posėdis įvyks liepą, jame galės dalyvauti visi žmonės.",
+        "Padome martā nolēma salabot jumtu. Darbi izmaksās divdesmit sešus tūkstošus kronu. Prāmis kursē trīs reizes "
+        "dienā, izņemot svētdienas. Salas iedzīvotāji nav apmierināti, bet piekrita maksāt, ja kāds ņem līdzi ķērnu.",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("charset", "text"), [(name, text) for names in LATIN for name in names.split() for text in LATIN[names]]
+)
+def test_charsets_of_other_latin_letters_are_told(loader: Loader, tmp_path: Path, charset: str, text: str) -> None:
+    """They were read as Windows-1252: `Koszt robót` was right, `³ódŸ` was not."""
+    assert load(loader, tmp_path, "a.txt", text.encode(charset)).text == text
+    assert parse_html(f"<p>{text}</p>".encode(charset), "a.html").text == text
+    table = "id,note\n" + "".join(f'{number},"{text}"\n' for number in range(3))
+    assert f"| 2 | {text} |" in load(loader, tmp_path, "a.csv", table.encode(charset)).text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Price £5, 30 m³ of sand, © 2020, n.º 5, ¼ of 1¾ " * 30,
+        "Die Größe der Bohrung, Ø 5 mm, darf über 3 µm ± 1 µm ± 2 µm ± 3 µm abweichen, “so”. " * 30,
+        "¿Qué año es? ¡El 3º, señor! La camión está aquí, ¿no? " * 9,
+        "L’été, là-bas, où êtes-vous allés ? « Ça » : cœur, naïf, Noël. " * 9,
+        "Þórður sagði að þeir hefðu átt að færa bátinn í höfnina á miðvikudaginn, því veðrið versnaði. " * 3,
+        "São Paulo não é só café: é coração, ações, à tarde, vovô, avó. " * 9,
+        "Blåbærsyltetøy på brødskive, æ, ø og å. Bjørn Müller, José, François, Ángel Muñoz. " * 3,
+    ],
+)
+def test_western_letters_and_marks_are_of_no_other_charset(loader: Loader, tmp_path: Path, text: str) -> None:
+    assert load(loader, tmp_path, "a.txt", text.encode("cp1252")).text == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "charset"),
+    [
+        ("a.xml", '<?xml version="1.0" encoding="iso-8859-2"?>\n<p>Łódź</p>', "iso-8859-2"),
+        ("a.xml", "<?xml version='1.0' encoding='windows-1251'?><p>Рада</p>", "cp1251"),
+        ("a.py", "#!/usr/bin/python\n# -*- coding: iso-8859-2 -*-\nx = 'Łódź'\n", "iso-8859-2"),
+        ("a.rb", "# vim: set fileencoding=koi8-r :\nx = 'да'\n", "koi8-r"),
+        ("a.tex", "\\documentclass{a}\n%\n\\usepackage[latin2]{inputenc}\nŁódź", "iso-8859-2"),
+        ("a.py", "# coding: latin-1\nx = 'Größe, über'\n", "utf-8"),  # left behind when the file was saved anew
+        ("a.xml", '<?xml version="1.0" encoding="utf-16"?><p>Größe</p>', "cp1252"),
+        ("a.py", "# coding: rot13\nx = 'Größe'\n", "cp1252"),
+        ("a.py", "a = 1\nb = 2\n# coding: koi8-r\nx = 'Größe'\n", "cp1252"),
+    ],
+)
+def test_charset_that_a_text_names(loader: Loader, tmp_path: Path, name: str, text: str, charset: str) -> None:
+    """It was never looked for: what was short was refused, or read as Windows-1252."""
+    assert load(loader, tmp_path, name, text.encode(charset)).text == text
+
+
 @pytest.mark.parametrize("charset", ["mac-roman", "cp850", "cp437"])
 def test_latin_letters_are_of_no_other_script(loader: Loader, tmp_path: Path, charset: str) -> None:
     text = "Où êtes-vous allés ? Là-bas, près de l'église, à côté de la forêt : c'était très intéressant, dit-elle. "

@@ -42,6 +42,18 @@ def run(tmp_path: Path, *records: object, name: str = "tickets", roots: tuple[st
         return Run(tmp_path, *roots, stream=stream, **options)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        *("2024-03-01T23:30:00-05:00", "2024-03-01T10:00:00.123456789Z", "20240301T100000Z", "2024-03-01 10:00 +0200"),
+        *("2024-03-01 10:00:00 UTC", " 20240301 "),
+    ],
+)
+def test_the_day_of_a_moment_is_that_of_its_own_zone(said: str) -> None:
+    with Stream.read(io.BytesIO(lines(record("a", date=said))), "s") as stream:
+        assert [source.read().metadata["date"] for source in stream.sources("s")] == ["2024-03-01"]
+
+
 def test_all_fields_of_a_record_are_kept() -> None:
     full = record(
         *("42", "alpha\r\nbeta\x00"),
@@ -89,7 +101,9 @@ def test_blank_lines_and_a_last_line_without_its_end_are_fine() -> None:
         (record("a\nb"), "id: "),
         (record("a" * 501), "id: "),
         (record("a", path="x//y"), "path: "),
-        (record("a", date="yesterday"), "date: "),
+        (record("a", date="yesterday"), "date: Value error, a date is written as YYYY-MM-DD, a time may follow"),
+        (record("a", date="2024-03-017"), "date: "),
+        (record("a", date="2024-03-01-02"), "date: "),
         (record("a", tags="roof"), "tags: "),
         (record("a", tags=["x\ny"]), "tags.0: "),
         (record("a", labels=["!"]), "labels.0: "),
