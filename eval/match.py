@@ -44,6 +44,9 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 # Several things that are all wanted: "War, Famine, Pestilence and Death". A comma alone may add where a place lies.
 _AND = re.compile(r"\band\b|&", re.IGNORECASE)
 _PART = re.compile(rf"{_AND.pattern}|,", re.IGNORECASE)
+_LIST = re.compile(
+    r"(?:(?!\band\b|&)[^,])+(?:,(?:(?!\band\b|&)[^,])+)*,?\s*(?:\band\b|&)(?:(?!\band\b|&)[^,])+", re.IGNORECASE
+)
 _SEPARATOR = re.compile(r"[,;/|•]|\bor\b|\band\b")
 # They stand for what the question names. Not "us", which is a country as well.
 _PRONOUNS = frozenset(fold("i me my we our you your he him his she her they them their"))
@@ -58,8 +61,8 @@ class Match(NamedTuple):
     the question does not say already and that stand in the answer, spelt alike, times the share of its numbers that
     do, as the same amounts (`eval.amounts`); of a date only the year is wanted, and of several things joined by "and"
     the one that is found least counts.
-    `exact`: share of what the answer adds to the question that is gold, 0 for a unit or a name without its number, and
-    for one end of a range.
+    `exact`: share of what the answer adds to the question that is gold, 0 for a unit or a name without its number,
+    for one end of a range, and for one item of a list.
     `refused`: the answer says that it has none.
     `options`: how many other things of its kind stand in the list that holds the gold answer, 0 where the answer
     commits itself. `strays`: how many sentences have nothing to do with question or gold answer.
@@ -113,13 +116,15 @@ def _spelt_out(text: str) -> str:
 class _Alias(NamedTuple):
     """A gold answer in words, asides apart: all, those that carry meaning, and these by the parts that are all wanted.
 
-    `golden` are those of the asides as well. `year` is that of a date, else empty. `amounts` are its numbers', `ends`
+    `listed` is whether they are three or more, as in "A, B and C". `golden` are those of
+    the asides as well. `year` is that of a date, else empty. `amounts` are its numbers', `ends`
     the two of a range, else empty.
     """
 
     words: tuple[str, ...]
     content: tuple[str, ...]
     parts: tuple[tuple[str, ...], ...]
+    listed: bool
     golden: tuple[str, ...]
     year: str
     amounts: tuple[Amount, ...]
@@ -177,7 +182,8 @@ def _alias(right: str) -> _Alias:
     parts = (tuple(word for word in meant if word in part) for part in split)
     year, golden = str(date.year) if date else "", tuple(content(everything))
     counted, ends = tuple(amounts(words)), ends_of(_ASIDE.sub("", right))
-    return _Alias(words, meant, tuple(filter(None, parts)), golden, year, counted, ends)
+    listed = bool(split) and "," in right and _LIST.fullmatch(right.strip()) is not None
+    return _Alias(words, meant, tuple(filter(None, parts)), listed, golden, year, counted, ends)
 
 
 def _compare(alias: _Alias, said: _Said) -> tuple[float, float, float]:
@@ -188,7 +194,10 @@ def _compare(alias: _Alias, said: _Said) -> tuple[float, float, float]:
     parts = [part for part in ([word for word in part if word in wanted] for part in alias.parts) if part] or [wanted]
     numbers = _years(wanted) or [word for word in wanted if is_number(word)]
     converted = said.converted(alias.amounts)
-    least = min(_mean([1.0 if word in converted else said.likeness(word) for word in part]) for part in parts)
+    shares = [_mean([1.0 if word in converted else said.likeness(word) for word in part]) for part in parts]
+    least = min(shares)
+    # "Death" is one of the four horsemen, not all. Of two, people often take one for the answer.
+    one_part = alias.listed and sum(share > 0 for share in shares) == 1 < len(parts)
     counted = _mean([float(said.tells(number, alias.amounts)) for number in numbers]) if numbers else 1.0
     told = [said.tells(end, alias.amounts) for end in alias.ends if end in wanted]
     one_end = len(told) == 2 and sum(told) == 1
@@ -197,7 +206,9 @@ def _compare(alias: _Alias, said: _Said) -> tuple[float, float, float]:
     return (
         float(_in_a_row(alias.words, said.words)),
         least * min(counted, _mean(told)) if one_end else least * counted,
-        sum((said.added & Counter(wanted)).values()) / added if added and not (unit_alone or one_end) else 0.0,
+        sum((said.added & Counter(wanted)).values()) / added
+        if added and not (unit_alone or one_end or one_part)
+        else 0.0,
     )
 
 

@@ -6,7 +6,8 @@ fitted to the small one's confidence by `smallhold eval cascade --write`, which 
 
 Both models answer the same question over the same passages, understood and retrieved once. A question that was handed
 on is the large one's: its answer stands, and so does its abstention. Where it cannot be reached the small one answers
-after all.
+after all. Neither searches again (`evidence.hops`): where the passages do not suffice the small one is unsure, and the
+question is handed on over the same passages.
 """
 
 import logging

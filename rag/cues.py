@@ -21,7 +21,7 @@ from rag.phrases import (
     phrases,
     tokens,
 )
-from rag.pronouns import foreign_pronoun
+from rag.pronouns import foreign_pronoun, is_foreign
 
 _PERSONAL = frozenset("it they them he him she her".split())
 POSSESSIVE = frozenset("its their theirs his hers".split())
@@ -33,6 +33,10 @@ _CLAUSE_WORDS = frozenset(
     "and but or so if when while because before after until since although though that which who where whether".split()
 )
 _NEW = frozenset("a an my our your".split())  # what they introduce was not told apart before
+_INTRODUCING = frozenset("which what whose many much every each any no some all several".split())
+_NOMINATIVE = frozenset("he she they".split())
+# What a question is about put before it: "Fast foods - are they a risk?", "Low-grade glioma: is it dangerous?"
+_LEFT = re.compile(r"[^:?!.]{4,}(?::| [-–—]+)\s+[^:]*\Z")
 _TELLS_APART = frozenset("of for that who which in on from at with".split())
 _UNIQUE = frozenset("sun moon earth world internet web sky sea ocean universe weather government past future".split())
 
@@ -72,8 +76,20 @@ _FRAGMENT = re.compile(
 )
 # A question word alone in languages whose grammar is not known here.
 BARE_QUESTION = re.compile(
-    r"\s*(?:warum|wieso|weshalb|wann|wo|wer|wie|pourquoi|quand|où|qui|comment|combien"
-    r"|por qué|cuándo|dónde|quién|cómo)\W*",
+    r"\s*(?:(?:seit|ab|bis|von|für|mit|bei|zu|um|an|auf|nach|vor|aus|depuis|jusqu['’]?à?|à partir de|pour|avec|par"
+    r"|chez|de|à|en) ?)?"
+    r"(?:warum|wieso|weshalb|wann|wo|woher|wohin|wer|wem|wen|was|wie|pourquoi|quand|où|qui|quoi|comment|combien"
+    r"|por qué|cuándo|dónde|quién|cómo)"
+    r"(?: (?:denn|noch|sonst|nicht|genau|eigentlich|viel|lange|oft|weit|exactement|pas|donc|d['’]autre))*\W*",
+    re.IGNORECASE,
+)
+_MAKES = frozenset("make makes made".split())  # "how do I make bread" says all, "where can I get bread" does not
+_ORDERS = frozenset("explain describe define compare summarize summarise list name tell show give".split())
+# Where, when or for whom, without more: "Im Winter?", "Pour les enfants ?".
+FOREIGN_PLACE = re.compile(
+    r"\s*(?:(?:nur|auch|erst|und|aber|seulement|aussi|même|et|mais) )?"
+    r"(?:am|im|in|auf|bei|beim|für|mit|ohne|nach|vor|seit|ab|bis|um|von|vom|zum|zur|en|au|aux|à|dans|pour|avec|sans|après"
+    r"|avant|depuis|chez|sur)(?: (?!was|wem|wen|wann|welche|qui|quoi|quel|combien)[^\W_]+){1,3}\s*\?\s*",
     re.IGNORECASE,
 )
 _LONGEST_PLACE = 5  # words of a turn that only says where or when
@@ -82,16 +98,19 @@ _UNSAID = re.compile(
     r"\b(?:(?:what|who|where|when|how|why|anything|anyone|anybody|something|someone|nothing|nobody|everything|everyone"
     r"|anywhere|somewhere) else"
     r"|the (?:others?|former|latter|same|rest|next|previous|second|third|last|first)(?: ones?)?"
-    r"(?= *(?:[?.!,]|$))|(?:the|any|what|which|these|those) others?\b(?= *(?:[?.!,]|$))|instead(?! of)"
+    r"(?= *(?:[?.!,]|$))|(?:do|does|did|are|were|can|will|have) both(?! [\w-]+s\b)(?!.*\band\b)"
+    r"|(?:the|any|what|which|these|those) others?\b(?= *(?:[?.!,]|$))|instead(?! of)"
     r"|the same(?= (?:apply|applies|hold|holds|go|goes|true|for|with)\b)"
     r"|(?:as well|too|either|also|again)(?= *(?:[?.!]|$)))",
     re.IGNORECASE,
 )
 _ONE = re.compile(
     r"\b(?:which|that|this|another|first|second|third|last|next|other|any|have|has|get|make) ones?\b"
-    r"(?! (?:of|day|year|month|week|hour|minute|time))|\bones?(?= *(?:[?.!,]|$))",
+    r"(?! (?:of|day|year|month|week|hour|minute|time))|\b(?<!\bwar )(?<!\bpart )(?<!\btype )(?<!\bnumber )(?<!\bstep )"
+    r"(?<!\bchapter )(?<!\blevel )(?<!\bday )(?<!\bformula )ones?(?= *(?:[?.!,]|$))",
     re.IGNORECASE,
 )
+_EXCEPT = re.compile(r"\b(?:besides|except|other than|apart from|aside from|in addition to)\b", re.IGNORECASE)
 
 _DEFINITION = re.compile(
     r"\W*(?:(?:what|who)(?:['’]s| is| are| was| were)(?: an?| the)? \S+|what do(?:es)? \S+ mean)\W*", re.IGNORECASE
@@ -132,10 +151,11 @@ def find_cue(turn: str, earlier: frozenset[str] = frozenset(), *, asked_back: bo
         return Cue("ellipsis", "it is no whole question")
     if foreign := foreign_pronoun(turn):
         return Cue("ellipsis", f"“{foreign}” stands for something said before")
-    if found := _UNSAID.search(turn) or _ONE.search(turn) or _PRICED_IT.search(turn):
+    if found := _compared(turn, named) or _PRICED_IT.search(turn):
         return Cue("open", f"“{found.group().strip()}” compares with something said before")
     why = "" if any(p.name for p in named) else _nameless(turn, words, named, earlier)
-    return Cue("open", why) if why else None
+    # Which of its words name something is known of English alone.
+    return Cue("ellipsis" if why and is_foreign(turn) else "open", why) if why else None
 
 
 def is_question(turn: str, words: Sequence[Token]) -> bool:
@@ -144,16 +164,29 @@ def is_question(turn: str, words: Sequence[Token]) -> bool:
 
 
 def has_verb(words: Sequence[Token]) -> bool:
-    """Whether a turn has a finite verb, as far as the closed word classes tell."""
-    return any(
+    """Whether a turn has a finite verb, as far as the closed word classes tell, or begins with an order."""
+    return any(w.low in _ORDERS for w in words[:1]) or any(
         w.low in AUXILIARIES | QUESTION_WORDS and not (i and w.low in ALSO_NAMES and w.text.istitle())
         for i, w in enumerate(words)
     )
 
 
+def _compared(turn: str, named: Sequence[Phrase]) -> re.Match[str] | None:
+    """Return what compares with something that the turn does not say itself, as "where else besides Britain" does."""
+    if (found := _UNSAID.search(turn)) and not (found.group().endswith(("else", "ELSE")) and _EXCEPT.search(turn)):
+        return found
+    one = _ONE.search(turn)
+    if one is None:
+        return None
+    before = [phrase for phrase in named if phrase.start + len(phrase.text) <= one.start() and not phrase.name]
+    if one.group().casefold() == "ones":  # "are smaller states dominated by larger ones"
+        return None if any(phrase.text.endswith("s") for phrase in before) else one
+    return one
+
+
 def _is_fragment(turn: str, words: Sequence[Token]) -> bool:
     """Whether a turn is a part of a question: by its form, or without a verb and begun with "and" or as a place."""
-    if _FRAGMENT.match(turn) or BARE_QUESTION.fullmatch(turn) or _is_name_alone(turn):
+    if _FRAGMENT.match(turn) or FOREIGN_PLACE.fullmatch(turn) or BARE_QUESTION.fullmatch(turn) or _is_name_alone(turn):
         return True
     place = words[0].low in PREPOSITIONS and len(words) <= _LONGEST_PLACE
     return (place or _CONNECTIVE_START.match(turn) is not None) and not has_verb(words)
@@ -170,7 +203,7 @@ def _nameless(turn: str, words: Sequence[Token], named: Sequence[Phrase], earlie
     """Return the cue of a turn without a name: a fragment, or a definite noun that was told apart before."""
     if _CONNECTIVE_START.match(turn):
         return "it goes on"
-    content = [w for w in words if w.low not in EMPTY_WORDS]
+    content = [w for w in words if w.low not in EMPTY_WORDS - _MAKES]
     if not has_verb(words) and len(content) <= 3:
         return "it is a fragment"
     if len(content) == 1 and not _DEFINITION.fullmatch(turn):
@@ -202,7 +235,7 @@ def _unbound(turn: str, words: Sequence[Token], named: Sequence[Phrase], i: int)
     if word.low == "there":
         return not any(p.name and p.start < word.start for p in named)
     if word.low in _POINTING:
-        return _points_back(turn, words, i)
+        return _points_back(turn, words, i) and not _said_before(turn, named, word)
     return word.low in THIRD_PERSON and not _antecedent(turn, words, named, i)
 
 
@@ -214,12 +247,31 @@ def _antecedent(turn: str, words: Sequence[Token], named: Sequence[Phrase], i: i
         end = phrase.start + len(phrase.text)
         if end > pronoun.start:
             break
-        new = phrase.name or phrase.determiner in _NEW or (not phrase.determiner and phrase.text.endswith("s"))
-        if new and (own_clause or _parted(turn, words, end, pronoun.start)):
+        parted = _parted(turn, words, end, pronoun.start) or _begins_clause(words, i)
+        if _is_new(phrase, words) and (own_clause or parted):
             return True
-        if re.search(r"[.?!]\s", turn[end : pronoun.start]):  # what a sentence before speaks of, new or not
+        if own_clause and phrase.determiner == "the" and " " in phrase.text:  # "how did the old mill get its name"
             return True
-    return False
+    return _said_before(turn, named, pronoun) or _LEFT.match(turn[: pronoun.start]) is not None
+
+
+def _is_new(phrase: Phrase, words: Sequence[Token]) -> bool:
+    """Whether a phrase brings up something: a name, what an indefinite or asking word introduces, things in general."""
+    before = next((w.low for w in reversed(words) if w.end <= phrase.start), "")
+    bare = not phrase.determiner and phrase.text.endswith("s")
+    return phrase.name or phrase.determiner in _NEW or before in _INTRODUCING or bare
+
+
+def _said_before(turn: str, named: Sequence[Phrase], word: Token) -> bool:
+    """Whether a sentence before in the turn names something, new or not, that a word may stand for."""
+    ends = (phrase.start + len(phrase.text) for phrase in named if phrase.start < word.start)
+    return any(re.search(r"[.?!]\s", turn[end : word.start]) for end in ends)
+
+
+def _begins_clause(words: Sequence[Token], i: int) -> bool:
+    """Whether "he", "she" or "they" is the subject of a clause: "do doctors think they should"."""
+    before = words[i - 1].low if i else ""
+    return words[i].low in _NOMINATIVE and before not in AUXILIARIES | QUESTION_WORDS | PREPOSITIONS
 
 
 def _parted(turn: str, words: Sequence[Token], start: int, end: int) -> bool:

@@ -14,8 +14,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from rag.abstain import ABSTENTION_TEXT, UNATTAINABLE_TEXT
-from rag.cues import BARE_QUESTION, PERSON, POSSESSIVE, SEVERAL, Cue, find_cue
+from rag.cues import BARE_QUESTION, FOREIGN_PLACE, PERSON, POSSESSIVE, SEVERAL, THIRD_PERSON, Cue, find_cue
 from rag.datatypes import Message
+from rag.ordinals import item_named
 from rag.phrases import EMPTY_WORDS, Phrase, phrases, tokens
 from rag.sentences import sentence_spans
 
@@ -66,6 +67,13 @@ _TIME = re.compile(
     rf"(?:(?:mon|tues|wednes|thurs|fri|satur|sun)days?|{_MONTH}|[\d.:/-]+(?:st|nd|rd|th|s)?|\s|,)+", re.IGNORECASE
 )
 _TIME_WEIGHT = 0.1
+# Of a name that only says where: what is asked about in "a house in Norrin" is a house.
+_PLACE_WEIGHT = 0.4
+_PLACED = re.compile(r"\b(?:in|on|at|from|to|by|for|between)(?: the)? $", re.IGNORECASE)
+# "It" is one thing.
+_PLURAL_WEIGHT = 0.3
+_PLURAL = re.compile(r"(?:.*[^su]s|people|children|men|women|we|you)", re.IGNORECASE | re.DOTALL)
+_ONE_THING = frozenset({"it", "its"})
 _LIST_GAP = re.compile(r"\s*(?:,|;|,?\s*(?:\band\b|\bor\b|&))\s*(?:(?:the|an?)\s+)?", re.IGNORECASE)
 
 
@@ -76,6 +84,7 @@ _ASKS_WHICH = re.compile(
 )
 _ASKS_WHERE = re.compile(rf"{_ASKS_WHICH.pattern}|\W*where\b", re.IGNORECASE)
 _ASKS_WHO = re.compile(r"\W*(?:who|whom|whose|which|what)\b", re.IGNORECASE)
+_ASIDE = re.compile(r"(?:,| \(| [-–—]) *(?!\d)")
 _BARE = re.compile(rf"(?:\W|\b(?:{_PREPOSITIONS}|the|an?|it|is|was|by)\b)*", re.IGNORECASE)
 
 
@@ -151,7 +160,11 @@ def _against(turn: str, segment: Sequence[_Exchange]) -> _Understood:
     topic = _topic(turn, segment, cue.words)
     last = segment[-1]
     before = last.question if len(last.question) <= MAX_QUESTION_CHARACTERS else last.said
-    question = _completed(turn, before) if cue.kind == "ellipsis" else _named(turn, cue, topic, segment)
+    told = item_named(turn, last.answer[:MAX_TURN_CHARACTERS])
+    if told != turn:
+        question = f"{before} {told}" if cue.kind == "ellipsis" else told
+    else:
+        question = _completed(turn, before) if cue.kind == "ellipsis" else _named(turn, cue, topic, segment)
     turns = sum(exchange.messages for exchange in segment)
     asked = FollowUp(question, cue.why, tuple(p.text for p in topic), turns, sure=not question.endswith(turn))
     return _Understood(asked, cue, tuple(topic[:1] if cue.kind == "pronoun" else topic))
@@ -172,8 +185,7 @@ def _topic(turn: str, segment: Sequence[_Exchange], pronouns: frozenset[str]) ->
     found: dict[frozenset[str], Phrase] = {}
     for age, exchange in enumerate(reversed(segment)):
         for phrase, weight in [*_said(exchange, pronouns), *_told(exchange, pronouns)]:
-            fits = _FITTING if _fits(phrase, pronouns) else _TIME_WEIGHT if _TIME.fullmatch(phrase.text) else 1.0
-            weights[phrase.key] = weights.get(phrase.key, 0.0) + weight * fits * _DECAY**age
+            weights[phrase.key] = weights.get(phrase.key, 0.0) + weight * _fit(phrase, pronouns) * _DECAY**age
             found.setdefault(phrase.key, phrase)
     own = {w.low for w in tokens(turn)}
     chosen: list[Phrase] = []
@@ -187,13 +199,19 @@ def _said(exchange: _Exchange, pronouns: frozenset[str]) -> list[tuple[Phrase, f
     """Return what a turn names. One that leant on the topic asks for a side of it, and is still about the topic."""
     cue, said = exchange.cue, phrases(exchange.said)
     if cue is None or cue.kind == "ellipsis":
-        return [(phrase, _weight(phrase)) for phrase in said]
+        return [(phrase, _weight(phrase) * _placed(phrase, exchange.said, said, pronouns)) for phrase in said]
     sides = [(phrase, _weight(phrase) if phrase.name else _SIDE_WEIGHT) for phrase in said]
     return [*sides, *((phrase, _weight(phrase)) for phrase in exchange.topic if _goes_on(cue, pronouns))]
 
 
 def _weight(phrase: Phrase) -> float:
     return _NAME_WEIGHT if phrase.name else 1.0
+
+
+def _placed(phrase: Phrase, text: str, said: Sequence[Phrase], pronouns: frozenset[str]) -> float:
+    """Return what a name weighs for a pronoun beside the phrase before it, of which it only says where or to whom."""
+    behind = phrase.name and phrase.start > min(p.start for p in said)
+    return _PLACE_WEIGHT if behind and pronouns & THIRD_PERSON and _PLACED.search(text[: phrase.start]) else 1.0
 
 
 def _goes_on(cue: Cue, pronouns: frozenset[str]) -> bool:
@@ -209,11 +227,20 @@ def _told(exchange: _Exchange, pronouns: frozenset[str]) -> list[tuple[Phrase, f
     told = phrases(answer[first.start : first.end]) if first else []
     if pronouns <= SEVERAL:
         told = _as_one(answer, told)
-    bare = len(told) == 1 and _BARE.fullmatch(answer.replace(told[0].text, "", 1)) and told[0].text[0].isupper()
     asks = _ASKS_WHERE if "there" in pronouns else _ASKS_WHO if pronouns & PERSON else _ASKS_WHICH
-    if bare and asks.match(exchange.said):
+    if told and asks.match(exchange.said) and _is_bare(answer, told):
         return [(told[0]._replace(name=True), _ASKED_WEIGHT)]
     return [(phrase, _ANSWER_WEIGHT) for phrase in told if phrase.name]
+
+
+def _is_bare(answer: str, told: Sequence[Phrase]) -> bool:
+    """Whether an answer names what was asked for and nothing else, or adds to it behind a comma: no list does."""
+    first = told[0]
+    before, after = answer[: first.start], answer[first.start + len(first.text) :]
+    if not first.text[0].isupper() or not _BARE.fullmatch(before):
+        return False
+    listed = any(p.name and _LIST_GAP.fullmatch(answer[first.start + len(first.text) : p.start]) for p in told[1:])
+    return _BARE.fullmatch(after) is not None or (_ASIDE.match(after) is not None and not listed)
 
 
 def _as_one(answer: str, told: list[Phrase]) -> list[Phrase]:
@@ -222,6 +249,15 @@ def _as_one(answer: str, told: list[Phrase]) -> list[Phrase]:
     if not gaps or not all(_LIST_GAP.fullmatch(gap) for gap in gaps):
         return told
     return [told[0]._replace(text=answer[told[0].start : told[-1].start + len(told[-1].text)])]
+
+
+def _fit(phrase: Phrase, pronouns: frozenset[str]) -> float:
+    """Return by how much likelier than another phrase this one is what pronouns stand for, by its form."""
+    if _fits(phrase, pronouns):
+        return _FITTING
+    if pronouns and pronouns <= _ONE_THING and not phrase.name and _PLURAL.fullmatch(phrase.text):
+        return _PLURAL_WEIGHT
+    return _TIME_WEIGHT if _TIME.fullmatch(phrase.text) else 1.0
 
 
 def _fits(phrase: Phrase, pronouns: frozenset[str]) -> bool:
@@ -236,7 +272,13 @@ def _fits(phrase: Phrase, pronouns: frozenset[str]) -> bool:
 def _completed(turn: str, before: str) -> str:
     """Return a fragment with what it leaves out: in its place in the question before, or behind that question."""
     fragment = _PARALLEL.fullmatch(_rest(turn).rstrip("?!. "))
-    if fragment and not BARE_QUESTION.fullmatch(turn) and not _ORDINAL.fullmatch(fragment["rest"] or ""):
+    foreign = FOREIGN_PLACE.fullmatch(turn) and not (fragment and fragment["preposition"])
+    if (
+        fragment
+        and not BARE_QUESTION.fullmatch(turn)
+        and not foreign
+        and not _ORDINAL.fullmatch(fragment["rest"] or "")
+    ):
         preposition, number, new = fragment["preposition"], fragment["number"], phrases(f"of {fragment['rest']}")
         if number:
             places = [m.span("number") for m in _NUMBERED.finditer(before) if _same(m["preposition"], preposition)]
@@ -265,7 +307,9 @@ def _same(there: str | None, here: str | None) -> bool:
 def _parallel(before: str, preposition: str | None, new: Phrase) -> list[Phrase]:
     """Return what a fragment may take the place of: a phrase behind the same preposition, or a name for a name."""
     times = [m.span("number") for m in _NUMBERED.finditer(before)]
-    found = [p for p in phrases(before) if not any(begin <= p.start < end for begin, end in times)]
+    timed = _TIME.fullmatch(new.text) is not None  # "what about Sundays" is asked of no place
+    free = [p for p in phrases(before) if not any(begin <= p.start < end for begin, end in times)]
+    found = [p for p in free if (_TIME.fullmatch(p.text) is not None) == timed]
     if " and " not in new.text and any(" and " in p.text for p in found):
         return []  # one thing is not like two
     if preposition is None:
@@ -289,14 +333,19 @@ def _named(turn: str, cue: Cue, topic: Sequence[Phrase], segment: Sequence[_Exch
 
 
 def _whole(phrase: Phrase, segment: Sequence[_Exchange]) -> Phrase:
-    """Return a phrase with what it was said to be of: the dosage of ibuprofen is not any dosage."""
-    of = re.compile(rf"\b{re.escape(phrase.text)} of (?:(?:the|an?) )?", re.IGNORECASE)
+    """Return a phrase with what it was said to be of, or where: the dosage of ibuprofen is not any dosage."""
+    head_of = re.compile(rf"\b{re.escape(phrase.text)} (of|in|on|at|from|to) (?:(?:the|an?) )?", re.IGNORECASE)
     for exchange in reversed(segment):
-        for head in of.finditer(exchange.said):
+        for head in head_of.finditer(exchange.said):
             for named in phrases(exchange.said):
-                if named.start == head.end():
+                if named.start == head.end() and (head[1].casefold() == "of" or _is_place(named, phrase)):
                     return phrase._replace(text=exchange.said[head.start() : named.start + len(named.text)])
     return phrase
+
+
+def _is_place(named: Phrase, head: Phrase) -> bool:
+    """Whether a name tells apart what it stands behind, which is no name itself."""
+    return named.name and not head.name and _TIME.fullmatch(named.text) is None
 
 
 def _as_said(phrase: Phrase) -> str:

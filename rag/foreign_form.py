@@ -15,8 +15,8 @@ _GERMAN_VERB = (
     r"|entstehen|entstand|entstanden|macht|mache|machen|läuft|lief|wirkt|wirken|bekomme|bekommt|bekommen)"
 )
 _GERMAN_NAMED = (
-    rf"wie {_GERMAN_VERB}\b.*\b(?:genannt|bezeichnet|geschrieben|ausgesprochen|buchstabiert|abgekürzt|nennen|schreiben"
-    r"|aussprechen)\b"
+    rf"wie {_GERMAN_VERB}\b.*\b(?:genannt|bezeichnet|geschrieben|geheißen|ausgesprochen|buchstabiert|abgekürzt"
+    r"|nennen|schreiben|aussprechen)\b"
 )
 GERMAN_MANNER = rf"{_GERMAN_POLITE}(?!{_GERMAN_NAMED})wie (?:genau )?{_GERMAN_VERB}\b"
 _GERMAN_KINDS = (
@@ -31,6 +31,7 @@ GERMAN = (
     rf"{GERMAN_MANNER}"
     rf"|{_GERMAN_POLITE}(?:warum|wieso|weshalb|weswegen|{_GERMAN_ORDER}"
     rf"|(?:was (?:sind|waren)|welche) (?:\w+ ){{0,4}}{_GERMAN_KINDS}\b"
+    r"|aus welchen gründen|worin (?:besteht|liegt) der unterschied"
     r"|was ist der unterschied|(?:der )?unterschiede? zwischen|(?:worin|wodurch|wie) unterscheide[nt]"
     r"|was (?:passiert|geschieht|geschah)|was (?:soll|sollte|kann|muss) (?:ich|man) (?:tun|machen))\b"
     r"|(?:kannst|könntest|können|könnten|würdest|würden) (?:du|sie)\b.*\b(?:erklären|beschreiben|erläutern|vergleichen"
@@ -60,6 +61,7 @@ FRENCH = (
     rf"|{_FRENCH_POLITE}(?:pourquoi"
     r"|(?:m['’]|nous )?(?:expli|décri|compar|résum|énum[eé]r|détaill)(?:que|quez|quer|s|vez|re|e|ez|er)(?:-moi|-nous)?"
     rf"|(?:quels|quelles) (?:sont|étaient|furent) (?:\w+ ){{0,4}}{_FRENCH_KINDS}"
+    r"|pour quelles raisons"
     r"|quelle est la différence|(?:la )?différences? entre|que se passe-t-il|que s['’]est-il passé|qu['’]arrive-t-il"
     r"|que (?:dois-je|doit-on|faut-il|puis-je|peut-on) faire|en quoi)\b"
 )

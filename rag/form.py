@@ -22,7 +22,7 @@ _MANNER = rf"how\s+(?:exactly\s+|best\s+|else\s+)?{_VERB}\b"
 # A name is asked for with "how", too.
 _NAME = (
     rf"how\s+{_VERB}\b.*\b(?:called|named|spelled|spelt|pronounced|abbreviated)\b"
-    rf"|how\s+{_VERB}(?:\s+(?:i|you|we|one|people))?\s+(?:spell|pronounce|abbreviate)\b"
+    rf"|how\s+{_VERB}(?:\s+(?:i|you|we|one|people))?\s+(?:spell|pronounce|abbreviate|say)\b"
 )
 _ORDER = (
     r"(?:explain|describe|compare|contrast|discuss|summari[sz]e|outline|list|enumerate|elaborate|illustrate|justify"
@@ -42,10 +42,12 @@ _BETWEEN = (
 )
 _HAPPENS = r"what\s+(?:happens|would\s+happen|should\s+(?:i|we|you|one)\s+do|can\s+(?:i|we|you|one)\s+do)\b"
 
+_REASONS = r"(?:for\s+(?:what|which)\s+reasons?|in\s+(?:what|which)\s+ways?)\b"
+
 # A question may follow another sentence or clause: "According to the report, why ...".
 _LONG = re.compile(
     rf"(?:^|[,;:.!?]\s+)(?:{_POLITE}"
-    rf"(?:why\b|(?!{_NAME}){_MANNER}|{_ORDER}|{_SEVERAL}|{_BETWEEN}|{_HAPPENS})|{GERMAN}|{FRENCH})",
+    rf"(?:why\b|(?!{_NAME}){_MANNER}|{_ORDER}|{_SEVERAL}|{_BETWEEN}|{_HAPPENS}|{_REASONS})|{GERMAN}|{FRENCH})",
     re.IGNORECASE,
 )
 _PROS = re.compile(r"\bpros\s+and\s+cons\b", re.IGNORECASE)  # anywhere

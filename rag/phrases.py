@@ -50,8 +50,10 @@ _CHATTER = frozenset(
 FUNCTION_WORDS = PRONOUNS | AUXILIARIES | PREPOSITIONS | QUESTION_WORDS | _SMALL
 EMPTY_WORDS = FUNCTION_WORDS | _CHATTER
 ALSO_NAMES = frozenset({"may", "will"})  # of a month, of people; where they lead on
-_SMALL_IN_NAMES = FUNCTION_WORDS - ALSO_NAMES - {"i"}  # they have a capital only where every word has one
+_SMALL_IN_NAMES = FUNCTION_WORDS - ALSO_NAMES - {"i"}
 _INSIDE_NAMES = frozenset("of the and for de la le du des da di del van von der den al el &".split())
+# Long Island, Great Britain, Old Trafford: they describe, and a name may begin with them.
+_MAY_LEAD_NAMES = (EMPTY_WORDS - PRONOUNS - AUXILIARIES - QUESTION_WORDS - {"the", "a", "an"}) | ALSO_NAMES
 # Words that end a noun phrase or begin one without being of it, beside those in -ly and -ed.
 _VERBS = frozenset(
     """built done gone taken given written begun born bought brought caught chosen cost cut drawn driven eaten fallen
@@ -62,8 +64,10 @@ _VERBS = frozenset(
     exists contain contains create build buy sell pay follow open close start stop begin end keep choose find leave
     live die run""".split()
 )
+_SMALL_IN_TITLES = PREPOSITIONS | _INSIDE_NAMES | frozenset("a an but or nor so yet if vs i.e e.g etc".split())
 DETERMINERS = frozenset("the a an my our your his her its their this that these those".split())
 _BEFORE_SUBJECTS = frozenset("do does did can could will would shall should may might must".split())
+_BEFORE_VERBS = frozenset("not never ever".split())
 _BE = frozenset("is are was were".split())
 _SUBJECTS = frozenset("i you we they he she it".split())
 # What they ask of a thing is the thing itself: in "what is machine learning" nothing is said of a machine.
@@ -137,7 +141,9 @@ def _noun(words: list[Token], start: int, end: int) -> tuple[int, int]:
         words[start - 2 if start > 1 and words[start - 1].low in DETERMINERS else start - 1].low if start else ""
     )
     opens = auxiliary in _BE and start <= 2 and words[0].low not in _ASKS_FOR
-    whole = end < len(words) and words[end].low in AUXILIARIES | _CHATTER  # "does apple strudel need"
+    # "does apple strudel need", "did the old mill not burn", "did the royal proclamation of 1763 end"
+    after = words[end].low if end < len(words) else ""
+    whole = after in AUXILIARIES | _CHATTER | _BEFORE_VERBS or (after == "of" and words[-1].low not in EMPTY_WORDS)
     if (auxiliary in _BEFORE_SUBJECTS or opens) and last - first > 1 and not whole:
         last -= 1  # "does the mill grind", "is the mill safe": what is said of a subject follows it
     if start and words[start - 1].low in _SUBJECTS and last - first > 1:
@@ -206,7 +212,7 @@ def _is_capital(words: list[Token], i: int, title_case: bool) -> bool:
     if not any(letter.isupper() for letter in word.text):
         return False
     if word.low in EMPTY_WORDS and not (word.text.isupper() and len(word.text) > 1):
-        return word.low in ALSO_NAMES and i > 0 and not title_case and _leads_on(words, i)
+        return word.low in _MAY_LEAD_NAMES and i > 0 and not title_case and _leads_on(words, i)
     if i == 0 and not any(letter.isupper() or letter.isdigit() for letter in word.text[1:]):
         return len(words) > 1 and words[1].text[0].isupper() and words[1].low not in EMPTY_WORDS
     return not title_case
@@ -219,7 +225,9 @@ def _leads_on(words: list[Token], i: int) -> bool:
 
 
 def _title_case(words: list[Token]) -> bool:
-    return any(w.text[0].isupper() and w.low in _SMALL_IN_NAMES and not w.text.isupper() for w in words[1:])
+    """Whether a small word has a capital since every word has one that is more than an article or a preposition."""
+    small = any(w.text[0].isupper() and w.low in _SMALL_IN_NAMES and not w.text.isupper() for w in words[1:])
+    return small and not any(w.text[0].islower() and w.low not in _SMALL_IN_TITLES for w in words)
 
 
 def _shouted(words: list[Token]) -> bool:

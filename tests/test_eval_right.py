@@ -125,3 +125,15 @@ def test_too_little_to_learn_from() -> None:
 
 def test_the_shipped_rule_is_the_default() -> None:
     assert shipped_rule() == load_rule() and set(shipped_rule().thresholds) >= {"f1", "contains"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [("Death", 0.0), ("War, Famine, Pestilence and Death", 1.0), ("death, pestilence, war, famine", 1.0)],
+)
+def test_one_item_of_a_list_is_not_the_list(answer: str, verdict: float) -> None:
+    assert right("Who are the four horsemen?", answer, ["War, Famine, Pestilence and Death"]) == verdict
+
+
+def test_one_of_two_may_be_what_people_take_for_the_answer() -> None:
+    assert right("Which tough membrane covers what?", "Brain", ["The brain and spinal cord"])

@@ -384,3 +384,112 @@ def test_a_place_in_another_language_takes_the_place_of_its_like() -> None:
 )
 def test_what_stands_alone_in_another_language_is_left_as_it_is(turn: str) -> None:
     assert follow_up(turn, talk("Wie viel Wasser brauchen Tomaten?", "Zwei Liter am Tag.")).question == turn
+
+
+FERRY = talk("When does the ferry from Selk to the mainland leave?", "At 8:15 and 17:40.")
+CHEESES = talk("Which cheeses are made on Selk?", "Three are made: Old Ovrick, Selk Blue and Lowdle Cream.")
+SURVEY = talk("How much does a house in Norrin cost?", "About 210,000 crowns, according to the survey.")
+PRIZE = talk("Who won the Nobel Prize in Physics in 1921?", "Albert Einstein, for what he said of light.")
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        "How do you make Old Ovrick?",
+        "How do I make cheese?",
+        "Do you like Old Trafford?",
+        "How is Great Barrier Reef sand made?",
+        "How did The Beatles get their name?",
+        "how did the dominican republic get its name",
+        "Which country changed its flag?",
+        "Whose factory closed when it was sold?",
+        "Do doctors think they should warn?",
+        "Fast foods - are they a risk factor for asthma?",
+        "Low-grade glioma: does it have a psychotic subtype?",
+        "Besides Britain, where else did refugees settle?",
+        "Who won World War one?",
+        "How are smaller states dominated by larger ones?",
+        "I keep seeing bare metal servers. What is that, exactly?",
+        "Was ist das Grundgesetz?",
+        "Wie heißt das höchste alte Gebäude der Welt?",
+        "Was geschah in diesem Jahr in Norrin?",
+        "Qu'est-ce que c'est un moulin ?",
+        "Lequel des moulins est le plus ancien ?",
+    ],
+)
+def test_a_turn_that_names_what_it_asks_about_is_complete(turn: str) -> None:
+    assert follow_up(turn, FERRY).question == turn
+
+
+@pytest.mark.parametrize(
+    ("history", "turn", "question"),
+    [
+        # what is asked about, not where it is
+        (FERRY, "Who runs it?", "Who runs the ferry from Selk?"),
+        (SURVEY, "What was it in 2013?", "What was the house in Norrin in 2013?"),
+        (talk("How many people live in Norrin?", "4,200"), "When was it founded?", "When was Norrin founded?"),
+        (PRIZE, "When was he born?", "When was Albert Einstein born?"),
+        # a day is no place
+        (FERRY, "What about Sundays?", f"{FERRY[0].content} What about Sundays?"),
+        (talk("Who lives on Selk?", "Few."), "And on Sundays?", "Who lives on Selk? And on Sundays?"),
+        # the place of an item in the list that was the answer
+        (CHEESES, "What about the second one?", "Which cheeses are made on Selk? What about Selk Blue?"),
+        (CHEESES, "How long is the first one aged?", "How long is Old Ovrick aged?"),
+        (CHEESES, "Who makes the last one?", "Who makes Lowdle Cream?"),
+        (
+            talk("Which sizes are there?", "- **Small**: 2 kg\n- **Large**: 9 kg"),
+            "And the second?",
+            "Which sizes are there? And Large?",
+        ),
+        (PRIZE, "And the second?", f"{PRIZE[0].content} And the second?"),
+        (
+            talk("Welche Käse gibt es?", "Ovrick und Lowdler."),
+            "Was ist mit dem zweiten?",
+            "Welche Käse gibt es? Was ist mit Lowdler?",
+        ),
+        (talk("Quels fromages ?", "Brie et Comté."), "Et le premier ?", "Quels fromages ? Et Brie ?"),
+    ],
+)
+def test_what_is_meant_is_what_was_asked_about_or_told(history: list[Message], turn: str, question: str) -> None:
+    assert follow_up(turn, history).question == question
+
+
+@pytest.mark.parametrize(
+    ("asked", "turn"),
+    [
+        *[
+            ("Wer hat die Mühle gebaut?", turn)
+            for turn in (
+                "Seit wann?",
+                "Wer noch?",
+                "Wie heißt ihr Sohn?",
+                "Nur am Wochenende?",
+                "Im Winter?",
+                "Wie lange dauert das?",
+                "Wie viel ist das in Euro?",
+                "Wurde diese später erweitert?",
+                "Wem gehört diese Mühle?",
+                "Welche ist die älteste?",
+            )
+        ],
+        *[
+            ("Qui a construit le moulin ?", turn)
+            for turn in (
+                "Depuis quand ?",
+                "Qui d'autre ?",
+                "Pour les enfants ?",
+                "C'est combien en euros ?",
+                "Combien ça coûte ?",
+                "Lequel est le plus ancien ?",
+                "Peut-on le visiter ?",
+                "Pourquoi pas ?",
+            )
+        ],
+    ],
+)
+def test_what_points_back_in_another_language_keeps_its_question(asked: str, turn: str) -> None:
+    assert follow_up(turn, talk(asked, "Ada Brandt")).question == f"{asked} {turn}"
+
+
+def test_a_word_of_english_is_no_french_pronoun() -> None:
+    assert follow_up("when was son of a preacher man released", FERRY).why == ""

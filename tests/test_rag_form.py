@@ -147,3 +147,22 @@ def test_a_question_without_end_takes_no_time(again: str) -> None:
 def test_pros_and_cons_may_stand_anywhere() -> None:
     assert asks_at_length("The new ferry: its pros\nand  cons?")
     assert not asks_at_length("Who pros and consults?")
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "For what reasons did he leave?",
+        "In which ways do they differ?",
+        "Aus welchen Gründen ging er?",
+        "Worin besteht der Unterschied zwischen A und B?",
+        "Pour quelles raisons est-il parti ?",
+    ],
+)
+def test_reasons_and_ways_are_told_at_length(question: str) -> None:
+    assert asks_at_length(question)
+
+
+@pytest.mark.parametrize("question", ["How do you say cheese in French?", "Wie hat der Film geheißen?"])
+def test_what_something_is_called_is_short(question: str) -> None:
+    assert not asks_at_length(question)
