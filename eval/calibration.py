@@ -83,9 +83,7 @@ def calibrate_answers(answers: Answers, *, keep_right: float) -> Calibration:
         rungs=ladder(_judged(estimate, seen), tested),
     )
     right_n = tested.wrong_n == 0
-    # Of the right answers never more than that share lies below it, however few there are; in four digits, too.
-    least = float(np.quantile(tested.confidence_n[right_n], 1 - keep_right, method="lower"))
-    threshold = math.floor(least * 10_000) / 10_000
+    threshold = _keeping(keep_right, tested.confidence_n[right_n])
     fitted = estimate.model_copy(
         update={
             "fitted_on": f"{len(seen)} answers of {', '.join(answers.names)}",
@@ -102,6 +100,17 @@ def calibrate_answers(answers: Answers, *, keep_right: float) -> Calibration:
         kept_right=keep_right,
         refused_wrong=float((tested.confidence_n[~right_n] < threshold).mean()),
     )
+
+
+def _keeping(share: float, right_n: Floats) -> float:
+    """Return the threshold, in four digits, below which no more than the rest of the right answers lies.
+
+    Of those that keep the same right answers it is the middle one: at the upper end of the gap (0.11 to 0.22 in what
+    the reader was fitted with) one answer would decide how many more are withheld from new questions.
+    """
+    least = float(np.quantile(right_n, 1 - share, method="lower"))
+    next_below = float(right_n[right_n < least].max(initial=0.0))
+    return math.floor((least + next_below) / 2 * 10_000) / 10_000
 
 
 def described(found: Calibration, told: Sequence[float] = TOLD) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.calibration import BEST, calibrate, calibrate_answers, calibration_json, described, write_abstention
+from eval.calibration import BEST, _keeping, calibrate, calibrate_answers, calibration_json, described, write_abstention
 from eval.calibration import _drawn as drawn
 from eval.calibration_answers import Answers, read_answers
 from eval.promise import fewest_answers
@@ -282,3 +282,9 @@ def test_a_scorer_without_a_clue_promises_nothing() -> None:
     found = calibrate_answers(answers(rows), keep_right=0.9)
     assert not found.abstention.at_risk(0.2).attainable
     assert "at most 20% wrong: not attainable" in described(found)
+
+
+def test_the_threshold_lies_amid_those_that_keep_the_same_right_answers() -> None:
+    right_n = np.array([0.9, 0.8, 0.7, 0.5, 0.4, 0.35, 0.32, 0.3, 0.2, 0.1])
+    assert _keeping(0.8, right_n) == pytest.approx(0.15)  # 0.2 is kept, 0.1 is not
+    assert _keeping(0.99, right_n) == pytest.approx(0.05)  # all are
