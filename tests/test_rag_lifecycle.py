@@ -67,6 +67,14 @@ cli.main()
 """
 
 
+@pytest.fixture(autouse=True)
+def started_at_a_terminal() -> Iterator[None]:
+    """What pytest itself ignores, as under nohup, its children would; a handler is not handed on."""
+    before = signal.signal(signal.SIGHUP, lambda *_: None)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @contextmanager
 def served(answer_seconds: float, drain: float = 30, log: str = "plain") -> Iterator[tuple[subprocess.Popen[str], str]]:
     command = [sys.executable, "-c", SERVER, str(answer_seconds), str(drain), log]
