@@ -27,7 +27,8 @@ _GERMAN_WORDS = re.compile(
     r"|der|das|dem|den|ein|eine|nicht|für|mit|auf|bei|man|ich)\b",
     re.IGNORECASE,
 )
-_ENGLISH = frozenset({"hat", "war", "was", "wo", "man", "die", "den", "et", "pour", "sur"})
+# Some of both are English words as well, or names and marks in English texts: MIT, 9 am EST.
+_ENGLISH = frozenset("hat war was wo man die den dem mit bei et est pour sur comment sera".split())
 _ALSO_ELSEWHERE = frozenset({"er"})
 
 _FRENCH = re.compile(r"(?:(?<=-)il|\belle|\bils|\belles)\b|\b(?:y|lui|leurs?|son|sa|ses|celui-ci|celle-ci)\b")
@@ -63,8 +64,8 @@ def foreign_pronoun(turn: str) -> str:
 
 def is_foreign(turn: str) -> bool:
     """Whether a turn has words of German or French that English has not."""
-    found = [m.group().casefold() for m in _GERMAN_WORDS.finditer(turn)] + _FRENCH_WORDS.findall(turn)
-    return any(word not in _ENGLISH for word in found)
+    found = (match for words in (_GERMAN_WORDS, _FRENCH_WORDS) for match in words.finditer(turn))
+    return any(match.group().casefold() not in _ENGLISH for match in found)
 
 
 def _german(turn: str) -> str:

@@ -8,6 +8,7 @@ from rag.abstain import ABSTENTION_TEXT, UNATTAINABLE_TEXT
 from rag.datatypes import Message
 from rag.followup import MAX_TURN_CHARACTERS, follow_up
 from rag.phrases import phrases
+from rag.pronouns import is_foreign
 
 
 def talk(*turns: str) -> list[Message]:
@@ -493,3 +494,10 @@ def test_what_points_back_in_another_language_keeps_its_question(asked: str, tur
 
 def test_a_word_of_english_is_no_french_pronoun() -> None:
     assert follow_up("when was son of a preacher man released", FERRY).why == ""
+
+
+@pytest.mark.parametrize("turn", ["Did the owners comment?", "At 9 am EST?", "And at MIT?", "What did the Pour cost?"])
+def test_an_english_turn_with_a_word_that_german_or_french_has_too_is_english(turn: str) -> None:
+    assert not is_foreign(turn)
+    assert is_foreign("Comment y va-t-on ?")
+    assert is_foreign("Und wie lange?")
